@@ -1,0 +1,7 @@
+"""`python -m mvsa_tune`."""
+
+import sys
+
+from mvsa_tune.cli import main
+
+sys.exit(main())

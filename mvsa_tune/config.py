@@ -1,0 +1,196 @@
+"""What is configured: a field is the flag, the search-space key and the CSV column, with its doc and its check."""
+
+import argparse
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from mvsa_tune.errors import InputError
+
+MODALITIES = ("image", "text")
+# The documents' ablation codes → the modalities the head sees.
+ABLATIONS: dict[int, tuple[str, ...]] = {0: ("image", "text"), 1: ("text",), 2: ("image",)}
+
+Check = Callable[[Any], str | None]
+
+
+def above(low: float) -> Check:
+    """Return a check that a value is greater than `low`."""
+    return lambda value: None if low < value < float("inf") else f"must be greater than {low:g}"
+
+
+def at_least(low: float) -> Check:
+    """Return a check that a value is `low` or more."""
+    return lambda value: None if low <= value < float("inf") else f"must be {low:g} or more"
+
+
+def within(low: float, high: float) -> Check:
+    """Return a check that `low <= value < high`."""
+    return lambda value: None if low <= value < high else f"must be at least {low:g} and below {high:g}"
+
+
+def one_of(choices: Iterable[Any]) -> Check:
+    """Return a check that a value is among `choices`."""
+    known = tuple(choices)
+    return lambda value: None if value in known else f"must be one of {', '.join(map(str, known))}"
+
+
+def setting(default: Any, doc: str, check: Check | None = None, *, axis: bool = True) -> Any:
+    """Declare a dataclass field with its documentation and check; an `axis` field's flag takes several values."""
+    return field(default=default, metadata={"doc": doc, "check": check, "axis": axis})
+
+
+def check_fields(values: Any) -> None:
+    """Run the checks of a dataclass instance; InputError names the flag, the value and the rule it breaks."""
+    for item in dataclasses.fields(values):
+        check = item.metadata.get("check")
+        value = getattr(values, item.name)
+        problem = check(value) if check is not None and value is not None else None
+        if problem:
+            raise InputError(f"{flag(item.name)} {value}: {problem}")
+
+
+def flag(name: str) -> str:
+    """Return the command-line flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One point of the search space: what one trial trains. The defaults are the documents'.
+
+    With one modality the other's encoder is None, so that equal trainings have equal configurations.
+    """
+
+    image_encoder: str | None = field(default="clip-vit-b-32")
+    text_encoder: str | None = field(default="clip-vit-b-32")
+    head: str = setting("concat", "fusion head", one_of(["concat"]))
+    D: int = setting(256, "width of each modality's hidden layer", at_least(1))
+    lr: float = setting(1e-4, "learning rate of Adam", above(0))
+    batch_size: int = setting(512, "samples in a minibatch (BatchNorm needs two)", at_least(2))
+    ablation: int = setting(0, "0 both modalities, 1 text only, 2 image only", one_of(ABLATIONS))
+    epochs: int = setting(100, "passes over the training samples", at_least(1), axis=False)
+    dropout: float = setting(0.3, "share of hidden units dropped in training", within(0, 1))
+    precision: str = setting(
+        "float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for modality in MODALITIES:
+            if modality not in self.modalities:
+                object.__setattr__(self, f"{modality}_encoder", None)
+            elif getattr(self, f"{modality}_encoder") is None:
+                raise InputError(f"--ablation {self.ablation} needs an encoder for the {modality}")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the head sees, in the order in which it concatenates them."""
+        return ABLATIONS[self.ablation]
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """Encoder by modality, for the modalities in use."""
+        return {modality: getattr(self, f"{modality}_encoder") for modality in self.modalities}
+
+    @property
+    def id(self) -> str:
+        """Ten hexadecimal digits that depend on every field and on nothing else: the trial's identity."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def name(self) -> str:
+        """A short name for people: encoders, D, lr, batch size, then whatever is not the documents' default."""
+        encoders = "+".join(self.encoders.values())
+        words = [encoders + {0: "", 1: " (text)", 2: " (image)"}[self.ablation]]
+        words += [f"D={self.D}", f"lr={short(self.lr)}", f"bs={self.batch_size}", self.peculiarities]
+        return " ".join(filter(None, words))
+
+    @property
+    def peculiarities(self) -> str:
+        """What differs from the documents besides encoders, D, lr, batch size and ablation: `epochs=20 dropout=0.5`."""
+        named = {"image_encoder", "text_encoder", "ablation", "D", "lr", "batch_size"}
+        return " ".join(
+            f"{item.name}={short(getattr(self, item.name))}"
+            for item in dataclasses.fields(self)
+            if item.name not in named and getattr(self, item.name) != item.default
+        )
+
+
+CONFIG_FIELDS = tuple(item.name for item in dataclasses.fields(Config))
+AXES = tuple(item.name for item in dataclasses.fields(Config) if item.metadata.get("axis"))
+
+
+def short(value: object) -> str:
+    """Write a value as a person would: 1e-4 for 0.0001."""
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.12g}"
+    mantissa, _, exponent = f"{value:.11e}".partition("e")
+    scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return scientific if abs(value) < 1e-3 and value else text
+
+
+def product(grid: Mapping[str, Sequence[Any]]) -> list[Config]:
+    """Every combination of a grid's values. The key `pair` holds `IMAGE+TEXT` strings; an absent axis is its default.
+
+    Raises:
+        InputError: a value breaks its field's check, or a pair is not `IMAGE+TEXT`.
+    """
+    axes = {"pair": [f"{Config.image_encoder}+{Config.text_encoder}"], **grid}
+    configs = []
+    for values in itertools.product(*axes.values()):
+        point = dict(zip(axes, values, strict=True))
+        image, text = split_pair(point.pop("pair"))
+        configs.append(Config(image_encoder=image, text_encoder=text, **point))
+    return list(dict.fromkeys(configs))
+
+
+def union(grids: Iterable[Mapping[str, Sequence[Any]]]) -> list[Config]:
+    """The configurations of several grids, each once, in order."""
+    return list(dict.fromkeys(config for grid in grids for config in product(grid)))
+
+
+def split_pair(pair: str) -> tuple[str, str]:
+    """Split `IMAGE+TEXT` into the two encoders' names."""
+    image, plus, text = pair.partition("+")
+    if not (image and plus and text) or "+" in text:
+        raise InputError(f"--pairs {pair}: write a pair as IMAGE_ENCODER+TEXT_ENCODER")
+    return image, text
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One seed on one fold: with a configuration, all that its numbers depend on."""
+
+    seed: int
+    fold: int = 0
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what was wrong in one line and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message} (--help lists every flag)\n")
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each field of `Config`; a flag that is not given leaves None."""
+    for item in dataclasses.fields(Config):
+        if not item.metadata:
+            continue
+        kind = type(item.default)
+        parser.add_argument(
+            flag(item.name),
+            dest=item.name,
+            type=kind,
+            nargs="+" if item.metadata["axis"] else None,
+            metavar=item.name.upper(),
+            help=f"{item.metadata['doc']} (default {short(item.default)})",
+        )

@@ -1,0 +1,227 @@
+"""What a sweep will do, before it does it: configurations, caches, resources, cost."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.dataset import LABELS, Dataset
+from mvsa_tune.encoders import ENCODERS
+from mvsa_tune.errors import InputError
+from mvsa_tune.heads import count_parameters
+from mvsa_tune.splits import Split
+from mvsa_tune.training import Samples, StackTrainer, minibatches
+
+# Seconds from starting Ray to the first trained step, measured on 2 cores.
+START_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a trial gets of the machine.
+
+    Attributes:
+        cpus: CPU cores, and threads, of a trial.
+        gpus: share of a GPU, or whole GPUs, of a trial.
+        concurrent: how many trials fit at once.
+    """
+
+    cpus: int
+    gpus: float
+    concurrent: int
+
+    @property
+    def device(self) -> str:
+        """Where trials train: `cuda` if they get a GPU, or part of one, else `cpu`."""
+        return "cuda" if self.gpus else "cpu"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that can be run.
+
+    Attributes:
+        dataset: the samples.
+        split: which of them train and validate.
+        replicates: seeds and folds of each trial.
+        configs: all that were asked for, in order.
+        caches: those that exist, by encoder and modality.
+        not_run: why a configuration cannot run, by its id.
+        placement: what a trial gets of the machine.
+    """
+
+    dataset: Dataset
+    split: Split
+    replicates: tuple[Replicate, ...]
+    configs: tuple[Config, ...]
+    caches: Mapping[tuple[str, str], Cache]
+    not_run: Mapping[str, str]
+    placement: Placement
+
+    @property
+    def runnable(self) -> list[Config]:
+        """The configurations whose caches are there."""
+        return [config for config in self.configs if config.id not in self.not_run]
+
+    def widths(self, config: Config) -> dict[str, int]:
+        """Length of a configuration's vectors by modality: the caches', else the registry's."""
+        widths = {}
+        for modality, encoder in config.encoders.items():
+            cache = self.caches.get((encoder, modality))
+            widths[modality] = cache.manifest.width if cache else ENCODERS[encoder].widths[modality]
+        return widths
+
+
+def find_caches(
+    dataset: Dataset, folder: Path, configs: Sequence[Config]
+) -> tuple[dict[tuple[str, str], Cache], dict[tuple[str, str], str]]:
+    """Open the caches that configurations need; return those there are, and for the others the command that makes them.
+
+    Raises:
+        InputError: an encoder is unknown, has no such modality, or a cache does not fit the data.
+    """
+    caches, missing = {}, {}
+    for encoder, modality in dict.fromkeys((e, m) for config in configs for m, e in config.encoders.items()):
+        cache = open_cache(dataset, folder, encoder, modality)
+        if cache:
+            caches[encoder, modality] = cache
+            continue
+        _check_known(encoder, modality, folder)
+        missing[encoder, modality] = how_to_make(dataset, folder, encoder, modality)
+    return caches, missing
+
+
+def _check_known(encoder: str, modality: str, folder: Path) -> None:
+    cached = cached_encoders(folder)
+    if encoder not in ENCODERS and encoder not in cached:
+        known = ", ".join(dict.fromkeys([*ENCODERS, *cached]))
+        raise InputError(
+            f"unknown encoder {encoder}: known are {known}; vectors made elsewhere become an encoder by "
+            "`python -m mvsa_tune import --encoder NAME …`"
+        )
+    if encoder in ENCODERS and modality not in ENCODERS[encoder].widths:
+        raise InputError(f"encoder {encoder} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
+    if encoder not in ENCODERS:
+        raise InputError(f"there is no {modality} cache of {encoder} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
+
+
+def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None) -> Placement:
+    """Choose what a trial gets, from what the machine has and what was asked.
+
+    By default one CPU a trial, more where there are fewer trials than CPUs; on a machine with GPUs as many trials share one
+    as it has CPUs for, up to four.
+
+    Raises:
+        InputError: more was asked for than the machine has.
+    """
+    cpus, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    if cpus_per_trial is not None and cpus_per_trial > cpus:
+        raise InputError(f"--cpus-per-trial {cpus_per_trial}: this machine has {cpus} CPUs; no trial could ever start")
+    if gpus_per_trial is not None and gpus_per_trial > gpus:
+        raise InputError(f"--gpus-per-trial {gpus_per_trial:g}: this machine has {gpus} GPUs; no trial could ever start")
+    if gpus_per_trial is None:
+        gpus_per_trial = 1 / min(4, max(1, cpus // gpus)) if gpus else 0.0
+    per_gpu = int(1 / gpus_per_trial + 1e-9) if 0 < gpus_per_trial < 1 else 1
+    by_gpu = gpus * per_gpu if gpus_per_trial <= 1 else int(gpus // gpus_per_trial)
+    slots = max(1, min(trials, by_gpu) if gpus_per_trial else min(trials, cpus))
+    share = cpus_per_trial or max(1, cpus // slots)
+    return Placement(share, gpus_per_trial, max(1, min(slots, cpus // share)))
+
+
+def step_seconds(plan: Plan) -> dict[str, float]:
+    """Measure one minibatch step of each runnable configuration, in seconds, on vectors made up for the purpose.
+
+    Configurations of the same shapes are measured once; about half a second for the documents' grid on a CPU.
+    """
+    device = torch.device(plan.placement.device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(plan.placement.cpus)
+    measured: dict[tuple[object, ...], float] = {}
+    seconds = {}
+    for config in plan.runnable:
+        widths = plan.widths(config)
+        shape = (*widths.items(), config.head, config.D, config.batch_size, config.precision)
+        if shape not in measured:
+            measured[shape] = _time_step(config, widths, plan, device)
+        seconds[config.id] = measured[shape]
+    torch.set_num_threads(threads)
+    return seconds
+
+
+def _time_step(config: Config, widths: Mapping[str, int], plan: Plan, device: torch.device) -> float:
+    size = min(config.batch_size, len(plan.split.train[0]))
+    vectors = {modality: torch.randn(size, width, device=device) for modality, width in widths.items()}
+    labels = torch.arange(size, device=device) % len(LABELS)
+    rows = torch.arange(size).expand(len(plan.replicates), -1)
+    one_step = replace(config, batch_size=size)
+    trainer = StackTrainer(one_step, plan.replicates, Samples(vectors, labels, len(LABELS)), rows, rows)
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        trainer.train_epoch().cpu()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[1:]))
+
+
+def trial_seconds(plan: Plan) -> dict[str, float]:
+    """Estimate the seconds that each runnable configuration's trial takes, by id, from `step_seconds`."""
+    estimates = {}
+    train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
+    for config, step in zip(plan.runnable, step_seconds(plan).values(), strict=True):
+        sizes = [batch.stop - batch.start for batch in minibatches(train, config.batch_size)]
+        # A short last minibatch costs its share; scoring a sample costs a third of training on it.
+        steps = sum(sizes) / sizes[0] + validation / 3 / sizes[0]
+        estimates[config.id] = config.epochs * steps * step
+    return estimates
+
+
+def memory_bytes(plan: Plan) -> int:
+    """Estimate the memory of one worker: all vectors once, and the largest stack's weights, moments and activations."""
+    count = len(plan.dataset.labels)
+    vectors = sum(cache.manifest.width for cache in plan.caches.values()) * count
+    stacks = []
+    for config in plan.runnable:
+        widths = plan.widths(config)
+        weights = 4 * count_parameters(config.head, widths, config.D, len(LABELS))  # with gradient and two moments
+        activations = config.batch_size * (sum(widths.values()) + 8 * config.D * len(widths))
+        stacks.append(len(plan.replicates) * (weights + activations))
+    return 4 * (vectors + max(stacks, default=0))
+
+
+def describe(plan: Plan) -> str:
+    """Write the plan for a person, a configuration a line."""
+    estimates = trial_seconds(plan)
+    place_, count = plan.placement, len(plan.replicates)
+    seeds = ", ".join(str(replicate.seed) for replicate in plan.replicates)
+    train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
+    samples = plan.dataset
+    lines = [
+        f"data      {samples.folder}: {len(samples.labels):,} labelled samples, {train:,} to train on, {validation:,} to "
+        f"validate ({plan.split.name} split); {len(samples.not_utf8):,} texts decoded as GB18030",
+        f"trials    {len(plan.runnable)} of {len(plan.configs)} configurations, each with {count} replicates (seeds {seeds})",
+        f"machine   {place_.concurrent} at once on {place_.device}, {place_.cpus} CPU threads each"
+        + (f", {place_.gpus:g} GPU each" if place_.gpus else ""),
+        f"memory    about {memory_bytes(plan) / 2**20:,.0f} MiB a worker, beside torch itself",
+        f"time      about {clock(START_SECONDS + sum(estimates.values()) / place_.concurrent)}",
+        "",
+    ]
+    width = max(len(config.name) for config in plan.configs)
+    for config in plan.configs:
+        parameters = f"{count_parameters(config.head, plan.widths(config), config.D, len(LABELS)):>9,} parameters"
+        state = plan.not_run.get(config.id) or f"about {clock(estimates[config.id])}"
+        lines.append(f"{config.name:<{width}}  {parameters} × {count}  {state}")
+    return "\n".join(lines)
+
+
+def clock(seconds: float) -> str:
+    """Write a duration for a person: `42 s`, `3 min 10 s`, `2 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,243 @@
+"""Rows on disk: what a sweep is, what is finished, and every number found. Tables and plots read only this.
+
+Under `results/NAME/`: `sweep.json` (what was asked for), `trials.csv` (a row a replicate), `samples.csv` (guid and label by
+row number), `predictions/TRIAL.npz` (each replicate's predictions and curves). A trial's predictions are written before its
+rows, so a row promises that they are there.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mvsa_tune import metrics
+from mvsa_tune.config import CONFIG_FIELDS, Config, Replicate
+from mvsa_tune.dataset import Dataset
+from mvsa_tune.errors import InputError
+from mvsa_tune.files import append_synced, write_text_whole, write_whole
+from mvsa_tune.training import Outcome
+
+# The configuration columns that come first; the others follow the results.
+LEADING = ("image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ablation", "epochs")
+RESULTS = (
+    "val_acc_best", "best_epoch", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last",
+)  # fmt: skip
+TRAILING = tuple(name for name in CONFIG_FIELDS if name not in LEADING)
+PROVENANCE = (
+    "finished_at", "split", "data_fingerprint", "image_vectors", "text_vectors", "code", "python", "torch", "ray", "command",
+)  # fmt: skip
+COLUMNS = (
+    "sweep", "trial_id", *LEADING, "seed", "fold", "status", *RESULTS, "seconds", "device", *TRAILING, *PROVENANCE,
+)  # fmt: skip
+NUMBERS = (*RESULTS, "seed", "fold", "seconds")
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a results folder holds the answer to; two commands that differ in it may not share a folder.
+
+    Attributes:
+        data: the data folder, as given.
+        data_fingerprint: of its content.
+        label_counts: samples by label, in label order.
+        demo: whether this is the built-in demo set.
+        split: the split's name.
+        replicates: seeds and folds of every trial.
+        configs: what was asked for, in order.
+        not_run: why a configuration could not run, by its id.
+    """
+
+    data: str
+    data_fingerprint: str
+    label_counts: tuple[int, ...]
+    demo: bool
+    split: str
+    replicates: tuple[Replicate, ...]
+    configs: tuple[Config, ...]
+    not_run: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """Write as JSON."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "Sweep":
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        return Sweep(
+            **{
+                **fields,
+                "label_counts": tuple(fields["label_counts"]),
+                "replicates": tuple(Replicate(**one) for one in fields["replicates"]),
+                "configs": tuple(Config(**one) for one in fields["configs"]),
+            }
+        )
+
+    def differences(self, other: "Sweep") -> list[str]:
+        """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
+        return [
+            name.replace("_", " ")
+            for name in ("data_fingerprint", "split", "replicates", "configs")
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+class Store:
+    """The results folder of one sweep."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trials_path = folder / "trials.csv"
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """What the folder is about.
+
+        Raises:
+            InputError: there is no sweep in it, or its description is damaged.
+        """
+        path = self.folder / "sweep.json"
+        try:
+            return Sweep.from_json(path.read_text(encoding="utf-8"))
+        except OSError:
+            raise InputError(f"no sweep in {self.folder}: run one with --name {self.folder.name}") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"damaged {path} ({error}): choose another --name or delete the folder") from None
+
+    def begin(self, sweep: Sweep, dataset: Dataset) -> None:
+        """Open the folder for a sweep, new or continued.
+
+        Raises:
+            InputError: the folder cannot be written, or it holds a different sweep.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (self.folder / "sweep.json").exists() and (different := self.sweep.differences(sweep)):
+                raise InputError(
+                    f"{self.folder} holds another sweep (other {', '.join(different)}): choose another --name, or delete "
+                    "that folder to start over"
+                )
+            # What could not run may have changed (an embedding cache made since).
+            write_text_whole(self.folder / "sweep.json", sweep.to_json())
+            self._write_samples(dataset)
+            self.__dict__["sweep"] = sweep
+            if self.trials_path.exists():
+                self.tidy()
+            else:
+                write_text_whole(self.trials_path, ",".join(COLUMNS) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write the results folder {self.folder}: {error.strerror}; choose --results") from None
+
+    def _write_samples(self, dataset: Dataset) -> None:
+        frame = pd.DataFrame({"guid": dataset.guids[: len(dataset.labels)], "label": dataset.labels})
+        write_whole(self.folder / "samples.csv", lambda file: frame.to_csv(file, index_label="row"))
+
+    def add(self, config: Config, outcome: Outcome, provenance: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Record a trained trial: its predictions, then its rows, which are returned."""
+        arrays = {
+            "seed": np.array([one.seed for one in self.sweep.replicates]),
+            "fold": np.array([one.fold for one in self.sweep.replicates]),
+            "rows": outcome.rows,
+            "best": outcome.best,
+            "last": outcome.last,
+            "train_loss": outcome.train_loss,
+            "val_loss": outcome.val_loss,
+            "confusion": outcome.confusion,
+        }
+        write_whole(self.predictions_path(config), lambda file: np.savez_compressed(file, **arrays))
+        rows = result_rows(outcome)
+        return self._append(config, rows, provenance)
+
+    def add_failure(self, config: Config, reason: str, provenance: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Record a trial that failed: a row a replicate, which says why."""
+        rows = [{"status": f"failed: {reason}"} for _ in self.sweep.replicates]
+        return self._append(config, rows, provenance)
+
+    def predictions_path(self, config: Config) -> Path:
+        """Where a trial's predictions are."""
+        return self.folder / "predictions" / f"{config.id}.npz"
+
+    def _append(
+        self, config: Config, rows: Sequence[dict[str, Any]], provenance: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        identity = {"sweep": self.folder.name, "trial_id": config.id, **asdict(config), **provenance}
+        full = [
+            {**identity, **asdict(replicate), **row} for replicate, row in zip(self.sweep.replicates, rows, strict=True)
+        ]
+        text = io.StringIO()
+        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(full)
+        append_synced(self.trials_path, text.getvalue())
+        return full
+
+    def rows(self) -> pd.DataFrame:
+        """All rows, a replicate each: the newest of each, in the order of the sweep.
+
+        Raises:
+            InputError: the file is not a table of rows.
+        """
+        frame = self._texts()
+        for name in NUMBERS:
+            frame[name] = frame[name].map(lambda text: float(text) if text else math.nan).astype(float)
+        return frame.astype({"seed": int, "fold": int})
+
+    def _texts(self) -> pd.DataFrame:
+        """`rows` as the texts in the file, so that writing them again changes no digit."""
+        try:
+            text = self.trials_path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(f"no {self.trials_path}") from None
+        whole = text[: text.rfind("\n") + 1]  # a last line cut off by a kill is not a row
+        if whole.partition("\n")[0] != ",".join(COLUMNS):
+            raise InputError(f"{self.trials_path} does not begin with this version's columns: choose another --name")
+        frame = pd.read_csv(io.StringIO(whole), dtype=str, keep_default_na=False)
+        order = {config.id: place for place, config in enumerate(self.sweep.configs)}
+        frame = frame[frame["trial_id"].isin(order)].drop_duplicates(["trial_id", "seed", "fold"], keep="last")
+        return frame.sort_values(["trial_id", "fold", "seed"], kind="stable").sort_values(
+            "trial_id", kind="stable", key=lambda ids: ids.map(order), ignore_index=True
+        )
+
+    def finished(self) -> set[str]:
+        """Ids of the configurations whose every replicate is recorded as finished."""
+        rows = self.rows()
+        done = rows[rows["status"] == FINISHED].groupby("trial_id").size()
+        return set(done.index[done == len(self.sweep.replicates)])
+
+    def tidy(self) -> None:
+        """Rewrite `trials.csv` in the order of the sweep, each replicate once; call when nothing is appending."""
+        rows = self._texts()
+        write_whole(self.trials_path, lambda file: rows.to_csv(file, index=False, lineterminator="\n"))
+
+
+def result_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """A trial's results, a replicate each. `seconds` is the replicate's equal share of the stack's time."""
+    accuracy = outcome.accuracy
+    f1_macro, f1_weighted = metrics.f1_macro(outcome.confusion), metrics.f1_weighted(outcome.confusion)
+    rows: list[dict[str, Any]] = []
+    for r, (epoch, diverged) in enumerate(zip(outcome.best_epoch, outcome.diverged, strict=True)):
+        timing = {"seconds": round(outcome.seconds / len(outcome.best), 3), "device": outcome.device}
+        if diverged:
+            rows.append({"status": f"failed: the loss was not finite in epoch {diverged}", **timing})
+            continue
+        at_best = (epoch - 1, r)
+        rows.append(
+            {
+                "status": FINISHED,
+                "val_acc_best": accuracy[at_best],
+                "best_epoch": int(epoch),
+                "val_acc_last": accuracy[-1, r],
+                "val_f1_macro_best": f1_macro[at_best],
+                "val_f1_weighted_best": f1_weighted[at_best],
+                "val_loss_last": outcome.val_loss[-1, r],
+                **timing,
+            }
+        )
+    return rows

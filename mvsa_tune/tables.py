@@ -1,0 +1,202 @@
+"""The documents' tables, with our numbers beside the published ones."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import pandas as pd
+
+from mvsa_tune.config import Config, short
+from mvsa_tune.stats import best
+from mvsa_tune.store import FINISHED, Store
+
+# The published numbers belong to MVSA-Single: 1,193 negative, 419 neutral, 2,388 positive labelled samples.
+DOCUMENTS_COUNTS = (1193, 419, 2388)
+DOCUMENTS_BATCH_SIZE = 512
+# Table 3 does not say which CLIP: it stands for both.
+CLIP = ("clip-vit-b-32", "clip-vit-l-14")
+TITLES = {
+    1: "Both modalities, batch size 512",
+    2: "Both modalities, batch size 512, {which}",
+    3: "Both modalities, {which}",
+    4: "One modality",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: what it is about, the published accuracy if that is about the same, and ours if we have it."""
+
+    table: int
+    label: str
+    vision: str
+    text: str
+    finetuned: bool
+    batch_size: int
+    D: int
+    lr: float
+    published: str
+    config: Config | None
+    note: str = ""
+
+
+def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
+    """Write the four tables of a sweep.
+
+    A sweep that holds published configurations, on the documents' data, gets the documents' rows, all of them; those that
+    are not in the sweep or could not run say why. Its other configurations follow by the same rule as any sweep's: both
+    modalities at batch size 512 in table 1 (the first two pairs) and 2 (further pairs), at other batch sizes in 3,
+    one modality in 4.
+    """
+    sweep = store.sweep
+    comparable = not sweep.demo and sweep.label_counts == DOCUMENTS_COUNTS
+    published = published_lines() if comparable else []
+    published = published if any(line.config in sweep.configs for line in published) else []
+    lines = published + own_lines([config for config in sweep.configs if config not in {x.config for x in published}])
+    by_id = {row["trial_id"]: row for _, row in summary.iterrows()}
+    parts = [_heading(store, bool(published))]
+    for number in TITLES:
+        parts.append(f"## Table {number}. {_title(number, bool(published))}\n")
+        mine = [line for line in lines if line.table == number]
+        parts.append(_table(mine, by_id, bool(published)) if mine else _absent(number))
+    winner = best(summary)
+    if winner is not None:
+        name = next(config.name for config in sweep.configs if config.id == winner["trial_id"])
+        parts.append(f"Best of this sweep by mean validation accuracy: **{name}**, {_ours(winner)} (n {winner['n']}).\n")
+    return "\n".join(parts)
+
+
+def published_lines() -> list[Line]:
+    """Every row of the documents' tables, as configurations; a fine-tuned row has none."""
+    lines = []
+    text = resources.files("mvsa_tune").joinpath("published.csv").read_text(encoding="utf-8")
+    for cell in csv.DictReader(text.splitlines()):
+        clips = CLIP if "clip" in (cell["vision"], cell["text"]) else ("",)
+        for clip in clips:
+            vision, words = (clip if cell[column] == "clip" else cell[column] for column in ("vision", "text"))
+            finetuned = cell["finetuned"] == "yes"
+            config = Config(
+                image_encoder=vision or None,
+                text_encoder=words or None,
+                D=int(cell["D"]),
+                lr=float(cell["lr"]),
+                batch_size=int(cell["batch_size"]),
+                ablation=int(cell["ablation"]),
+            )
+            lines.append(
+                Line(
+                    table=int(cell["table"]),
+                    label=cell["row"],
+                    vision=vision,
+                    text=words,
+                    finetuned=finetuned,
+                    batch_size=config.batch_size,
+                    D=config.D,
+                    lr=config.lr,
+                    published=cell["val_acc"],
+                    config=None if finetuned else config,
+                    note=cell["note"],
+                )
+            )
+    return lines
+
+
+def own_lines(configs: Sequence[Config]) -> list[Line]:
+    """The tables' rows for configurations that the documents do not have."""
+    pairs = list(dict.fromkeys((c.image_encoder, c.text_encoder) for c in configs if c.ablation == 0))
+    lines = []
+    for config in configs:
+        if config.ablation != 0:
+            table = 4
+        elif config.batch_size != DOCUMENTS_BATCH_SIZE:
+            table = 3
+        else:
+            table = 1 if pairs.index((config.image_encoder, config.text_encoder)) < 2 else 2
+        lines.append(
+            Line(
+                table=table,
+                label="",
+                vision=config.image_encoder or "",
+                text=config.text_encoder or "",
+                finetuned=False,
+                batch_size=config.batch_size,
+                D=config.D,
+                lr=config.lr,
+                published="",
+                config=config,
+                note=config.peculiarities,
+            )
+        )
+    return lines
+
+
+def _heading(store: Store, published: bool) -> str:
+    sweep = store.sweep
+    title = f"# {store.folder.name}: validation accuracy"
+    if sweep.demo:
+        title += " on the built-in demo set (made-up pairs: these numbers say nothing about tweets)"
+    seeds = ", ".join(str(replicate.seed) for replicate in sweep.replicates)
+    epochs = ", ".join(sorted({str(config.epochs) for config in sweep.configs}))
+    explanation = (
+        f"Ours: each replicate's best validation accuracy over its {epochs} epochs, as the documents report it, mean ± "
+        f"standard deviation over n replicates (seeds {seeds}; {sweep.split} split). Chosen on the samples it is scored on, "
+        "it reads high; the accuracy after the last epoch stands beside it."
+    )
+    if not published:
+        explanation += " The documents publish no number for these encoders on this data."
+    return f"{title}\n\n{explanation}\n"
+
+
+def _title(number: int, published: bool) -> str:
+    which = {
+        2: "CLIP ViT-L/14" if published else "further pairs",
+        3: "batch size 32" if published else "other batch sizes",
+    }
+    return TITLES[number].format(which=which.get(number))
+
+
+def _absent(number: int) -> str:
+    how = {1: "--ablation 0 --batch-size 512", 2: "a third of --pairs", 3: "--batch-size 32", 4: "--ablation 1 2"}
+    return f"No such configuration in this sweep (`{how[number]}` adds them).\n"
+
+
+def _table(lines: Sequence[Line], summary: dict[str, pd.Series], published: bool) -> str:
+    header = ["row", "vision", "text", "fine-tuned", "batch size", "D", "lr"]
+    header += ["published"] if published else []
+    header += ["ours: best epoch", "last epoch", "n", "note"]
+    body = []
+    for place, line in enumerate(lines, start=1):
+        cells = [line.label or str(place), line.vision or "–", line.text or "–", "yes" if line.finetuned else "no"]
+        cells += [str(line.batch_size), str(line.D), short(line.lr)]
+        cells += [line.published or "–"] if published else []
+        row = summary.get(line.config.id) if line.config else None
+        if row is not None and row["n"]:
+            cells += [_ours(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
+        else:
+            cells += ["–", "–", "0"]
+        body.append([*cells, "; ".join(filter(None, [line.note, _why_not(line, row)]))])
+    if not any(cells[-1] for cells in body):
+        header, body = header[:-1], [cells[:-1] for cells in body]
+    return markdown(header, body)
+
+
+def _ours(row: pd.Series) -> str:
+    mean = f"{row['val_acc_best_mean']:.3f}"
+    return mean if row["n"] == 1 else f"{mean} ± {row['val_acc_best_std']:.3f}"
+
+
+def _why_not(line: Line, row: pd.Series | None) -> str:
+    if line.finetuned:
+        return "fine-tuned encoders are not part of this sweep"
+    if row is None:
+        return "not in this sweep"
+    return "" if row["status"] == FINISHED else str(row["status"])
+
+
+def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table whose columns line up as text too."""
+    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
+    rows = [header, ["-" * width for width in widths], *body]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -1,3 +1,18 @@
 """Hyperparameter sweeps for multimodal (picture + text) sentiment, with numbers one can trust."""
 
+import os
+
 __version__ = "0.1.0"
+
+# Ray reads these when it is imported, so they stand where everything of ours begins.
+for _name, _value in {
+    # The name is historical: at 0, on any system, the servers of a local Ray bind to 127.0.0.1 alone.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # The terminal is ours, and so are the logs: Tune's printing and its per-trial loggers stay off.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}.items():
+    os.environ.setdefault(_name, _value)

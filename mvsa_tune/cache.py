@@ -81,7 +81,14 @@ def how_to_make(dataset: Dataset, folder: Path, encoder: str, modality: str) -> 
 
 
 def write_cache(
-    dataset: Dataset, folder: Path, encoder: str, modality: str, vectors: NDArray[Any], *, preprocessing: str, source: str
+    dataset: Dataset,
+    folder: Path,
+    encoder: str,
+    modality: str,
+    vectors: NDArray[Any],
+    *,
+    preprocessing: str,
+    source: str,
 ) -> Cache:
     """Write the vectors of a data set, in its order, whole or not at all.
 
@@ -95,7 +102,8 @@ def write_cache(
         source: for the manifest.
 
     Raises:
-        InputError: the name is not a plain file name, the shape is wrong, or a vector is not finite.
+        InputError: the name is not a plain file name, the shape is wrong, a vector is not finite, or the folder cannot
+            be written.
     """
     if not is_file_name(encoder):
         raise InputError(f"--encoder {encoder!r}: an encoder's name is a folder's; use letters, digits, - _ .")
@@ -104,9 +112,12 @@ def write_cache(
     place = folder / encoder
     path = place / f"{modality}.npy"
     manifest_path = path.with_suffix(".json")
-    manifest_path.unlink(missing_ok=True)
-    write_whole(path, lambda file: np.save(file, vectors, allow_pickle=False))
-    write_text_whole(path.with_suffix(".ids.txt"), _ids_text(dataset))
+    try:
+        manifest_path.unlink(missing_ok=True)
+        write_whole(path, lambda file: np.save(file, vectors, allow_pickle=False))
+        write_text_whole(path.with_suffix(".ids.txt"), _ids_text(dataset))
+    except OSError as error:
+        raise InputError(f"cannot write the cache folder {place}: {error.strerror}; choose --cache") from None
     manifest = Manifest(
         encoder=encoder,
         modality=modality,
@@ -120,7 +131,7 @@ def write_cache(
         sha256=sha256_of(path),
     )
     write_text_whole(manifest_path, json.dumps(dataclasses.asdict(manifest), indent=2) + "\n")
-    return Cache(manifest, path)
+    return Cache(manifest, path.absolute())
 
 
 def open_cache(dataset: Dataset, folder: Path, encoder: str, modality: str) -> Cache | None:
@@ -144,8 +155,11 @@ def open_cache(dataset: Dataset, folder: Path, encoder: str, modality: str) -> C
     _check_samples(dataset, manifest, path, mend)
     found = sha256_of(path)
     if found != manifest.sha256:
-        raise InputError(f"{path} is damaged: its SHA-256 is {found[:12]}…, its manifest says {manifest.sha256[:12]}…{mend}")
-    cache = Cache(manifest, path)
+        raise InputError(
+            f"{path} is damaged: its SHA-256 is {found[:12]}…, its manifest says {manifest.sha256[:12]}…{mend}"
+        )
+    # Absolute, because worker processes have another working folder.
+    cache = Cache(manifest, path.absolute())
     shape = cache.vectors().shape
     if shape != (manifest.count, manifest.width):
         raise InputError(f"{path} has shape {shape}, its manifest says {(manifest.count, manifest.width)}{mend}")
@@ -177,7 +191,9 @@ def _first_difference(dataset: Dataset, path: Path) -> str:
 
 def _check_vectors(dataset: Dataset, vectors: NDArray[Any]) -> None:
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
-        raise InputError(f"vectors must be (samples, width) floating point, not {vectors.dtype} of shape {vectors.shape}")
+        raise InputError(
+            f"vectors must be (samples, width) floating point, not {vectors.dtype} of shape {vectors.shape}"
+        )
     if len(vectors) != len(dataset.samples):
         raise InputError(f"{len(vectors):,} vectors for the {len(dataset.samples):,} samples of {dataset.folder}")
     if not vectors.shape[1]:

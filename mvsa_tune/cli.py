@@ -17,7 +17,9 @@ DEFAULT_DATA = Path("data/mvsa_single")
 
 def add_data_flags(parser: Parser) -> None:
     """Add the flags that say where the data and its caches are."""
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=f"data set (default {DEFAULT_DATA})")
+    parser.add_argument(
+        "--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=f"data set (default {DEFAULT_DATA})"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
 
 
@@ -35,10 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m mvsa_tune", description="Tools around the sweeps in sweeps/.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     bring = commands.add_parser("import", help="make an embedding cache from vectors made elsewhere")
-    bring.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".npy, or the older scripts' .json; joined in order")
+    bring.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help=".npy, or the older scripts' .json; joined in order",
+    )
     bring.add_argument("--encoder", required=True, metavar="NAME", help="what to call the encoder that made them")
     bring.add_argument("--modality", required=True, choices=MODALITIES, help="what the vectors are of")
-    bring.add_argument("--ids", type=Path, metavar="FILE", help="guids of the rows, one a line (JSON: list order if absent)")
+    bring.add_argument(
+        "--ids", type=Path, metavar="FILE", help="guids of the rows, one a line (JSON: list order if absent)"
+    )
     add_data_flags(bring)
     bring.set_defaults(command=import_vectors)
     options = parser.parse_args(arguments)

@@ -75,9 +75,7 @@ class Config:
     ablation: int = setting(0, "0 both modalities, 1 text only, 2 image only", one_of(ABLATIONS))
     epochs: int = setting(100, "passes over the training samples", at_least(1), axis=False)
     dropout: float = setting(0.3, "share of hidden units dropped in training", within(0, 1))
-    precision: str = setting(
-        "float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False
-    )
+    precision: str = setting("float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -134,7 +134,7 @@ def _read_list(path: Path, *, labelled: bool, already: dict[str, int | None] | N
 
 def is_file_name(name: str) -> bool:
     """Whether a name from data can stand in a path without leaving its folder."""
-    return bool(name) and name not in {".", ".."} and not set(name) & set('/\\\0') and name.isprintable()
+    return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0") and name.isprintable()
 
 
 def _label(tag: str, where: str, *, labelled: bool) -> int | None:

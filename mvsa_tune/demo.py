@@ -15,13 +15,58 @@ LABELLED, UNLABELLED = 600, 60
 SHARES = (0.3, 0.12, 0.58)  # of the labels, about the real set's
 HONEST = 0.7  # how often a modality shows the pair's own sentiment instead of any
 WORDS = {
-    "negative": "sad angry awful broken crash fear hate lost pain storm tired worst".split(),
-    "neutral": "report notice weekday update schedule office city number meeting item list road".split(),
-    "positive": "love happy great sunny win smile friends best sweet party beautiful thanks".split(),
+    "negative": ["sad", "angry", "awful", "broken", "crash", "fear", "hate", "lost", "pain", "storm", "tired", "worst"],
+    "neutral": [
+        "report",
+        "notice",
+        "weekday",
+        "update",
+        "schedule",
+        "office",
+        "city",
+        "number",
+        "meeting",
+        "item",
+        "list",
+        "road",
+    ],
+    "positive": [
+        "love",
+        "happy",
+        "great",
+        "sunny",
+        "win",
+        "smile",
+        "friends",
+        "best",
+        "sweet",
+        "party",
+        "beautiful",
+        "thanks",
+    ],
 }
-FILLERS = "the a to and of in it is my on this at rt #today http://t.co/demo @someone so just".split()
+FILLERS = [
+    "the",
+    "a",
+    "to",
+    "and",
+    "of",
+    "in",
+    "it",
+    "is",
+    "my",
+    "on",
+    "this",
+    "at",
+    "rt",
+    "#today",
+    "http://t.co/demo",
+    "@someone",
+    "so",
+    "just",
+]
 # Mean colour of a sentiment's pictures; noise keeps the three apart only on average.
-COLOURS = {"negative": (90, 90, 120), "neutral": (125, 125, 120), "positive": (160, 145, 110)}
+COLOURS = {"negative": (100, 100, 120), "neutral": (128, 126, 118), "positive": (152, 142, 112)}
 
 
 def make_demo_set(folder: Path) -> None:
@@ -54,7 +99,7 @@ def _shown(generator: Generator, label: str) -> str:
 
 
 def _tweet(generator: Generator, sentiment: str) -> str:
-    words = [*generator.choice(WORDS[sentiment], 2), *generator.choice(FILLERS, 6)]
+    words = [*generator.choice(WORDS[sentiment], 3), *generator.choice(FILLERS, 5)]
     words += list(generator.choice(WORDS[str(generator.choice(LABELS))], 1))
     generator.shuffle(words)
     return " ".join(map(str, words))

@@ -136,9 +136,7 @@ def build_head(
     return HEADS[name](replicates, widths, D, classes, dropout)
 
 
-def initialise(
-    head: nn.Module, weights: Sequence[torch.Generator], dropout: Sequence[torch.Generator]
-) -> None:
+def initialise(head: nn.Module, weights: Sequence[torch.Generator], dropout: Sequence[torch.Generator]) -> None:
     """Draw every linear layer's weights and hand the dropout layers their generators, one a replicate."""
     for module in head.modules():
         if isinstance(module, StackedLinear):

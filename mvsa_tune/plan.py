@@ -121,10 +121,15 @@ def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None)
         InputError: more was asked for than the machine has.
     """
     cpus, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    for flag, value, least in (("cpus", cpus_per_trial, 1), ("gpus", gpus_per_trial, 0)):
+        if value is not None and value < least:
+            raise InputError(f"--{flag}-per-trial {value:g}: must be {least} or more")
     if cpus_per_trial is not None and cpus_per_trial > cpus:
         raise InputError(f"--cpus-per-trial {cpus_per_trial}: this machine has {cpus} CPUs; no trial could ever start")
     if gpus_per_trial is not None and gpus_per_trial > gpus:
-        raise InputError(f"--gpus-per-trial {gpus_per_trial:g}: this machine has {gpus} GPUs; no trial could ever start")
+        raise InputError(
+            f"--gpus-per-trial {gpus_per_trial:g}: this machine has {gpus} GPUs; no trial could ever start"
+        )
     if gpus_per_trial is None:
         gpus_per_trial = 1 / min(4, max(1, cpus // gpus)) if gpus else 0.0
     per_gpu = int(1 / gpus_per_trial + 1e-9) if 0 < gpus_per_trial < 1 else 1

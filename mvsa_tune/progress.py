@@ -48,7 +48,9 @@ class Progress:
             self.best = (accuracy, name)
         if not self.quiet:
             elapsed = time.perf_counter() - self.started
-            tqdm.write(f"[{self.done:>{len(str(len(self.costs)))}}/{len(self.costs)} {elapsed:6.1f} s] {name}: {result}")
+            tqdm.write(
+                f"[{self.done:>{len(str(len(self.costs)))}}/{len(self.costs)} {elapsed:6.1f} s] {name}: {result}"
+            )
         self.bar.update(self.costs[trial])
         self._show()
 

@@ -20,7 +20,7 @@ def summarise(store: Store) -> pd.DataFrame:
     for config in store.sweep.configs:
         mine = rows[rows["trial_id"] == config.id]
         done = mine[mine["status"] == FINISHED]
-        line = {"sweep": store.folder.name, "trial_id": config.id}
+        line: dict[str, object] = {"sweep": store.folder.name, "trial_id": config.id}
         line |= {name: getattr(config, name) for name in CONFIG_FIELDS}
         line |= {"status": _status(mine, store.sweep.not_run.get(config.id)), "n": len(done)}
         for score in SCORES:

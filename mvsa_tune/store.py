@@ -135,7 +135,9 @@ class Store:
             else:
                 write_text_whole(self.trials_path, ",".join(COLUMNS) + "\n")
         except OSError as error:
-            raise InputError(f"cannot write the results folder {self.folder}: {error.strerror}; choose --results") from None
+            raise InputError(
+                f"cannot write the results folder {self.folder}: {error.strerror}; choose --results"
+            ) from None
 
     def _write_samples(self, dataset: Dataset) -> None:
         frame = pd.DataFrame({"guid": dataset.guids[: len(dataset.labels)], "label": dataset.labels})
@@ -143,7 +145,7 @@ class Store:
 
     def add(self, config: Config, outcome: Outcome, provenance: Mapping[str, str]) -> list[dict[str, Any]]:
         """Record a trained trial: its predictions, then its rows, which are returned."""
-        arrays = {
+        arrays: dict[str, Any] = {
             "seed": np.array([one.seed for one in self.sweep.replicates]),
             "fold": np.array([one.fold for one in self.sweep.replicates]),
             "rows": outcome.rows,

@@ -1,22 +1,23 @@
 """Runs a plan with Ray Tune and records every trial as it ends."""
 
+import logging
 import platform
 import shlex
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import mvsa_tune.trainable as trainable  # first: it sets the environment that Ray reads when it is imported
 import numpy as np
 import ray
 import torch
 from ray import tune
 
-from mvsa_tune import __version__, tables, tensorboard
+from mvsa_tune import __version__, tables, tensorboard, trainable
 from mvsa_tune.config import MODALITIES, Config
 from mvsa_tune.dataset import LABELS
 from mvsa_tune.files import write_text_whole, write_whole
@@ -69,7 +70,7 @@ def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = Fal
 def _closing(folder: Path, count: int, left: int, failed: int) -> str:
     if left:
         return f"Stopped with {left} of {count} configurations left. The same command goes on from here."
-    told = f"{failed} of {count} configurations failed; {folder}/trials.csv says why. " if failed else ""
+    told = f"{failed} of {count} configurations failed; {folder}/trials.csv and failures/ say why. " if failed else ""
     return f"{told}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {folder}/tensorboard"
 
 
@@ -101,29 +102,34 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> None:
     # The longest first, so that no worker is left with a long one at the end.
     todo = sorted(todo, key=lambda config: -costs[config.id])
     resources = {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus}
+    # What goes wrong in a trial is recorded; Ray's own messages would garble the progress display.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         ray.init(
             address="local",
             num_cpus=plan.placement.cpus * plan.placement.concurrent,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.CRITICAL,
         )
         # Tune's own bookkeeping is not what lasts: the store is. It goes when the sweep ends.
         with tempfile.TemporaryDirectory(prefix="mvsa_tune_") as scratch:
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(trainable.StackTrainable, task=task), resources),
-                param_space={"config": tune.grid_search(todo)},
+                param_space={"config": tune.grid_search([asdict(config) for config in todo])},
                 tune_config=tune.TuneConfig(
                     metric=trainable.METRIC,
                     mode="max",
                     reuse_actors=True,
                     max_concurrent_trials=plan.placement.concurrent,
-                    trial_name_creator=lambda trial: trial.config["config"].id,
-                    trial_dirname_creator=lambda trial: trial.config["config"].id,
+                    trial_name_creator=lambda trial: trainable.config_of(trial.config).id,
+                    trial_dirname_creator=lambda trial: trainable.config_of(trial.config).id,
                 ),
                 run_config=tune.RunConfig(
-                    name=store.folder.name, storage_path=scratch, verbose=0, callbacks=[Recorder(store, plan, progress)]
+                    name=store.folder.name,
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[Recorder(store, plan, progress)],
                 ),
             )
             tuner.fit()
@@ -142,13 +148,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tell the progress display."""
-        self.progress.start(trial.config["config"].id)
+        self.progress.start(trainable.config_of(trial.config).id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Record the outcome. It is taken out of Tune's result, which Tune would keep in memory and write again."""
-        config: Config = trial.config["config"]
+        config = trainable.config_of(trial.config)
         outcome: Outcome = result.pop(trainable.OUTCOME)
         self.store.add(config, outcome, provenance(self.plan, config))
         tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome)
@@ -164,8 +170,10 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why a trial failed."""
-        config: Config = trial.config["config"]
-        reason = last_line(str(trial.get_error() or "the worker process died"))
+        config = trainable.config_of(trial.config)
+        told = Path(trial.error_file).read_text(encoding="utf-8")
+        reason = last_line(told)
+        write_text_whole(self.store.folder / "failures" / f"{config.id}.txt", told)
         self.store.add_failure(config, reason, provenance(self.plan, config))
         self.progress.finish(config.id, config.name, None, f"failed: {reason}")
 
@@ -182,16 +190,20 @@ def provenance(plan: Plan, config: Config) -> dict[str, str]:
         f"{modality}_vectors": plan.caches[encoder, modality].manifest.sha256[:12]
         for modality, encoder in config.encoders.items()
     }
-    return {f"{modality}_vectors": "" for modality in MODALITIES} | vectors | {
-        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "split": plan.split.name,
-        "data_fingerprint": plan.dataset.fingerprint[:12],
-        "code": code_version(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "ray": ray.__version__,
-        "command": shlex.join(["python", *sys.argv]),
-    }
+    return (
+        {f"{modality}_vectors": "" for modality in MODALITIES}
+        | vectors
+        | {
+            "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "split": plan.split.name,
+            "data_fingerprint": plan.dataset.fingerprint[:12],
+            "code": code_version(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "ray": ray.__version__,
+            "command": shlex.join(["python", *sys.argv]),
+        }
+    )
 
 
 @lru_cache(maxsize=1)

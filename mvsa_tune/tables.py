@@ -63,7 +63,9 @@ def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
     winner = best(summary)
     if winner is not None:
         name = next(config.name for config in sweep.configs if config.id == winner["trial_id"])
-        parts.append(f"Best of this sweep by mean validation accuracy: **{name}**, {_ours(winner)} (n {winner['n']}).\n")
+        parts.append(
+            f"Best of this sweep by mean validation accuracy: **{name}**, {_ours(winner)} (n {winner['n']}).\n"
+        )
     return "\n".join(parts)
 
 
@@ -157,8 +159,13 @@ def _title(number: int, published: bool) -> str:
 
 
 def _absent(number: int) -> str:
-    how = {1: "--ablation 0 --batch-size 512", 2: "a third of --pairs", 3: "--batch-size 32", 4: "--ablation 1 2"}
-    return f"No such configuration in this sweep (`{how[number]}` adds them).\n"
+    how = {
+        1: "`--ablation 0 --batch-size 512`",
+        2: "a third of `--pairs`",
+        3: "`--batch-size 32`",
+        4: "`--ablation 1 2`",
+    }
+    return f"No such configuration in this sweep; {how[number]} would add some.\n"
 
 
 def _table(lines: Sequence[Line], summary: dict[str, pd.Series], published: bool) -> str:
@@ -167,7 +174,12 @@ def _table(lines: Sequence[Line], summary: dict[str, pd.Series], published: bool
     header += ["ours: best epoch", "last epoch", "n", "note"]
     body = []
     for place, line in enumerate(lines, start=1):
-        cells = [line.label or str(place), line.vision or "–", line.text or "–", "yes" if line.finetuned else "no"]
+        cells = [
+            line.label or str(place),
+            line.vision or "–",
+            line.text or "–",
+            "yes" if line.finetuned else "no",
+        ]
         cells += [str(line.batch_size), str(line.D), short(line.lr)]
         cells += [line.published or "–"] if published else []
         row = summary.get(line.config.id) if line.config else None
@@ -198,5 +210,7 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """Format a Markdown table whose columns line up as text too."""
     widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
     rows = [header, ["-" * width for width in widths], *body]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,11 @@ def write_trial(folder: Path, config: Config, outcome: Outcome) -> None:
     place = folder / folder_name(config)
     shutil.rmtree(place, ignore_errors=True)
     with SummaryWriter(str(place)) as writer:
-        curves = {"val_acc": outcome.accuracy, "val_loss": outcome.val_loss, "train_loss": outcome.train_loss}
+        curves: dict[str, NDArray[Any]] = {
+            "val_acc": outcome.accuracy,
+            "val_loss": outcome.val_loss,
+            "train_loss": outcome.train_loss,
+        }
         for name, values in curves.items():
             for part, series in mean_and_spread(values).items():
                 for epoch, value in enumerate(series, start=1):

@@ -1,6 +1,5 @@
 """The Ray Tune adapter: one Tune trial trains one configuration's stack of replicates."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,9 +45,9 @@ class Task:
 
 
 class StackTrainable(tune.Trainable):
-    """Trains `config["config"]`; a worker process serves many trials and keeps the vectors on its device."""
+    """Trains `config_of(config)`; a worker process serves many trials and keeps the vectors on its device."""
 
-    def setup(self, config: dict[str, Any], task: Task) -> None:
+    def setup(self, config: dict[str, Any], task: Task) -> None:  # type: ignore[override]
         """Take the shared task; called once a worker process."""
         self.task = task
         torch.set_num_threads(task.threads)
@@ -60,11 +59,16 @@ class StackTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the end: one report a trial is all that a sweep without early stopping needs."""
-        outcome = build_trainer(self.config["config"], self.task).fit()
+        outcome = build_trainer(config_of(self.config), self.task).fit()
         return {METRIC: float(outcome.accuracy.max(axis=0).mean()), OUTCOME: outcome, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to keep: a trial's rows are what lasts."""
+
+
+def config_of(tune_config: Mapping[str, Any]) -> Config:
+    """The configuration in what Tune hands a trial: `{"config": the fields as a plain dict}`."""
+    return Config(**tune_config["config"])
 
 
 def build_trainer(config: Config, task: Task) -> StackTrainer:
@@ -89,19 +93,3 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
 def _load(cache: Cache, count: int, device: str) -> Tensor:
     """The labelled samples' vectors as float32 on the device, once a process."""
     return torch.from_numpy(np.array(cache.vectors()[:count], dtype=np.float32)).to(device)
-
-
-def quiet_environment() -> dict[str, str]:
-    """The environment in which Ray keeps to this machine, sends nothing home and leaves the terminal to us."""
-    return {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # The name is historical: at 0, on any system, Ray's servers bind to 127.0.0.1 alone.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    }
-
-
-os.environ.update({name: value for name, value in quiet_environment().items() if name not in os.environ})

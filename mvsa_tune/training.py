@@ -27,7 +27,7 @@ class Samples:
     """The labelled samples on the device.
 
     Attributes:
-        vectors: by modality, `(N, width)` floating point.
+        vectors: by modality, `(N, width)`; training runs in their number format.
         labels: `(N,)` int64.
         classes: number of classes.
     """
@@ -130,12 +130,15 @@ class StackTrainer:
         self.val_rows = val_rows.to(self.device)
         weights, self.order, dropout = zip(*(generators(one, self.device) for one in replicates), strict=True)
         widths = {modality: samples.vectors[modality].shape[1] for modality in config.modalities}
-        self.head = build_head(
-            config.head, len(replicates), widths, config.D, samples.classes, config.dropout
-        )
+        self.head = build_head(config.head, len(replicates), widths, config.D, samples.classes, config.dropout)
         initialise(self.head, weights, dropout)
-        self.head.to(self.device)
-        self.optimizer = torch.optim.Adam(self.head.parameters(), lr=config.lr, fused=True)
+        self.head.to(self.device, next(iter(samples.vectors.values())).dtype)
+        # Adam sees each replicate's slices as parameters of their own, so that its rounding, too, is what the replicate
+        # gets alone: over a whole stack an element's place in the tensor decides how the kernel rounds it.
+        self.stacks = list(self.head.parameters())
+        self.slices = [stack.detach().unbind() for stack in self.stacks]
+        groups = [{"params": list(own)} for own in zip(*self.slices, strict=True)]
+        self.optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
 
     def train_epoch(self) -> Tensor:
         """Pass once over the training samples, each replicate in its own order; return the mean losses `(R,)`."""
@@ -149,10 +152,18 @@ class StackTrainer:
             losses = self.losses(rows[:, batch])[0].mean(dim=1)  # (R,)
             # A sum over replicates: each one's gradient is that of its own loss.
             losses.sum().backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.step()
             total += losses.detach() * (batch.stop - batch.start)
         return total / rows.shape[1]
+
+    def step(self) -> None:
+        """Take one step of Adam along the gradients, and forget them."""
+        for stack, slices in zip(self.stacks, self.slices, strict=True):
+            assert stack.grad is not None
+            for own, gradient in zip(slices, stack.grad.unbind(), strict=True):
+                own.grad = gradient
+            stack.grad = None
+        self.optimizer.step()
 
     def losses(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Run the head on samples: rows `(R, B)` → cross-entropies `(R, B)` and logits `(R, C, B)`."""
@@ -164,7 +175,8 @@ class StackTrainer:
         mixed = self.config.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
             logits = self.head(inputs)
-        return F.cross_entropy(logits.float(), self.samples.labels[rows], reduction="none"), logits
+        logits = logits.float() if mixed else logits
+        return F.cross_entropy(logits, self.samples.labels[rows], reduction="none"), logits
 
     @torch.no_grad()
     def evaluate(self) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,9 @@ def _read_npy(path: Path) -> NDArray[Any]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
-        raise InputError(f"{path} is not a plain .npy array of numbers (pickled objects are never loaded): {error}") from None
+        raise InputError(
+            f"{path} is not a plain .npy array of numbers (pickled objects are never loaded): {error}"
+        ) from None
     return _checked(vectors, path)
 
 

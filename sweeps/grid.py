@@ -18,7 +18,7 @@ from pathlib import Path
 from mvsa_tune.cache import default_folder
 from mvsa_tune.cli import add_data_flags, report_errors
 from mvsa_tune.config import AXES, Config, Parser, Replicate, add_config_flags, product, union
-from mvsa_tune.dataset import read_dataset
+from mvsa_tune.dataset import is_file_name, read_dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
 from mvsa_tune.embed import embed
@@ -62,6 +62,8 @@ def replicates(options: Namespace) -> tuple[Replicate, ...]:
 def make_plan(options: Namespace) -> Plan:
     """Check everything that the flags ask for, before anything starts."""
     configs, seeds = configurations(options), replicates(options)
+    if not is_file_name(options.name):
+        raise InputError(f"--name {options.name}: it becomes a folder's name; put the folder's place in --results")
     placement = place(len(configs), options.cpus_per_trial, options.gpus_per_trial)
     if options.demo:
         make_demo_set(options.data)
@@ -89,7 +91,9 @@ def report_missing(missing: dict[tuple[str, str], str], count: int, total: int, 
     commands = "".join(f"\n  {encoder}, {modality}: {how}" for (encoder, modality), how in missing.items())
     told = f"{count} of {total} configurations have no embedding cache:{commands}\n"
     if not may_go_on or count == total:
-        raise InputError(f"{told}Make them first" + (", or run the others with --skip-missing" if count < total else ""))
+        raise InputError(
+            f"{told}Make them first" + (", or run the others with --skip-missing" if count < total else "")
+        )
     print(told, file=sys.stderr)
 
 

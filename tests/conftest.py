@@ -1,0 +1,75 @@
+"""Sets to test on: a few made-up pairs, the demo set, and the real one where MVSA_REAL_DATA names it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvsa_tune.cache import default_folder, write_cache
+from mvsa_tune.dataset import Dataset, read_dataset
+from mvsa_tune.demo import make_demo_set
+from mvsa_tune.embed import embed
+
+ROOT = Path(__file__).parents[1]
+TAGS = ("negative", "neutral", "positive")
+
+
+def make_set(folder: Path, count: int = 40, unlabelled: int = 4, pairs: str = "data") -> Path:
+    """Write `count` labelled pairs, their tags in turn, in the documents' layout; pictures are not pictures."""
+    guids = [str(100 + number) for number in range(count + unlabelled)]
+    (folder / pairs).mkdir(parents=True, exist_ok=True)
+    for guid in guids:
+        (folder / pairs / f"{guid}.jpg").write_bytes(b"picture " + guid.encode())
+        (folder / pairs / f"{guid}.txt").write_text(f"tweet {guid}", encoding="utf-8")
+    lines = [f"{guid},{TAGS[place % 3]}" for place, guid in enumerate(guids[:count])]
+    (folder / "train.txt").write_text("guid,tag\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    lines = [f"{guid},null" for guid in guids[count:]]
+    (folder / "test_without_label.txt").write_text("guid,tag\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def add_cache(dataset: Dataset, encoder: str, modality: str, width: int = 6, seed: int = 0) -> None:
+    """Give a set random vectors, which know their label a little."""
+    vectors = np.random.default_rng(seed).normal(size=(len(dataset.samples), width)).astype(np.float32)
+    vectors[: len(dataset.labels), 0] += dataset.labels
+    folder = default_folder(dataset.folder)
+    write_cache(dataset, folder, encoder, modality, vectors, preprocessing="none", source="a test")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Forty labelled pairs with the caches of a pair `eye+ear`."""
+    folder = make_set(tmp_path / "tiny")
+    dataset = read_dataset(folder)
+    add_cache(dataset, "eye", "image")
+    add_cache(dataset, "ear", "text", seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The demo set, embedded."""
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo_set(folder)
+    dataset = read_dataset(folder)
+    for encoder in ("demo-pixels", "demo-words"):
+        embed(dataset, default_folder(folder), encoder)
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The real MVSA-Single, or a visible skip."""
+    folder = os.environ.get("MVSA_REAL_DATA")
+    if not folder:
+        pytest.skip("MVSA_REAL_DATA does not name the real set")
+    return Path(folder)
+
+
+def grid(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run `python sweeps/grid.py` as a user would, in `cwd`."""
+    command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)

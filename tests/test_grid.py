@@ -1,0 +1,356 @@
+"""`sweeps/grid.py` as a person meets it: what bad input prints, what the plan says, and whole tiny sweeps."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grid as script
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, add_cache, grid
+
+from mvsa_tune.cli import main as cli
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.dataset import Dataset, read_dataset
+from mvsa_tune.splits import documents_split
+from mvsa_tune.training import Samples, StackTrainer
+
+TIMES = ["seconds", "finished_at", "command", "sweep"]
+FEW = ("--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "3", "--seeds", "2")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run the script in this process; it must exit with 2, print nothing but one line on stderr, and return that."""
+    try:
+        code = script.main([*map(str, arguments)])
+    except SystemExit as stop:  # argparse's own
+        code = int(stop.code or 0)
+    printed = capsys.readouterr()
+    assert code == 2 and printed.out == "" and "Traceback" not in printed.err
+    assert printed.err.count("\n") == 1 or "python -m mvsa_tune import" in printed.err, printed.err
+    return printed.err
+
+
+BAD = {
+    "no folder": (("--data", "nowhere"), "no data folder nowhere: put MVSA-Single there"),
+    "unknown encoder": (("--pairs", "mystery+ear"), "unknown encoder mystery: known are"),
+    "swapped pair": (("--pairs", "ear+eye"), "there is no image cache of ear"),
+    "text encoder for pictures": (("--pairs", "roberta-base+ear"), "roberta-base has no image side"),
+    "half a pair": (("--pairs", "eye"), "IMAGE_ENCODER+TEXT_ENCODER"),
+    "lr 0": (("--pairs", "eye+ear", "--lr", "0"), "--lr 0.0: must be greater than 0"),
+    "lr of letters": (("--pairs", "eye+ear", "--lr", "fast"), "invalid float value: 'fast'"),
+    "D -1": (("--pairs", "eye+ear", "--D", "-1"), "--D -1: must be 1 or more"),
+    "batch size 1": (("--pairs", "eye+ear", "--batch-size", "1"), "--batch-size 1: must be 2 or more"),
+    "no such ablation": (("--pairs", "eye+ear", "--ablation", "5"), "--ablation 5"),
+    "no epochs": (("--pairs", "eye+ear", "--epochs", "0"), "--epochs 0"),
+    "no seeds": (("--pairs", "eye+ear", "--seeds", "0"), "at least one seed"),
+    "seed twice": (("--pairs", "eye+ear", "--seed-list", "1", "1"), "none twice"),
+    "unknown flag": (("--pears", "eye+ear"), "unrecognized arguments: --pears"),
+    "too many GPUs": (("--pairs", "eye+ear", "--gpus-per-trial", "99"), "this machine has"),
+    "too many CPUs": (("--pairs", "eye+ear", "--cpus-per-trial", "9999"), "no trial could ever start"),
+    "no GPUs at all": (("--pairs", "eye+ear", "--gpus-per-trial", "-1"), "--gpus-per-trial -1"),
+    "no CPUs at all": (("--pairs", "eye+ear", "--cpus-per-trial", "0"), "--cpus-per-trial 0"),
+    "name that climbs": (("--pairs", "eye+ear", "--name", "../elsewhere"), "--name ../elsewhere"),
+    "results in a file": (
+        ("--pairs", "eye+ear", "--results", "tiny/train.txt"),
+        "cannot write the results folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line(
+    case: str, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny.parent)
+    arguments, told = BAD[case]
+    assert told in refused(capsys, "--data", "tiny", *arguments)
+
+
+SPOILT = {
+    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "lists no samples"),
+    "guid that climbs": (
+        lambda f: (f / "train.txt").write_text("../../etc/passwd,neutral\n"),
+        "may not leave the data folder",
+    ),
+    "no picture": (lambda f: (f / "data" / "100.jpg").unlink(), "have no picture"),
+    "cache of other texts": (
+        lambda f: (f / "data" / "100.txt").write_text("new"),
+        "made from other texts or pictures",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_bad_set_is_one_clear_line(case: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, told = SPOILT[case]
+    spoil(tiny)
+    assert told in refused(capsys, "--data", tiny, "--pairs", "eye+ear")
+
+
+def test_a_missing_cache_is_told_before_anything_starts(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "--data", tiny, "--pairs", "eye+ear", "clip-vit-b-32+ear", "--results", tiny / "results")
+    assert "1 of 2 configurations have no embedding cache" not in told  # the documents' grid: more than two
+    assert f"python -m mvsa_tune import --data {tiny} --encoder clip-vit-b-32 --modality image" in told
+    assert "--skip-missing" in told
+    assert not (tiny / "results").exists()
+
+
+def test_the_plan_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--data",
+        tiny,
+        "--pairs",
+        "eye+ear",
+        "clip-vit-b-32+ear",
+        "--results",
+        tiny / "results",
+        "--dry-run",
+    ]
+    assert script.main([*map(str, arguments), *FEW]) == 0
+    printed = capsys.readouterr()
+    # eye+ear: (6 × 4 + 4) × 2 for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
+    assert "99 parameters × 2" in printed.out
+    assert "1 of 2 configurations, each with 2 replicates (seeds 42, 43)" in printed.out
+    assert "no image cache of clip-vit-b-32" in printed.out
+    assert "time " in printed.out and "memory " in printed.out
+    assert not (tiny / "results").exists()
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "trials.csv", dtype=str, keep_default_na=False)
+
+
+def test_a_sweep_from_folder_to_tables_and_again(tiny: Path) -> None:
+    work = tiny.parent
+    arguments = [
+        "--data",
+        tiny,
+        "--pairs",
+        "eye+ear",
+        "clip-vit-b-32+ear",
+        "--skip-missing",
+        "--ablation",
+        0,
+        1,
+        *FEW,
+    ]
+    first = grid(*arguments, "--name", "first", cwd=work)
+    assert first.returncode == 0, first.stderr
+    folder = work / "results" / "first"
+    written = rows(folder)
+    assert len(written) == 2 * 2 and set(written["status"]) == {"finished"}
+    assert written["image_encoder"].tolist() == ["eye", "eye", "", ""]
+    assert "[2/2" in first.stdout and "## Table 3" in first.stdout
+    assert (folder / "tables.md").read_text() in first.stdout
+    assert "no image cache of clip-vit-b-32" in (folder / "tables.md").read_text()
+    assert len(pd.read_csv(folder / "summary.csv")) == 3
+    assert {path.name for path in folder.glob("tensorboard/*/")} >= {"eye+ear D=4 lr=0.01 bs=8 epochs=3"}
+    predictions_match_rows(folder, read_dataset(tiny))
+
+    # the same again elsewhere: the same numbers
+    second = grid(*arguments, "--name", "second", "--quiet", cwd=work)
+    assert second.returncode == 0 and "[2/2" not in second.stdout
+    pd.testing.assert_frame_equal(rows(work / "results" / "second").drop(columns=TIMES), written.drop(columns=TIMES))
+
+    # the same again in the same folder: nothing left to do
+    again = grid(*arguments, "--name", "first", cwd=work)
+    assert "2 of 3 configurations are recorded" in again.stdout and "0 to train" in again.stdout
+    pd.testing.assert_frame_equal(rows(folder), written)
+
+    # the numbers are those of the trainer without Ray
+    outcome = train_directly(read_dataset(tiny), tiny)
+    np.testing.assert_allclose(written["val_acc_best"][:2].astype(float), outcome.accuracy.max(axis=0))
+    np.testing.assert_allclose(written["val_loss_last"][:2].astype(float), outcome.val_loss[-1], rtol=1e-5)
+
+
+def predictions_match_rows(folder: Path, dataset: Dataset) -> None:
+    for config_id, group in rows(folder).groupby("trial_id"):
+        with np.load(folder / "predictions" / f"{config_id}.npz", allow_pickle=False) as kept:
+            right = kept["best"] == np.array(dataset.labels)[kept["rows"]]
+            np.testing.assert_allclose(right.mean(axis=1), group["val_acc_best"].astype(float))
+            assert kept["seed"].tolist() == group["seed"].astype(int).tolist()
+
+
+def train_directly(dataset: Dataset, folder: Path):  # type: ignore[no-untyped-def]
+    vectors = {
+        modality: torch.from_numpy(
+            np.load(folder / "embeddings" / encoder / f"{modality}.npy", allow_pickle=False)[:40]
+        )
+        for modality, encoder in (("image", "eye"), ("text", "ear"))
+    }
+    split = documents_split(dataset.labels)
+    train, validation = (torch.from_numpy(part[0]).expand(2, -1) for part in (split.train, split.validation))
+    config = Config(image_encoder="eye", text_encoder="ear", D=4, lr=0.01, batch_size=8, epochs=3)
+    samples = Samples(vectors, torch.tensor(dataset.labels), 3)
+    return StackTrainer(config, [Replicate(42), Replicate(43)], samples, train, validation).fit()
+
+
+def test_a_trial_that_fails_keeps_a_row_that_says_why(tiny: Path) -> None:
+    dataset = read_dataset(tiny)
+    add_cache(dataset, "huge", "image")
+    # Finite, but its square is not: the variance overflows in the first minibatch.
+    from mvsa_tune.cache import default_folder, write_cache
+
+    vectors = np.full((44, 6), 1e38, dtype=np.float32)
+    vectors[::2] *= -1
+    write_cache(dataset, default_folder(tiny), "huge", "image", vectors, preprocessing="none", source="a test")
+    done = grid("--data", tiny, "--pairs", "huge+ear", "eye+ear", *FEW, cwd=tiny.parent)
+    assert done.returncode == 1, done.stderr
+    written = rows(tiny.parent / "results" / "grid")
+    assert set(written["status"][:2]) == {"failed: the loss was not finite in epoch 1"}
+    assert set(written["status"][2:]) == {"finished"}
+    assert "1 of 2 configurations failed" in done.stdout
+    assert "failed: the loss was not finite" in (tiny.parent / "results" / "grid" / "tables.md").read_text()
+    # and the same command tries it again
+    again = grid("--data", tiny, "--pairs", "huge+ear", "eye+ear", *FEW, cwd=tiny.parent)
+    assert again.returncode == 1 and "1 to train" in again.stdout
+
+
+def test_a_trial_whose_data_goes_away_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mvsa_tune import sweep
+
+    begin = sweep.Store.begin
+
+    def begin_and_lose_the_cache(self: sweep.Store, *arguments: object) -> None:
+        begin(self, *arguments)  # type: ignore[arg-type]
+        (tiny / "embeddings" / "eye" / "image.npy").unlink()
+
+    monkeypatch.setattr(sweep.Store, "begin", begin_and_lose_the_cache)
+    code = script.main(["--data", str(tiny), "--pairs", "eye+ear", "--results", str(tiny / "results"), *FEW])
+    assert code == 1
+    folder = tiny / "results" / "grid"
+    assert "No such file or directory" in rows(folder)["status"][0]
+    assert "Traceback" in next((folder / "failures").iterdir()).read_text()
+
+
+def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: Path) -> None:
+    long = [
+        "--data",
+        tiny,
+        "--pairs",
+        "eye+ear",
+        "--D",
+        *range(4, 24),
+        "--batch-size",
+        8,
+        "--epochs",
+        150,
+        "--seeds",
+        2,
+    ]
+    command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), *map(str, long)]
+    process = subprocess.Popen(command, cwd=tiny.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    trials = tiny.parent / "results" / "grid" / "trials.csv"
+    deadline = time.monotonic() + 120
+    while not trials.exists() or trials.read_text().count("\n") < 5:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "The same command goes on from here." in out and "Traceback" not in err
+    before = rows(trials.parent)
+    assert 4 <= len(before) < 40
+    after = grid(*long, cwd=tiny.parent)
+    assert after.returncode == 0, after.stderr
+    whole = rows(trials.parent)
+    assert len(whole) == 40 and set(whole["status"]) == {"finished"}
+    kept = whole.merge(before, how="inner")  # the finished ones were not trained again: their times are the same
+    assert len(kept) == len(before)
+
+
+def test_another_sweep_is_refused_the_folder(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert grid("--data", tiny, "--pairs", "eye+ear", *FEW, cwd=tiny.parent).returncode == 0
+    told = refused(capsys, "--data", tiny, "--pairs", "eye+ear", "--results", tiny.parent / "results", *FEW[:-1], "3")
+    assert "holds another sweep (other replicates)" in told
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's list of sockets")
+def test_nothing_listens_beyond_localhost(tiny: Path) -> None:
+    before = listening_beyond_localhost()
+    command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), "--data", str(tiny), "--pairs", "eye+ear"]
+    process = subprocess.Popen([*command, *FEW, "--epochs", "2000"], cwd=tiny.parent, stdout=subprocess.DEVNULL)
+    seen: set[str] = set()
+    started = False
+    while process.poll() is None:
+        seen |= listening_beyond_localhost() - before
+        started = started or bool(list((tiny.parent / "results").glob("*/trials.csv")))
+        time.sleep(0.1)
+    assert process.returncode == 0 and started
+    assert not seen
+
+
+def listening_beyond_localhost() -> set[str]:
+    """Local addresses of listening TCP sockets that are not loopback."""
+    loopback = {
+        socket.inet_aton("127.0.0.1")[::-1].hex().upper(),
+        "0000000000000000FFFF00000100007F",
+        "0" * 24 + "01000000",
+    }
+    found = set()
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            address, state = line.split()[1], line.split()[3]
+            if state == "0A" and address.split(":")[0] not in loopback:
+                found.add(address)
+    return found
+
+
+def test_the_demo_goes_from_nothing_to_tables_between_chance_and_perfect(tmp_path: Path) -> None:
+    done = grid("--demo", "--epochs", "40", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "results" / "demo" / "tables.md").read_text()
+    assert "demo set" in text.splitlines()[0] and "published" not in text.replace("publish no", "")
+    summary = pd.read_csv(tmp_path / "results" / "demo" / "summary.csv")
+    assert len(summary) == 10 and summary["val_acc_best_mean"].between(0.5, 0.95).all()
+    both, text_only, image_only = (
+        summary.query(f"ablation == {n} and D == 256 and batch_size == 512 and lr == 1e-4")["val_acc_best_mean"].item()
+        for n in (0, 1, 2)
+    )
+    assert both > max(text_only, image_only)
+
+
+REAL = ("--pairs", "mobilenet_v2+minilm", "resnet50v2s3+minilm", "--batch-size", 512)
+# The twins that came with the real set: what a plain loop gave on its vectors.
+TWINS = {
+    ("mobilenet_v2", "minilm", 0): 0.758, ("resnet50v2s3", "minilm", 0): 0.771,
+    ("", "minilm", 1): 0.748, ("mobilenet_v2", "", 2): 0.679,
+}  # fmt: skip
+
+
+def test_the_real_set_gives_its_twins(real: Path, tmp_path: Path) -> None:
+    source = real / "embeddings"
+    for encoder, modality in (("mobilenet_v2", "image"), ("resnet50v2s3", "image"), ("minilm", "text")):
+        place = ["--data", real, "--cache", tmp_path / "cache", "--ids", source / "ids.txt"]
+        what = ["--encoder", encoder, "--modality", modality, source / f"{modality}_{encoder}.npy"]
+        assert cli(["import", *map(str, place + what)]) == 0
+    done = grid(
+        "--data",
+        real,
+        "--cache",
+        tmp_path / "cache",
+        *REAL,
+        "--D",
+        256,
+        "--lr",
+        "1e-4",
+        "--ablation",
+        0,
+        1,
+        2,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = pd.read_csv(tmp_path / "results" / "grid" / "summary.csv", keep_default_na=False)
+    found = {
+        (row["image_encoder"], row["text_encoder"], row["ablation"]): float(row["val_acc_best_mean"])
+        for _, row in summary.iterrows()
+    }
+    for twin, accuracy in TWINS.items():
+        assert found[twin] == pytest.approx(accuracy, abs=0.012), twin

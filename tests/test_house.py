@@ -1,0 +1,57 @@
+"""The plan of the house: which library lives in which room, and what must stay true of the files."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "mvsa_tune").glob("*.py")) + sorted((ROOT / "sweeps").glob("*.py"))
+ROOMS = {
+    "ray": {"trainable", "sweep", "embed"},
+    "open_clip": {"encoders", "finetune"},
+    "transformers": {"encoders", "finetune"},
+    "torchvision": {"encoders", "finetune"},
+    "timm": {"encoders", "finetune"},
+    "optuna": {"sweep", "stats"},
+    "matplotlib": {"report"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("library", ROOMS)
+def test_each_library_stays_in_its_rooms(library: str) -> None:
+    strays = [path.stem for path in MODULES if library in imports(path) and path.stem not in ROOMS[library]]
+    assert not strays
+
+
+def test_nothing_is_unpickled() -> None:
+    for path in MODULES:
+        text = path.read_text(encoding="utf-8")
+        assert not {"pickle", "cloudpickle", "dill", "joblib", "shelve"} & imports(path), path
+        assert not re.search(r"allow_pickle=True|weights_only=False", text), path
+        for line in text.splitlines():
+            if "np.load(" in line:
+                assert "allow_pickle=False" in line, (path, line)
+
+
+def test_modules_are_rooms_not_halls() -> None:
+    for path in MODULES:
+        assert path.read_text(encoding="utf-8").count("\n") <= 320, path
+
+
+def test_requirements_end_by_installing_the_package() -> None:
+    lines = (ROOT / "requirements.txt").read_text().split("\n")
+    assert lines[-2] == "-e ." and lines[-1] == ""
+    ranges = [line for line in lines[:-2] if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w\[\]-]+>=[\d.]+(,<[\d.]+)?", line) for line in ranges)

@@ -1,0 +1,165 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_set
+
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.dataset import Dataset, read_dataset
+from mvsa_tune.errors import InputError
+from mvsa_tune.stats import best, summarise
+from mvsa_tune.store import COLUMNS, Store, Sweep
+from mvsa_tune.training import Outcome
+
+CONFIGS = tuple(Config(image_encoder="eye", text_encoder="ear", D=D, epochs=2) for D in (8, 16, 32))
+SEEDS = (Replicate(42), Replicate(43))
+
+
+def sweep(dataset: Dataset, **change: object) -> Sweep:
+    fields = {
+        "data": "somewhere", "data_fingerprint": dataset.fingerprint, "label_counts": (14, 13, 13), "demo": False,
+        "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {},
+    }  # fmt: skip
+    return Sweep(**{**fields, **change})  # type: ignore[arg-type]
+
+
+def outcome(right: list[list[int]], loss: float = 1.0) -> Outcome:
+    """Two replicates on ten samples, all of class 0; `right[e][r]` of them told right."""
+    confusion = np.zeros((len(right), 2, 3, 3), dtype=np.int32)
+    confusion[:, :, 0, 0] = right
+    confusion[:, :, 0, 1] = 10 - np.array(right)
+    losses = np.full((len(right), 2), loss, dtype=np.float32)
+    classes = np.zeros((2, 10), dtype=np.uint8)
+    return Outcome(losses, losses, confusion, classes.astype(np.int32), classes, classes, 4.0, "cpu")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return read_dataset(make_set(tmp_path / "set"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, dataset: Dataset) -> Store:
+    store = Store(tmp_path / "results" / "s")
+    store.begin(sweep(dataset), dataset)
+    return store
+
+
+PROVENANCE = {"code": "1", "command": "python, with a comma"}
+
+
+def test_a_row_is_a_replicate_with_the_columns_in_their_order(store: Store) -> None:
+    store.add(CONFIGS[0], outcome([[5, 7], [6, 7]]), PROVENANCE)
+    with store.trials_path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    documented = (
+        "sweep, trial_id, image_encoder, text_encoder, head, D, lr, batch_size, ablation, epochs, seed, fold, status, "
+        "val_acc_best, best_epoch, val_acc_last, val_f1_macro_best, val_f1_weighted_best, val_loss_last, seconds, device"
+    )
+    assert ", ".join(COLUMNS).startswith(documented)
+    assert [row["seed"] for row in rows] == ["42", "43"]
+    assert [row["val_acc_best"] for row in rows] == ["0.6", "0.7"]
+    assert [row["best_epoch"] for row in rows] == ["2", "1"]
+    assert rows[0]["seconds"] == "2.0" and rows[0]["command"] == "python, with a comma"
+
+
+def test_finished_is_what_has_every_replicate_and_no_failure(store: Store) -> None:
+    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    store.add(CONFIGS[1], outcome([[5, 7]], loss=np.nan), PROVENANCE)
+    store.add_failure(CONFIGS[2], "out of memory", PROVENANCE)
+    assert store.finished() == {CONFIGS[0].id}
+    rows = store.rows()
+    assert set(rows.loc[rows["trial_id"] == CONFIGS[1].id, "status"]) == {"failed: the loss was not finite in epoch 1"}
+    assert set(rows.loc[rows["trial_id"] == CONFIGS[2].id, "status"]) == {"failed: out of memory"}
+
+
+def test_predictions_are_there_before_their_rows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "_append", lambda *arguments: pytest.fail("rows") if not paths() else [])
+
+    def paths() -> list[Path]:
+        return list(store.folder.glob("predictions/*.npz"))
+
+    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    with np.load(paths()[0], allow_pickle=False) as arrays:
+        assert arrays["best"].shape == (2, 10) and arrays["seed"].tolist() == [42, 43]
+        assert arrays["confusion"].shape == (1, 2, 3, 3)
+
+
+def test_a_last_line_cut_off_costs_that_row_alone(store: Store, dataset: Dataset) -> None:
+    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    whole = store.trials_path.read_text()
+    store.add(CONFIGS[1], outcome([[5, 7]]), PROVENANCE)
+    store.trials_path.write_text(store.trials_path.read_text()[:-40])
+    assert store.finished() == {CONFIGS[0].id}
+    again = Store(store.folder)
+    again.begin(sweep(dataset), dataset)
+    assert again.trials_path.read_text().startswith(whole) and again.trials_path.read_text().endswith("\n")
+    again.add(CONFIGS[1], outcome([[5, 7]]), PROVENANCE)
+    assert again.finished() == {CONFIGS[0].id, CONFIGS[1].id}
+
+
+def test_tidying_orders_rows_and_changes_no_digit(store: Store) -> None:
+    for config in CONFIGS[::-1]:
+        store.add(config, outcome([[5, 7]], loss=1 / 3), PROVENANCE)
+    before = sorted(store.trials_path.read_text().splitlines())
+    store.tidy()
+    lines = store.trials_path.read_text().splitlines()
+    assert sorted(lines) == before
+    assert [line.split(",")[1] for line in lines[1::2]] == [config.id for config in CONFIGS]
+
+
+def test_the_newest_row_of_a_replicate_counts(store: Store) -> None:
+    store.add_failure(CONFIGS[0], "out of memory", PROVENANCE)
+    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    assert store.finished() == {CONFIGS[0].id} and len(store.rows()) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"configs": CONFIGS[:2]}, "other configs"),
+        ({"replicates": SEEDS[:1]}, "other replicates"),
+        ({"data_fingerprint": "x"}, "other data fingerprint"),
+    ],
+)
+def test_another_sweep_may_not_use_the_folder(
+    store: Store, dataset: Dataset, change: dict[str, object], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        Store(store.folder).begin(sweep(dataset, **change), dataset)
+
+
+def test_a_sweep_survives_its_file(store: Store, dataset: Dataset) -> None:
+    assert Store(store.folder).sweep == sweep(dataset)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, dataset: Dataset) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the results folder"):
+        Store(tmp_path / "file" / "s").begin(sweep(dataset), dataset)
+
+
+def test_a_summary_counts_and_averages_what_finished(store: Store) -> None:
+    store.add(CONFIGS[0], outcome([[5, 7], [6, 7]]), PROVENANCE)
+    store.add_failure(CONFIGS[1], "out of memory", PROVENANCE)
+    summary = summarise(store)
+    assert summary["status"].tolist() == ["finished", "failed: out of memory", "not run yet"]
+    assert summary["n"].tolist() == [2, 0, 0]
+    first = summary.iloc[0]
+    assert first["val_acc_best_mean"] == pytest.approx(0.65)
+    assert first["val_acc_best_std"] == pytest.approx(np.std([0.6, 0.7], ddof=1))
+    assert first["best_epoch_median"] == 1.5 and first["seconds"] == 4.0
+    winner = best(summary)
+    assert winner is not None and winner["trial_id"] == CONFIGS[0].id
+
+
+def test_nothing_finished_has_no_best(store: Store) -> None:
+    assert best(summarise(store)) is None
+
+
+def test_samples_are_listed_by_row(store: Store, dataset: Dataset) -> None:
+    frame = pd.read_csv(store.folder / "samples.csv", dtype={"guid": str})
+    assert frame["guid"].tolist() == dataset.guids[:40] and frame["label"].tolist() == dataset.labels

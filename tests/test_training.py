@@ -1,0 +1,226 @@
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.metrics import f1_macro
+from mvsa_tune.training import Outcome, Samples, StackTrainer, generators, minibatches
+
+CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, lr=1e-2, batch_size=16, epochs=3)
+WIDTHS = {"image": 10, "text": 6}
+
+
+def samples(count: int = 90, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Samples:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    vectors = {name: torch.randn(count, width, generator=generator) for name, width in WIDTHS.items()}
+    for values in vectors.values():
+        values[:, 0] += labels
+    return Samples({name: values.to(device, dtype) for name, values in vectors.items()}, labels.to(device), 3)
+
+
+def trainer(config: Config, replicates: Sequence[Replicate], data: Samples, train: int = 70) -> StackTrainer:
+    """Replicates of fold f train on the samples from f on, and validate on the last twenty."""
+    train_rows = torch.stack([torch.arange(train) + one.fold for one in replicates])
+    val_rows = torch.arange(len(data.labels) - 20, len(data.labels)).expand(len(replicates), -1)
+    return StackTrainer(config, replicates, data, train_rows, val_rows)
+
+
+# In float32 the bias before a BatchNorm has no gradient but rounding, which Adam scales up to full steps: exactness shows
+# only where rounding is the same (the next test), nearness in float64.
+@pytest.mark.parametrize("change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}])
+def test_a_stack_gives_each_replicate_what_it_gives_alone(change: dict[str, object]) -> None:
+    config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
+    replicates = [Replicate(1), Replicate(2), Replicate(1, fold=1), Replicate(7)]
+    together = trainer(config, replicates, data).fit()
+    for r, replicate in enumerate(replicates):
+        alone = trainer(config, [replicate], data).fit()
+        np.testing.assert_allclose(alone.train_loss[:, 0], together.train_loss[:, r], rtol=1e-9)
+        np.testing.assert_allclose(alone.val_loss[:, 0], together.val_loss[:, r], rtol=1e-7)
+        np.testing.assert_array_equal(alone.confusion[:, 0], together.confusion[:, r])
+        np.testing.assert_array_equal(alone.best[0], together.best[r])
+    assert len({tuple(column) for column in together.train_loss.T}) == 4  # and they do differ
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="seen with MKL's products alone")
+@pytest.mark.parametrize("change", [{}, {"ablation": 1}, {"batch_size": 32}, {"precision": "bf16"}])
+def test_with_mkl_a_replicate_alone_has_the_very_bits_it_has_in_a_stack(change: dict[str, object]) -> None:
+    config = dataclasses.replace(CONFIG, **{"D": 128, "batch_size": 256, "epochs": 4, **change})  # type: ignore[arg-type]
+    data = samples(620)
+    together = trainer(config, [Replicate(seed) for seed in range(5)], data, 600).fit()
+    alone = trainer(config, [Replicate(3)], data, 600).fit()
+    np.testing.assert_array_equal(alone.train_loss[:, 0], together.train_loss[:, 3])
+    np.testing.assert_array_equal(alone.val_loss[:, 0], together.val_loss[:, 3])
+
+
+def test_the_order_of_replicates_does_not_matter() -> None:
+    data, replicates = samples(dtype=torch.float64), [Replicate(1), Replicate(2), Replicate(3)]
+    forward, backward = (trainer(CONFIG, order, data).fit() for order in (replicates, replicates[::-1]))
+    np.testing.assert_allclose(forward.val_loss, backward.val_loss[:, ::-1], rtol=1e-7)
+
+
+def test_the_same_call_gives_the_same_bits() -> None:
+    first, second = (trainer(CONFIG, [Replicate(1), Replicate(2)], samples()).fit() for _ in range(2))
+    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+class Reference(nn.Module):
+    """The documents' head in plain torch.nn; its dropout takes masks from outside."""
+
+    def __init__(self, modalities: Sequence[str], D: int) -> None:
+        super().__init__()
+        self.linear = nn.ModuleDict({m: nn.Linear(WIDTHS[m], D) for m in modalities})
+        self.norm = nn.ModuleDict({m: nn.BatchNorm1d(D) for m in modalities})
+        self.classifier = nn.Linear(D * len(modalities), 3)
+
+    def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor] | None, rate: float) -> Tensor:
+        hidden = []
+        for modality in self.linear:
+            h = torch.relu(self.norm[modality](self.linear[modality](inputs[modality])))
+            hidden.append(h if masks is None else h * masks[modality] / (1 - rate))
+        return self.classifier(torch.cat(hidden, dim=1))
+
+
+def copy_weights(reference: Reference, head: nn.Module, r: int) -> None:
+    for modality, tower in head.towers.items():  # type: ignore[union-attr, operator]
+        reference.linear[modality].weight.data.copy_(tower.linear.weight[r])
+        reference.linear[modality].bias.data.copy_(tower.linear.bias[r, :, 0])
+    reference.classifier.weight.data.copy_(head.classifier.weight[r])  # type: ignore[union-attr, index]
+    reference.classifier.bias.data.copy_(head.classifier.bias[r, :, 0])  # type: ignore[union-attr, index]
+
+
+def assert_same_weights(reference: Reference, head: nn.Module, r: int) -> None:
+    near = {"rtol": 1e-7, "atol": 1e-7}
+    for modality, tower in head.towers.items():  # type: ignore[union-attr, operator]
+        linear, norm = reference.linear[modality], reference.norm[modality]
+        torch.testing.assert_close(tower.linear.weight[r], linear.weight, **near)
+        torch.testing.assert_close(tower.norm.weight[r], norm.weight, **near)
+        torch.testing.assert_close(tower.norm.bias[r], norm.bias, **near)
+        torch.testing.assert_close(tower.norm.running_mean[r], norm.running_mean, **near)
+        torch.testing.assert_close(tower.norm.running_var[r], norm.running_var, **near)
+    torch.testing.assert_close(head.classifier.weight[r], reference.classifier.weight, **near)  # type: ignore[union-attr, index]
+
+
+@pytest.mark.parametrize("change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}])
+@pytest.mark.parametrize("train", [70, 65])  # 65 = 4 × 16 + 1: the sample left over joins the last minibatch
+def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, object], train: int) -> None:
+    config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
+    replicates = [Replicate(5), Replicate(6)]
+    for r, replicate in enumerate(replicates):
+        stack = trainer(config, replicates, data, train)
+        reference = Reference(config.modalities, config.D).double()
+        copy_weights(reference, stack.head, r)
+        adam = torch.optim.Adam(reference.parameters(), lr=config.lr)
+        _, order, dropout = generators(replicate, torch.device("cpu"))
+        for _ in range(config.epochs):
+            losses = []
+            rows = torch.arange(train)[torch.randperm(train, generator=order)]
+            for batch in [*rows[:64].split(16), rows[64:]] if train == 70 else [*rows[:48].split(16), rows[48:]]:
+                masks = {m: draw_mask(dropout, config, len(batch)) for m in config.modalities}
+                logits = reference.train()({m: v[batch] for m, v in data.vectors.items()}, masks, config.dropout)
+                loss = nn.functional.cross_entropy(logits, data.labels[batch])
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+                losses.append(loss.item() * len(batch))
+            assert stack.train_epoch()[r].item() == pytest.approx(sum(losses) / train, rel=1e-6)
+            assert_same_weights(reference, stack.head, r)
+            val = slice(70, 90)
+            with torch.no_grad():
+                logits = reference.eval()({m: v[val] for m, v in data.vectors.items()}, None, config.dropout)
+            loss_r, classes = stack.evaluate()
+            assert loss_r[r].item() == pytest.approx(
+                nn.functional.cross_entropy(logits, data.labels[val]).item(), rel=1e-6
+            )
+            assert torch.equal(classes[r], logits.argmax(dim=1))
+
+
+def draw_mask(generator: torch.Generator, config: Config, size: int) -> Tensor:
+    """One replicate's dropout mask `(B, D)`, by its definition: a 16-bit number below rate × 2^16 drops the unit."""
+    if config.dropout == 0:
+        return torch.ones(size, config.D)
+    words = torch.empty((config.D * size + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bits = words.view(torch.int16)[: config.D * size].int() + 2**15
+    return (bits >= round(config.dropout * 2**16)).view(config.D, size).T.float()
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 5]),
+        (8, 4, [4, 4]),
+        (5, 4, [5]),
+        (3, 4, [3]),
+        (7, 2, [2, 2, 3]),
+        (3600, 512, [512] * 7 + [16]),
+    ],
+)
+def test_minibatches_hold_every_sample_once_and_never_one_alone(count: int, size: int, sizes: list[int]) -> None:
+    batches = list(minibatches(count, size))
+    assert [batch.stop - batch.start for batch in batches] == sizes
+    assert [row for batch in batches for row in range(batch.start, batch.stop)] == list(range(count))
+
+
+def test_outcome_scores_and_predictions_agree_with_each_other() -> None:
+    data = samples()
+    outcome = trainer(dataclasses.replace(CONFIG, epochs=12), [Replicate(1), Replicate(2)], data).fit()
+    true = data.labels[outcome.rows[0]].numpy()
+    for r in range(2):
+        best = outcome.accuracy[:, r].max()
+        assert (outcome.best[r] == true).mean() == pytest.approx(best)
+        assert outcome.accuracy[outcome.best_epoch[r] - 1, r] == best
+        assert (outcome.accuracy[: outcome.best_epoch[r] - 1, r] < best).all()  # the first of equals
+        assert (outcome.last[r] == true).mean() == pytest.approx(outcome.accuracy[-1, r])
+        at_best = outcome.confusion[outcome.best_epoch[r] - 1, r]
+        assert f1_macro(at_best) == pytest.approx(f1_score(true, outcome.best[r], average="macro", zero_division=0))
+
+
+def test_a_replicate_that_diverges_is_told_apart_and_harms_no_other() -> None:
+    data = samples()
+    stack = trainer(CONFIG, [Replicate(1), Replicate(2)], data)
+    stack.head.classifier.weight.data[0] = float("nan")  # type: ignore[union-attr, index]
+    outcome = stack.fit()
+    assert outcome.diverged.tolist() == [1, 0]
+    np.testing.assert_allclose(
+        outcome.train_loss[:, 1], trainer(CONFIG, [Replicate(2)], data).fit().train_loss[:, 0], rtol=1e-4
+    )
+
+
+def test_bf16_stays_near_float32() -> None:
+    data, replicates = samples(), [Replicate(seed) for seed in range(4)]
+    full = trainer(CONFIG, replicates, data).fit()
+    mixed = trainer(dataclasses.replace(CONFIG, precision="bf16"), replicates, data).fit()
+    np.testing.assert_allclose(mixed.train_loss, full.train_loss, rtol=0.05)
+    assert not np.array_equal(mixed.train_loss, full.train_loss)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_gives_what_the_cpu_gives() -> None:
+    config = dataclasses.replace(CONFIG, dropout=0.0)  # each device draws its own dropout
+    cpu, gpu = (
+        trainer(config, [Replicate(1), Replicate(2)], samples(device=device)).fit() for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(cpu.train_loss, gpu.train_loss, rtol=1e-3)
+
+
+def test_training_knows_nothing_of_a_sample_it_validates_on() -> None:
+    data = samples()
+    spoiled = Samples(data.vectors, torch.where(torch.arange(90) >= 70, 0, data.labels), 3)
+    clean, other = (trainer(CONFIG, [Replicate(1)], which).fit() for which in (data, spoiled))
+    np.testing.assert_array_equal(clean.train_loss, other.train_loss)
+
+
+def learned(outcome: Outcome) -> float:
+    return float(outcome.accuracy.max())
+
+
+def test_a_head_learns_what_its_modality_shows() -> None:
+    config = dataclasses.replace(CONFIG, epochs=30)
+    assert learned(trainer(config, [Replicate(1)], samples()).fit()) > 0.5

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -53,7 +54,6 @@ def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = Fal
     if finished and not quiet:
         print(f"{len(finished)} of {len(plan.configs)} configurations are recorded in {folder}; {len(todo)} to train")
     if todo:
-        tensorboard.write_layout(folder / "tensorboard")
         _fit(plan, todo, store, quiet=quiet)
         store.tidy()
     summary = summarise(store)
@@ -145,6 +145,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.store = store
         self.plan = plan
         self.progress = progress
+        self.hparams = tensorboard.varying(plan.configs)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tell the progress display."""
@@ -157,7 +158,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         config = trainable.config_of(trial.config)
         outcome: Outcome = result.pop(trainable.OUTCOME)
         self.store.add(config, outcome, provenance(self.plan, config))
-        tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome)
+        tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome, self.hparams)
         finite = outcome.diverged == 0
         if not finite.all():
             text = f"failed: the loss of {(~finite).sum()} of {len(finite)} replicates was not finite"
@@ -171,7 +172,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why a trial failed."""
         config = trainable.config_of(trial.config)
-        told = Path(trial.error_file).read_text(encoding="utf-8")
+        told = re.sub(r"\x1b\[\d+m", "", Path(trial.error_file).read_text(encoding="utf-8"))  # without Ray's colours
         reason = last_line(told)
         write_text_whole(self.store.folder / "failures" / f"{config.id}.txt", told)
         self.store.add_failure(config, reason, provenance(self.plan, config))

@@ -203,7 +203,7 @@ def _why_not(line: Line, row: pd.Series | None) -> str:
         return "fine-tuned encoders are not part of this sweep"
     if row is None:
         return "not in this sweep"
-    return "" if row["status"] == FINISHED else str(row["status"])
+    return "" if row["status"] == FINISHED else str(row["status"]).replace("|", "\\|")
 
 
 def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

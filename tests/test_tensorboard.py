@@ -7,7 +7,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from test_store import outcome
 
 from mvsa_tune.config import Config
-from mvsa_tune.tensorboard import folder_name, write_layout, write_trial
+from mvsa_tune.tensorboard import folder_name, varying, write_trial
 
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, epochs=3)
 
@@ -20,12 +20,13 @@ def events(tmp_path: Path) -> EventAccumulator:
 
 
 def test_curves_are_the_mean_and_its_spread_over_replicates(events: EventAccumulator) -> None:
-    series = {part: [event.value for event in events.Scalars(f"val_acc/{part}")] for part in ("mean", "low", "high")}
-    np.testing.assert_allclose(series["mean"], [0.5, 0.6, 0.6], rtol=1e-6)
+    tags = ("mean/val_acc", "spread/val_acc_low", "spread/val_acc_high")
+    mean, low, high = ([event.value for event in events.Scalars(tag)] for tag in tags)
+    np.testing.assert_allclose(mean, [0.5, 0.6, 0.6], rtol=1e-6)
     spread = np.std([0.4, 0.6], ddof=1)
-    np.testing.assert_allclose(series["low"], [0.5 - spread, 0.6 - spread, 0.6], rtol=1e-6)
-    np.testing.assert_allclose(series["high"], [0.5 + spread, 0.6 + spread, 0.6], rtol=1e-6)
-    assert [event.step for event in events.Scalars("val_loss/mean")] == [1, 2, 3]
+    np.testing.assert_allclose(low, [0.5 - spread, 0.6 - spread, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(high, [0.5 + spread, 0.6 + spread, 0.6], rtol=1e-6)
+    assert [event.step for event in events.Scalars("mean/val_loss")] == [1, 2, 3]
 
 
 def test_the_hparams_page_has_the_configuration_and_the_scores(events: EventAccumulator) -> None:
@@ -33,14 +34,14 @@ def test_the_hparams_page_has_the_configuration_and_the_scores(events: EventAccu
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
     assert start.hparams["image_encoder"].string_value == "eye"
     assert start.hparams["D"].number_value == 8 and start.hparams["lr"].number_value == 1e-4
-    assert events.Scalars("score/val_acc_best/mean")[0].value == pytest.approx((0.6 + 0.7) / 2)
+    assert events.Scalars("validation/acc_best_mean")[0].value == pytest.approx((0.6 + 0.7) / 2)
 
 
 def test_writing_a_trial_again_replaces_it(tmp_path: Path) -> None:
     for right in (4, 8):
         write_trial(tmp_path, CONFIG, outcome([[right, right]]))
     accumulator = EventAccumulator(str(tmp_path / folder_name(CONFIG))).Reload()
-    assert [event.value for event in accumulator.Scalars("val_acc/mean")] == pytest.approx([0.8])
+    assert [event.value for event in accumulator.Scalars("mean/val_acc")] == pytest.approx([0.8])
 
 
 def test_names_stay_in_their_folder(tmp_path: Path) -> None:
@@ -48,7 +49,8 @@ def test_names_stay_in_their_folder(tmp_path: Path) -> None:
     assert "/" not in folder_name(wild) and ":" not in folder_name(wild)
 
 
-def test_the_layout_is_written_once(tmp_path: Path) -> None:
-    write_layout(tmp_path)
-    write_layout(tmp_path)
-    assert len(list(tmp_path.glob("events.*"))) == 1
+def test_the_hparams_page_shows_what_differs() -> None:
+    assert varying([CONFIG, Config(image_encoder="eye", text_encoder="ear", D=9, epochs=3, ablation=1)]) == [
+        "image_encoder", "D", "ablation",
+    ]  # fmt: skip
+    assert "lr" in varying([CONFIG])

@@ -10,6 +10,7 @@ import statistics
 import time
 
 import torch
+
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.training import Samples, StackTrainer
 

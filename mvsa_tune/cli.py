@@ -24,12 +24,15 @@ def add_data_flags(parser: Parser) -> None:
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:
-    """Run a command; an InputError becomes one line on stderr and exit code 2."""
+    """Run a command; an InputError becomes one line on stderr and exit code 2, Ctrl-C one and 130."""
     try:
         return command()
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+        return 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

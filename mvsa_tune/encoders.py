@@ -42,10 +42,10 @@ def encode_pixels(paths: Sequence[Path]) -> Vectors:
 
 
 def encode_words(texts: Sequence[str]) -> Vectors:
-    """Hashed bag of words, L2-normalised: `(n, 128)`. For the demo set and tests; needs no weights."""
+    """Hashed counts of words: `(n, 128)`. For the demo set and tests; needs no weights."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    vectorizer = HashingVectorizer(n_features=128, dtype=np.float32)
+    vectorizer = HashingVectorizer(n_features=128, norm=None, dtype=np.float32)
     vectors: Vectors = vectorizer.transform(texts).toarray()
     return vectors
 
@@ -56,5 +56,5 @@ ENCODERS: dict[str, Encoder] = {
     "resnet50": Encoder({"image": 1000}, "Resize(256), CenterCrop(224), ImageNet mean and std"),
     "roberta-base": Encoder({"text": 768}, "the documents' normalisation, 128 tokens"),
     "demo-pixels": Encoder({"image": 192}, "8 x 8 RGB in 0..1", pictures=encode_pixels),
-    "demo-words": Encoder({"text": 128}, "words hashed to 128 dimensions, L2", texts=encode_words),
+    "demo-words": Encoder({"text": 128}, "counts of words, hashed to 128", texts=encode_words),
 }

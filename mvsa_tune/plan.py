@@ -140,7 +140,7 @@ def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None)
 
 
 def step_seconds(plan: Plan) -> dict[str, float]:
-    """Measure one minibatch step of each runnable configuration, in seconds, on vectors made up for the purpose.
+    """Measure one minibatch step of each configuration, in seconds, on vectors made up for the purpose.
 
     Configurations of the same shapes are measured once; about half a second for the documents' grid on a CPU.
     """
@@ -149,7 +149,7 @@ def step_seconds(plan: Plan) -> dict[str, float]:
     torch.set_num_threads(plan.placement.cpus)
     measured: dict[tuple[object, ...], float] = {}
     seconds = {}
-    for config in plan.runnable:
+    for config in plan.configs:
         widths = plan.widths(config)
         shape = (*widths.items(), config.head, config.D, config.batch_size, config.precision)
         if shape not in measured:
@@ -175,10 +175,10 @@ def _time_step(config: Config, widths: Mapping[str, int], plan: Plan, device: to
 
 
 def trial_seconds(plan: Plan) -> dict[str, float]:
-    """Estimate the seconds that each runnable configuration's trial takes, by id, from `step_seconds`."""
+    """Estimate the seconds that each configuration's trial takes, by id, from `step_seconds`."""
     estimates = {}
     train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
-    for config, step in zip(plan.runnable, step_seconds(plan).values(), strict=True):
+    for config, step in zip(plan.configs, step_seconds(plan).values(), strict=True):
         sizes = [batch.stop - batch.start for batch in minibatches(train, config.batch_size)]
         # A short last minibatch costs its share; scoring a sample costs a third of training on it.
         steps = sum(sizes) / sizes[0] + validation / 3 / sizes[0]
@@ -189,14 +189,15 @@ def trial_seconds(plan: Plan) -> dict[str, float]:
 def memory_bytes(plan: Plan) -> int:
     """Estimate the memory of one worker: all vectors once, and the largest stack's weights, moments and activations."""
     count = len(plan.dataset.labels)
-    vectors = sum(cache.manifest.width for cache in plan.caches.values()) * count
+    vectors: dict[tuple[str, str], int] = {}
     stacks = []
-    for config in plan.runnable:
+    for config in plan.configs:
         widths = plan.widths(config)
+        vectors |= {(config.encoders[modality], modality): count * width for modality, width in widths.items()}
         weights = 4 * count_parameters(config.head, widths, config.D, len(LABELS))  # with gradient and two moments
         activations = config.batch_size * (sum(widths.values()) + 8 * config.D * len(widths))
         stacks.append(len(plan.replicates) * (weights + activations))
-    return 4 * (vectors + max(stacks, default=0))
+    return 4 * (sum(vectors.values()) + max(stacks))
 
 
 def describe(plan: Plan) -> str:
@@ -210,18 +211,24 @@ def describe(plan: Plan) -> str:
         f"data      {samples.folder}: {len(samples.labels):,} labelled samples, {train:,} to train on, {validation:,} to "
         f"validate ({plan.split.name} split); {len(samples.not_utf8):,} texts decoded as GB18030",
         f"trials    {len(plan.runnable)} of {len(plan.configs)} configurations, each with {count} replicates (seeds {seeds})",
-        f"machine   {place_.concurrent} at once on {place_.device}, {place_.cpus} CPU threads each"
+        f"machine   {place_.concurrent} at once on {place_.device}, {place_.cpus} CPU thread{'s' * (place_.cpus > 1)} each"
         + (f", {place_.gpus:g} GPU each" if place_.gpus else ""),
         f"memory    about {memory_bytes(plan) / 2**20:,.0f} MiB a worker, beside torch itself",
-        f"time      about {clock(START_SECONDS + sum(estimates.values()) / place_.concurrent)}",
+        f"time      {_total(plan, plan.runnable, estimates)}"
+        + (f"; {_total(plan, plan.configs, estimates)} with those whose caches are missing" if plan.not_run else ""),
         "",
     ]
     width = max(len(config.name) for config in plan.configs)
     for config in plan.configs:
         parameters = f"{count_parameters(config.head, plan.widths(config), config.D, len(LABELS)):>9,} parameters"
-        state = plan.not_run.get(config.id) or f"about {clock(estimates[config.id])}"
-        lines.append(f"{config.name:<{width}}  {parameters} × {count}  {state}")
+        state = [f"about {clock(estimates[config.id])}", *filter(None, [plan.not_run.get(config.id)])]
+        lines.append(f"{config.name:<{width}}  {parameters} × {count}  {', '.join(state)}")
     return "\n".join(lines)
+
+
+def _total(plan: Plan, configs: Sequence[Config], estimates: Mapping[str, float]) -> str:
+    work = sum(estimates[config.id] for config in configs) / plan.placement.concurrent
+    return f"about {clock(START_SECONDS + work)}" if configs else "nothing can run yet"
 
 
 def clock(seconds: float) -> str:

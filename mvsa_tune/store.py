@@ -140,7 +140,9 @@ class Store:
             ) from None
 
     def _write_samples(self, dataset: Dataset) -> None:
-        frame = pd.DataFrame({"guid": dataset.guids[: len(dataset.labels)], "label": dataset.labels})
+        labelled = dataset.samples[: len(dataset.labels)]
+        columns = ("guid", "label", "encoding")
+        frame = pd.DataFrame([[getattr(sample, name) for name in columns] for sample in labelled], columns=columns)
         write_whole(self.folder / "samples.csv", lambda file: frame.to_csv(file, index_label="row"))
 
     def add(self, config: Config, outcome: Outcome, provenance: Mapping[str, str]) -> list[dict[str, Any]]:

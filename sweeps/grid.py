@@ -74,23 +74,23 @@ def make_plan(options: Namespace) -> Plan:
         for encoder in {encoder for encoder, _ in missing}:
             embed(dataset, folder, encoder)
         caches, missing = find_caches(dataset, folder, configs)
-    not_run = {
-        config.id: f"no {modality} cache of {encoder}"
+    lacks = {
+        config.id: [
+            f"{modality} cache of {name}" for modality, name in config.encoders.items() if (name, modality) in missing
+        ]
         for config in configs
-        for modality, encoder in config.encoders.items()
-        if (encoder, modality) in missing
     }
-    report_missing(missing, len(not_run), len(configs), may_go_on=options.skip_missing or options.dry_run)
+    not_run = {config_id: f"no {' and no '.join(caches)}" for config_id, caches in lacks.items() if caches}
+    if missing:
+        report_missing(missing, len(not_run), len(configs), options)
     return Plan(dataset, documents_split(dataset.labels), seeds, tuple(configs), caches, not_run, placement)
 
 
-def report_missing(missing: dict[tuple[str, str], str], count: int, total: int, *, may_go_on: bool) -> None:
+def report_missing(missing: dict[tuple[str, str], str], count: int, total: int, options: Namespace) -> None:
     """Say which caches are missing and what makes them; InputError if the sweep may not go on without them."""
-    if not missing:
-        return
     commands = "".join(f"\n  {encoder}, {modality}: {how}" for (encoder, modality), how in missing.items())
     told = f"{count} of {total} configurations have no embedding cache:{commands}\n"
-    if not may_go_on or count == total:
+    if not options.dry_run and not (options.skip_missing and count < total):
         raise InputError(
             f"{told}Make them first" + (", or run the others with --skip-missing" if count < total else "")
         )

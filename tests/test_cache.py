@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_set
 
+from conftest import make_set
 from mvsa_tune.cache import Cache, default_folder, open_cache, write_cache
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError

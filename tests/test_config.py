@@ -1,9 +1,9 @@
 import dataclasses
 import itertools
 
-import grid
 import pytest
 
+import grid
 from mvsa_tune.config import AXES, Config, product, short
 from mvsa_tune.errors import InputError
 

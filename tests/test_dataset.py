@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import make_set
 
+from conftest import make_set
 from mvsa_tune.dataset import read_dataset
 from mvsa_tune.errors import InputError
 

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-import grid as script
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, grid
 
+import grid as script
+from conftest import ROOT, grid
 from mvsa_tune import sweep
 from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate
@@ -118,7 +118,7 @@ def test_the_plan_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str])
     # eye+ear: (6 × 4 + 4) × 2 for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
     assert "99 parameters × 2" in printed.out
     assert "1 of 2 configurations, each with 2 replicates (seeds 42, 43)" in printed.out
-    assert "no image cache of clip-vit-b-32" in printed.out
+    assert "no image cache of clip-vit-b-32" in printed.out and "import" in printed.err
     assert "time " in printed.out and "memory " in printed.out
     assert not (tiny / "results").exists()
 

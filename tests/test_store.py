@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_set
 
+from conftest import make_set
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
@@ -163,3 +163,4 @@ def test_nothing_finished_has_no_best(store: Store) -> None:
 def test_samples_are_listed_by_row(store: Store, dataset: Dataset) -> None:
     frame = pd.read_csv(store.folder / "samples.csv", dtype={"guid": str})
     assert frame["guid"].tolist() == dataset.guids[:40] and frame["label"].tolist() == dataset.labels
+    assert set(frame["encoding"]) == {"utf-8"}

@@ -2,15 +2,15 @@ import csv
 from pathlib import Path
 
 import pytest
+
 from conftest import make_set
 from grid import documents_grid
-from test_store import PROVENANCE, SEEDS, outcome
-
 from mvsa_tune.config import Config
 from mvsa_tune.dataset import read_dataset
 from mvsa_tune.stats import summarise
 from mvsa_tune.store import Store, Sweep
 from mvsa_tune.tables import DOCUMENTS_COUNTS, markdown, published_lines, tables_markdown
+from test_store import PROVENANCE, SEEDS, outcome
 
 
 def tables(folder: Path, configs: list[Config], trained: list[Config], **change: object) -> str:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from test_store import outcome
 
 from mvsa_tune.config import Config
 from mvsa_tune.tensorboard import folder_name, varying, write_trial
+from test_store import outcome
 
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, epochs=3)
 

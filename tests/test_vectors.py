@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_set
 
+from conftest import make_set
 from mvsa_tune.cache import default_folder, open_cache
 from mvsa_tune.cli import main
 from mvsa_tune.dataset import read_dataset

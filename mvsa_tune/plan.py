@@ -111,6 +111,11 @@ def _check_known(encoder: str, modality: str, folder: Path) -> None:
         raise InputError(f"there is no {modality} cache of {encoder} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
 
 
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None) -> Placement:
     """Choose what a trial gets, from what the machine has and what was asked.
 
@@ -120,7 +125,7 @@ def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None)
     Raises:
         InputError: more was asked for than the machine has.
     """
-    cpus, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    cpus, gpus = cpu_count(), torch.cuda.device_count()
     for flag, value, least in (("cpus", cpus_per_trial, 1), ("gpus", gpus_per_trial, 0)):
         if value is not None and value < least:
             raise InputError(f"--{flag}-per-trial {value:g}: must be {least} or more")

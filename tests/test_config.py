@@ -35,8 +35,8 @@ def test_identity_and_name_change_with_every_field() -> None:
     assert len({config.name for config in configs}) == len(configs)
 
 
-def test_identity_is_the_same_in_every_process() -> None:
-    assert Config().id == "6b8f3a9e5d" or len(Config().id) == 10
+def test_identity_is_the_same_in_every_process() -> None:  # results on disk are found by it
+    assert Config().id == "ec3ffda3be"
     assert Config().id == Config(lr=0.0001).id
 
 

@@ -12,6 +12,8 @@ for _name, _value in {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # The terminal is ours, and so are the logs: Tune's printing and its per-trial loggers stay off.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Ctrl-C is ours too: Tune's own handler waits for the running trials, whose work is lost all the same.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }.items():

@@ -60,16 +60,20 @@ def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = Fal
     write_whole(folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
     markdown = tables.tables_markdown(store, summary)
     write_text_whole(folder / "tables.md", markdown)
-    print(markdown)
     left = int((summary["status"] == "not run yet").sum())
     failed = int(summary["status"].str.startswith("failed").sum())
+    if not left:
+        print(markdown)
     print(_closing(folder, len(plan.configs), left, failed))
     return INTERRUPTED if left else SOME_FAILED if failed else DONE
 
 
 def _closing(folder: Path, count: int, left: int, failed: int) -> str:
     if left:
-        return f"Stopped with {left} of {count} configurations left. The same command goes on from here."
+        return (
+            f"Stopped: {count - left} of {count} configurations are done, {left} are left; {folder}/tables.md holds what is "
+            "done. The same command goes on from here."
+        )
     told = f"{failed} of {count} configurations failed; {folder}/trials.csv and failures/ say why. " if failed else ""
     return f"{told}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {folder}/tensorboard"
 
@@ -133,6 +137,9 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> None:
                 ),
             )
             tuner.fit()
+    except KeyboardInterrupt:
+        # What is finished is recorded, and the caller sees what is left.
+        print(file=sys.stderr)  # past the ^C that the terminal shows
     finally:
         progress.close()
         ray.shutdown()

@@ -224,3 +224,9 @@ def learned(outcome: Outcome) -> float:
 def test_a_head_learns_what_its_modality_shows() -> None:
     config = dataclasses.replace(CONFIG, epochs=30)
     assert learned(trainer(config, [Replicate(1)], samples()).fit()) > 0.5
+
+
+def test_every_seed_and_fold_draws_for_itself() -> None:
+    replicates = [Replicate(1), Replicate(2), Replicate(1, fold=1), Replicate(0, fold=1)]
+    streams = [g for one in replicates for g in generators(one, torch.device("cpu"))]
+    assert len({g.initial_seed() for g in streams}) == 3 * len(replicates)

@@ -52,6 +52,7 @@ def test_the_documents_grid_stands_beside_the_published_values(tmp_path: Path) -
         "0.700 ± 0.141",
         "2",
     )
+    assert (first[2]["ours: best epoch"], first[2]["n"]) == ("–", "0")
     assert first[2]["note"] == "not run yet" and first[2]["published"] == "0.775"
     assert first[4]["note"] == "no image cache of resnet50"
     assert first[8]["fine-tuned"] == "yes" and "fine-tuned encoders are not part" in first[8]["note"]

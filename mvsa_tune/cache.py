@@ -7,14 +7,17 @@ and `MODALITY.json` (the manifest). The manifest is removed first and written la
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.dataset import Dataset, is_file_name
+from mvsa_tune.encoders import find_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import sha256_of, write_text_whole, write_whole
 
@@ -27,6 +30,7 @@ class Manifest:
         encoder: its name.
         modality: `image` or `text`.
         preprocessing: what happened to a sample before the encoder.
+        weights: identity of the encoder's weights; empty where it is not known.
         source: what made the vectors: the embedding command, or the file they were imported from.
         content_fingerprint: of the data set they were made from (`Dataset.content_fingerprint`).
         ids_sha256: of the ids file: the samples and their order.
@@ -34,11 +38,14 @@ class Manifest:
         width: columns.
         dtype: NumPy's name of the number format.
         sha256: of the `.npy` file.
+        truncated: texts that were longer than the encoder takes.
+        skipped: guids of the samples that could not be read, and why; their rows are zero.
     """
 
     encoder: str
     modality: str
     preprocessing: str
+    weights: str
     source: str
     content_fingerprint: str
     ids_sha256: str
@@ -46,6 +53,8 @@ class Manifest:
     width: int
     dtype: str
     sha256: str
+    truncated: int
+    skipped: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,13 @@ class Cache:
 
     def vectors(self) -> NDArray[Any]:
         """Open the vectors as a read-only memory map, `(count, width)`."""
-        mapped: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        return mapped
+        return open_vectors(self.path)
+
+
+def open_vectors(path: Path) -> NDArray[Any]:
+    """Open a cache's vectors as a read-only memory map."""
+    mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
 
 
 def default_folder(data: Path) -> Path:
@@ -71,67 +85,107 @@ def cached_encoders(folder: Path) -> list[str]:
     return sorted({manifest.parent.name for manifest in folder.glob("*/*.json")})
 
 
+def cache_path(folder: Path, encoder: str, modality: str) -> Path:
+    """Where the vectors of an encoder lie; an open name's `/` and `:` become `_` in its folder's."""
+    return folder / re.sub(r"[/:\\]", "_", encoder) / f"{modality}.npy"
+
+
 def how_to_make(dataset: Dataset, folder: Path, encoder: str, modality: str) -> str:
     """Return the command that makes a cache."""
-    place = "" if folder == default_folder(dataset.folder) else f" --cache {folder}"
-    return (
-        f"python -m mvsa_tune import --data {dataset.folder}{place} --encoder {encoder} --modality {modality} "
-        "--ids IDS.txt VECTORS.npy"
-    )
+    place = f"--data {dataset.folder}" + ("" if folder == default_folder(dataset.folder) else f" --cache {folder}")
+    if find_encoder(encoder):
+        return f"python -m mvsa_tune embed {place} --encoder {encoder}"
+    return f"python -m mvsa_tune import {place} --encoder {encoder} --modality {modality} --ids IDS.txt VECTORS.npy"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made a cache's vectors: the fields of its `Manifest` that only their maker knows."""
+
+    preprocessing: str
+    source: str
+    weights: str = ""
+    truncated: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_cache(
-    dataset: Dataset,
-    folder: Path,
-    encoder: str,
-    modality: str,
-    vectors: NDArray[Any],
-    *,
-    preprocessing: str,
-    source: str,
+    dataset: Dataset, folder: Path, encoder: str, modality: str, blocks: Iterable[NDArray[Any]], origin: Origin
 ) -> Cache:
-    """Write the vectors of a data set, in its order, whole or not at all.
+    """Write the vectors of a data set, in its order, whole or not at all, a block at a time.
 
     Args:
-        dataset: the samples; row i of `vectors` belongs to its sample i.
+        dataset: the samples; row i of the blocks, one after another, belongs to its sample i.
         folder: where caches live; the encoder's folder is made in it.
         encoder: its name, which becomes a folder's.
         modality: `image` or `text`.
-        vectors: `(samples, width)`, floating point; float64 is stored as float32.
-        preprocessing: for the manifest.
-        source: for the manifest.
+        blocks: `(rows, width)` each, floating point of one kind; float64 is stored as float32.
+        origin: what made them, for the manifest.
 
     Raises:
-        InputError: the name is not a plain file name, the shape is wrong, a vector is not finite, or the folder cannot
+        InputError: the name is not a plain file name, the shapes are wrong, a vector is not finite, or the folder cannot
             be written.
     """
-    if not is_file_name(encoder):
+    if not is_file_name(encoder) and not find_encoder(encoder):
         raise InputError(f"--encoder {encoder!r}: an encoder's name is a folder's; use letters, digits, - _ .")
-    _check_vectors(dataset, vectors)
-    vectors = vectors.astype(np.float32, copy=False) if vectors.dtype.itemsize > 4 else vectors
-    place = folder / encoder
-    path = place / f"{modality}.npy"
+    path = cache_path(folder, encoder, modality)
     manifest_path = path.with_suffix(".json")
+    written = _BlockWriter(dataset)
     try:
-        manifest_path.unlink(missing_ok=True)
-        write_whole(path, lambda file: np.save(file, vectors, allow_pickle=False))
+        # Only when the new vectors are whole does the old manifest go, and only then do they take the old ones' name.
+        write_whole(path, lambda file: written.write(file, blocks, before_rename=manifest_path))
         write_text_whole(path.with_suffix(".ids.txt"), _ids_text(dataset))
     except OSError as error:
-        raise InputError(f"cannot write the cache folder {place}: {error.strerror}; choose --cache") from None
+        raise InputError(f"cannot write the cache folder {path.parent}: {error.strerror}; choose --cache") from None
     manifest = Manifest(
         encoder=encoder,
         modality=modality,
-        preprocessing=preprocessing,
-        source=source,
         content_fingerprint=dataset.content_fingerprint,
         ids_sha256=_sha256(_ids_text(dataset)),
-        count=vectors.shape[0],
-        width=vectors.shape[1],
-        dtype=vectors.dtype.name,
+        count=len(dataset.samples),
+        width=written.width,
+        dtype=written.dtype.name,
         sha256=sha256_of(path),
+        **vars(origin),
     )
     write_text_whole(manifest_path, json.dumps(dataclasses.asdict(manifest), indent=2) + "\n")
     return Cache(manifest, path.absolute())
+
+
+class _BlockWriter:
+    """Writes a `.npy` file from blocks, checking each."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.width = 0
+        self.rows = 0
+        self.dtype = np.dtype(np.float32)
+
+    def write(self, file: BinaryIO, blocks: Iterable[NDArray[Any]], before_rename: Path) -> None:
+        total = len(self.dataset.samples)
+        for block in blocks:
+            self._check(block)
+            if not self.rows:
+                self.width = block.shape[1]
+                self.dtype = np.dtype(np.float32) if block.dtype.itemsize > 4 else block.dtype
+                header = {"descr": self.dtype.str, "fortran_order": False, "shape": (total, self.width)}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(block, dtype=self.dtype).data)
+            self.rows += len(block)
+        if self.rows != total:
+            raise InputError(f"{self.rows:,} vectors for the {total:,} samples of {self.dataset.folder}")
+        before_rename.unlink(missing_ok=True)
+
+    def _check(self, block: NDArray[Any]) -> None:
+        if block.ndim != 2 or block.dtype.kind != "f":
+            shape = f"{block.dtype} of shape {block.shape}"
+            raise InputError(f"vectors must be (samples, width) floating point, not {shape}")
+        if not block.shape[1] or (self.rows and block.shape[1] != self.width):
+            raise InputError(f"vectors of width {block.shape[1]} cannot be cached here: width must be one and not 0")
+        bad = self.rows + np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(bad):
+            names = some([self.dataset.guids[row] for row in bad if row < len(self.dataset.samples)])
+            raise InputError(f"{len(bad):,} vectors hold NaN or infinite values: those of samples {names}")
 
 
 def open_cache(dataset: Dataset, folder: Path, encoder: str, modality: str) -> Cache | None:
@@ -141,7 +195,7 @@ def open_cache(dataset: Dataset, folder: Path, encoder: str, modality: str) -> C
         InputError: it was made from other data, other samples or another order, or a file is damaged; the message holds
             both values and the command that mends it.
     """
-    path = folder / encoder / f"{modality}.npy"
+    path = cache_path(folder, encoder, modality)
     if not path.with_suffix(".json").exists():
         return None
     mend = f"; make it again: {how_to_make(dataset, folder, encoder, modality)}"
@@ -187,21 +241,6 @@ def _first_difference(dataset: Dataset, path: Path) -> str:
             kind = "the same samples in another order" if sorted(ids) == sorted(dataset.guids) else "other samples"
             return f"{path} holds {kind}: row {row} is {cached}, {dataset.folder} has {wanted} there"
     return f"{ids_path} is damaged: it does not list the samples of {path}"
-
-
-def _check_vectors(dataset: Dataset, vectors: NDArray[Any]) -> None:
-    if vectors.ndim != 2 or vectors.dtype.kind != "f":
-        raise InputError(
-            f"vectors must be (samples, width) floating point, not {vectors.dtype} of shape {vectors.shape}"
-        )
-    if len(vectors) != len(dataset.samples):
-        raise InputError(f"{len(vectors):,} vectors for the {len(dataset.samples):,} samples of {dataset.folder}")
-    if not vectors.shape[1]:
-        raise InputError("the vectors are empty: their width is 0")
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        names = some([dataset.guids[row] for row in bad])
-        raise InputError(f"{len(bad):,} vectors hold NaN or infinite values: those of samples {names}")
 
 
 def _ids_text(dataset: Dataset) -> str:

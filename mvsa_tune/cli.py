@@ -5,11 +5,12 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mvsa_tune.cache import default_folder, write_cache
+from mvsa_tune.cache import Cache, Origin, cache_path, cached_encoders, default_folder, write_cache
 from mvsa_tune.config import MODALITIES, Parser
 from mvsa_tune.dataset import Dataset, read_dataset
-from mvsa_tune.encoders import ENCODERS
-from mvsa_tune.errors import InputError
+from mvsa_tune.encoders import ENCODERS, find_encoder
+from mvsa_tune.errors import InputError, some
+from mvsa_tune.text import NORMALISERS
 from mvsa_tune.vectors import read_vectors
 
 DEFAULT_DATA = Path("data/mvsa_single")
@@ -54,6 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_data_flags(bring)
     bring.set_defaults(command=import_vectors)
+    run = commands.add_parser("embed", help="make embedding caches with encoders")
+    run.add_argument("--encoder", required=True, nargs="+", metavar="NAME", help="see `encoders`")
+    run.add_argument("--weights", type=Path, metavar="PATH", help="file or folder of the weights (one encoder)")
+    run.add_argument("--text", choices=list(NORMALISERS), default="documents", help="normalisation of tweets")
+    run.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU where there is one (default)")
+    run.add_argument("--batch-size", type=int, default=32, metavar="N", help="samples the encoder sees at once (32)")
+    run.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="number format of the cache")
+    run.add_argument("--workers", type=int, metavar="N", help="Ray workers (default one a GPU; one runs without Ray)")
+    run.add_argument("--skip-bad", action="store_true", help="go on without the pictures that cannot be read")
+    add_data_flags(run)
+    run.set_defaults(command=embed_with_encoders)
+    known = commands.add_parser("encoders", help="list the encoders, and the caches that exist")
+    add_data_flags(known)
+    known.set_defaults(command=list_encoders)
     options = parser.parse_args(arguments)
     return report_errors(lambda: int(options.command(options)), parser.prog)
 
@@ -61,16 +76,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def import_vectors(options: Namespace) -> int:
     """`import`: vectors made elsewhere → cache."""
     dataset: Dataset = read_dataset(options.data)
-    known = ENCODERS.get(options.encoder)
     cache = write_cache(
         dataset,
         options.cache or default_folder(options.data),
         options.encoder,
         options.modality,
-        read_vectors(dataset, options.modality, options.files, options.ids),
-        preprocessing=known.preprocessing if known else "unknown: made elsewhere",
-        source=f"imported from {', '.join(path.name for path in options.files)}",
+        [read_vectors(dataset, options.modality, options.files, options.ids)],
+        Origin("unknown: made elsewhere", f"imported from {', '.join(path.name for path in options.files)}"),
     )
-    manifest = cache.manifest
-    print(f"{cache.path}: {manifest.count:,} vectors of width {manifest.width:,}, {manifest.dtype}")
+    print(describe_cache(cache))
+    return 0
+
+
+def embed_with_encoders(options: Namespace) -> int:
+    """`embed`: pictures and tweets → caches."""
+    from mvsa_tune.embed import Settings, embed
+
+    if options.weights and len(options.encoder) > 1:
+        raise InputError("--weights is for one encoder: give one --encoder at a time with it")
+    if options.batch_size < 1 or (options.workers or 1) < 1:
+        raise InputError("--batch-size and --workers must be 1 or more")
+    dataset = read_dataset(options.data)
+    settings = Settings(
+        weights=options.weights,
+        device=options.device,
+        batch_size=options.batch_size,
+        dtype=options.dtype,
+        text=options.text,
+        skip_bad=options.skip_bad,
+        workers=options.workers,
+    )
+    for name in options.encoder:
+        for cache in embed(dataset, options.cache or default_folder(options.data), name, settings):
+            print(describe_cache(cache))
+    return 0
+
+
+def describe_cache(cache: Cache) -> str:
+    """Write for a person what a cache holds."""
+    made = cache.manifest
+    text = f"{cache.path}: {made.count:,} vectors of width {made.width:,}, {made.dtype}"
+    if made.truncated:
+        text += f"; {made.truncated:,} texts cut to the encoder's limit"
+    if made.skipped:
+        text += f"; without {len(made.skipped):,} samples whose picture cannot be read: {some(list(made.skipped))}"
+    return text
+
+
+def list_encoders(options: Namespace) -> int:
+    """`encoders`: what there is, what of it can be used here and now, and which caches exist."""
+    folder = options.cache or default_folder(options.data)
+    print(f"{'encoder':<22} {'modality: width':<24} {'weights':<54} caches in {folder}")
+    for name in dict.fromkeys([*ENCODERS, *cached_encoders(folder)]):
+        encoder = find_encoder(name)
+        widths = ", ".join(f"{modality}: {width}" for modality, width in encoder.widths.items()) if encoder else "–"
+        weights = f"{'here' if encoder.here() else 'not here'}: {encoder.source}" if encoder else "imported"
+        caches = [
+            modality for modality in MODALITIES if cache_path(folder, name, modality).with_suffix(".json").exists()
+        ]
+        print(f"{name:<22} {widths:<24} {weights:<54} {', '.join(caches) or 'none'}")
     return 0

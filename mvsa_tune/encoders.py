@@ -1,60 +1,115 @@
-"""Name → what an encoder is and how to load it. Adding one is one entry in `ENCODERS`."""
+"""Name → what an encoder is and how to load it. Adding one is one entry in `ENCODERS`; open names stand for the rest.
 
-from collections.abc import Callable, Mapping, Sequence
+Open names: `openclip:ARCH:TAG_OR_FILE`, `hf:ID_OR_FOLDER` (`@cls`, `@mean` or `@pooler` behind it chooses the pooling),
+`torchvision:NAME`, `timm:NAME`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-Vectors = NDArray[np.float32]
-EncodePictures = Callable[[Sequence[Path]], Vectors]
-EncodeTexts = Callable[[Sequence[str]], Vectors]
+from mvsa_tune import loaders, towers
+from mvsa_tune.errors import InputError
+from mvsa_tune.towers import Tower
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """What a name stands for.
+    """What a name stands for; nothing is loaded.
 
     Attributes:
-        widths: length of its vectors by modality; the modalities it has are the keys.
-        preprocessing: what happens to a sample before it, for the manifest.
-        pictures: encodes picture files, `(n, width)` float32; None where vectors can only be imported.
-        texts: the same for texts.
+        widths: length of its vectors by modality, 0 where only loading tells; the keys are the modalities it has.
+        load: modality, weights (or None) and device → the loaded tower. InputError if the weights cannot be had.
+        source: where its weights come from when none are given.
+        here: whether those are on this machine.
     """
 
     widths: Mapping[str, int]
-    preprocessing: str
-    pictures: EncodePictures | None = None
-    texts: EncodeTexts | None = None
+    load: Callable[[str, Path | None, Any], Tower]
+    source: str
+    here: Callable[[], bool]
 
 
-def encode_pixels(paths: Sequence[Path]) -> Vectors:
-    """The picture shrunk to 8 × 8 RGB, in 0..1: `(n, 192)`. For the demo set and tests; needs no weights."""
-    from PIL import Image
-
-    vectors = np.empty((len(paths), 192), dtype=np.float32)
-    for row, path in enumerate(paths):
-        with Image.open(path) as picture:
-            small = picture.convert("RGB").resize((8, 8), Image.Resampling.BOX)
-        vectors[row] = np.asarray(small, dtype=np.float32).ravel() / 255
-    return vectors
+def _clip(architecture: str, width: int) -> Encoder:
+    # OpenAI trained with QuickGELU; open_clip's plain architecture of the same name has GELU.
+    load = partial(loaders.load_open_clip, f"{architecture}-quickgelu", "openai")
+    here = partial(loaders.has_open_clip, architecture, "openai")
+    return Encoder({"image": width, "text": width}, load, f"open_clip {architecture} openai", here)
 
 
-def encode_words(texts: Sequence[str]) -> Vectors:
-    """Hashed counts of words: `(n, 128)`. For the demo set and tests; needs no weights."""
-    from sklearn.feature_extraction.text import HashingVectorizer
+def _torchvision(name: str, width: int, cut: str = "") -> Encoder:
+    load, here = partial(loaders.load_torchvision, name, cut), partial(loaders.has_torchvision, name)
+    return Encoder({"image": width}, load, f"torchvision {name}", here)
 
-    vectorizer = HashingVectorizer(n_features=128, norm=None, dtype=np.float32)
-    vectors: Vectors = vectorizer.transform(texts).toarray()
-    return vectors
+
+def _transformers(modality: str, source: str, pooling: str, width: int) -> Encoder:
+    load = partial(loaders.load_transformers, source, pooling)
+    return Encoder({modality: width}, load, f"hub {source}", partial(loaders.has_transformers, source))
 
 
 ENCODERS: dict[str, Encoder] = {
-    "clip-vit-b-32": Encoder({"image": 512, "text": 512}, "CLIP's own"),
-    "clip-vit-l-14": Encoder({"image": 768, "text": 768}, "CLIP's own"),
-    "resnet50": Encoder({"image": 1000}, "Resize(256), CenterCrop(224), ImageNet mean and std"),
-    "roberta-base": Encoder({"text": 768}, "the documents' normalisation, 128 tokens"),
-    "demo-pixels": Encoder({"image": 192}, "8 x 8 RGB in 0..1", pictures=encode_pixels),
-    "demo-words": Encoder({"text": 128}, "counts of words, hashed to 128", texts=encode_words),
+    "clip-vit-b-32": _clip("ViT-B-32", 512),
+    "clip-vit-b-16": _clip("ViT-B-16", 512),
+    "clip-vit-l-14": _clip("ViT-L-14", 768),
+    "resnet50": _torchvision("resnet50", 1000),
+    "resnet50-pooled": _torchvision("resnet50", 2048, cut="fc"),
+    "mobilenet_v2": _torchvision("mobilenet_v2", 1280, cut="classifier"),
+    "vit-base-patch16-224": _transformers("image", "google/vit-base-patch16-224", "cls", 768),
+    "roberta-base": _transformers("text", "FacebookAI/roberta-base", "pooler", 768),
+    "roberta-base-mean": _transformers("text", "FacebookAI/roberta-base", "mean", 768),
+    "deberta-v3-base": _transformers("text", "microsoft/deberta-v3-base", "mean", 768),
+    "minilm": _transformers("text", "sentence-transformers/all-MiniLM-L6-v2", "mean", 384),
+    "demo-pixels": Encoder({"image": 192}, towers.load_pixels, "built in", lambda: True),
+    "demo-words": Encoder({"text": 128}, towers.load_words, "built in", lambda: True),
 }
+
+
+def find_encoder(name: str) -> Encoder | None:
+    """Return the encoder of a preset or open name; None for a name that is neither.
+
+    Raises:
+        InputError: an open name that names nothing, saying what was expected.
+    """
+    if name in ENCODERS:
+        return ENCODERS[name]
+    kind, _, rest = name.partition(":")
+    find = {"openclip": _open_clip, "hf": _hub, "torchvision": _any_torchvision, "timm": _timm}.get(kind)
+    return find(rest) if find and rest else None
+
+
+def _open_clip(rest: str) -> Encoder:
+    architecture, colon, tag = rest.partition(":")
+    if not colon or not tag:
+        raise InputError(f"openclip:{rest}: write openclip:ARCH:TAG_OR_FILE")
+    width = loaders.open_clip_width(architecture)
+    file = Path(tag) if Path(tag).suffix else None
+
+    def load(modality: str, weights: Path | None, device: Any) -> Tower:
+        return loaders.load_open_clip(architecture, "" if file else tag, modality, weights or file, device)
+
+    here = file.exists if file else partial(loaders.has_open_clip, architecture, tag)
+    return Encoder({"image": width, "text": width}, load, f"open_clip {architecture} {tag}", here)
+
+
+def _hub(rest: str) -> Encoder:
+    source, _, pooling = rest.partition("@")
+    if pooling not in {"", "cls", "mean", "pooler"}:
+        raise InputError(f"hf:{rest}: the pooling behind @ is one of cls, mean, pooler")
+    config = Path(source) / "config.json"
+    known = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    vision = "image_size" in known or (Path(source) / "preprocessor_config.json").exists() or "vit" in source.lower()
+    modality = "image" if vision else "text"
+    pooling = pooling or ("cls" if vision else "mean")
+    return _transformers(modality, source, pooling, int(known.get("hidden_size", 0)))
+
+
+def _any_torchvision(name: str) -> Encoder:
+    loaders.check_torchvision(name)
+    return _torchvision(name, 0)
+
+
+def _timm(name: str) -> Encoder:
+    return Encoder({"image": 0}, partial(loaders.load_timm, name), f"timm {name}", partial(loaders.has_timm, name))

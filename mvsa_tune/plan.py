@@ -1,6 +1,5 @@
 """What a sweep will do, before it does it: configurations, caches, resources, cost."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +9,11 @@ import numpy as np
 import torch
 
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
+from mvsa_tune.cluster import cpu_count
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import LABELS, Dataset
 from mvsa_tune.encoders import ENCODERS
-from mvsa_tune.errors import InputError
+from mvsa_tune.errors import InputError, some
 from mvsa_tune.heads import count_parameters
 from mvsa_tune.splits import Split
 from mvsa_tune.training import Samples, StackTrainer, minibatches
@@ -53,6 +53,7 @@ class Plan:
         configs: all that were asked for, in order.
         caches: those that exist, by encoder and modality.
         not_run: why a configuration cannot run, by its id.
+        skipped: samples that are in no part of the split, and why: an encoder could not read them.
         placement: what a trial gets of the machine.
     """
 
@@ -62,6 +63,7 @@ class Plan:
     configs: tuple[Config, ...]
     caches: Mapping[tuple[str, str], Cache]
     not_run: Mapping[str, str]
+    skipped: Mapping[str, str]
     placement: Placement
 
     @property
@@ -109,11 +111,6 @@ def _check_known(encoder: str, modality: str, folder: Path) -> None:
         raise InputError(f"encoder {encoder} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
     if encoder not in ENCODERS:
         raise InputError(f"there is no {modality} cache of {encoder} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
-
-
-def cpu_count() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None) -> Placement:
@@ -214,7 +211,8 @@ def describe(plan: Plan) -> str:
     samples = plan.dataset
     lines = [
         f"data      {samples.folder}: {len(samples.labels):,} labelled samples, {train:,} to train on, {validation:,} to "
-        f"validate ({plan.split.name} split); {len(samples.not_utf8):,} texts decoded as GB18030",
+        f"validate ({plan.split.name} split); {len(samples.not_utf8):,} texts decoded as GB18030"
+        + (f"; {len(plan.skipped):,} samples left out, unreadable: {some(list(plan.skipped))}" if plan.skipped else ""),
         f"trials    {len(plan.runnable)} of {len(plan.configs)} configurations, each with {count} replicates (seeds {seeds})",
         f"machine   {place_.concurrent} at once on {place_.device}, {place_.cpus} CPU thread{'s' * (place_.cpus > 1)} each"
         + (f", {place_.gpus:g} GPU each" if place_.gpus else ""),

@@ -54,6 +54,7 @@ class Sweep:
         replicates: seeds and folds of every trial.
         configs: what was asked for, in order.
         not_run: why a configuration could not run, by its id.
+        skipped: guids of the samples left out, whose pictures could not be read, and why.
     """
 
     data: str
@@ -64,6 +65,7 @@ class Sweep:
     replicates: tuple[Replicate, ...]
     configs: tuple[Config, ...]
     not_run: Mapping[str, str]
+    skipped: Mapping[str, str]
 
     def to_json(self) -> str:
         """Write as JSON."""
@@ -86,7 +88,7 @@ class Sweep:
         """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
         return [
             name.replace("_", " ")
-            for name in ("data_fingerprint", "split", "replicates", "configs")
+            for name in ("data_fingerprint", "split", "replicates", "configs", "skipped")
             if getattr(self, name) != getattr(other, name)
         ]
 

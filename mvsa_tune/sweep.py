@@ -1,6 +1,5 @@
 """Runs a plan with Ray Tune and records every trial as it ends."""
 
-import logging
 import platform
 import re
 import shlex
@@ -19,6 +18,7 @@ import torch
 from ray import tune
 
 from mvsa_tune import __version__, tables, tensorboard, trainable
+from mvsa_tune.cluster import local_ray
 from mvsa_tune.config import MODALITIES, Config
 from mvsa_tune.dataset import LABELS
 from mvsa_tune.files import write_text_whole, write_whole
@@ -88,6 +88,7 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
         replicates=plan.replicates,
         configs=plan.configs,
         not_run=dict(plan.not_run),
+        skipped=dict(plan.skipped),
     )
 
 
@@ -106,18 +107,10 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> None:
     # The longest first, so that no worker is left with a long one at the end.
     todo = sorted(todo, key=lambda config: -costs[config.id])
     resources = {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus}
-    # What goes wrong in a trial is recorded; Ray's own messages would garble the progress display.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    cpus = plan.placement.cpus * plan.placement.concurrent
     try:
-        ray.init(
-            address="local",
-            num_cpus=plan.placement.cpus * plan.placement.concurrent,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
         # Tune's own bookkeeping is not what lasts: the store is. It goes when the sweep ends.
-        with tempfile.TemporaryDirectory(prefix="mvsa_tune_") as scratch:
+        with local_ray(cpus), tempfile.TemporaryDirectory(prefix="mvsa_tune_") as scratch:
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(trainable.StackTrainable, task=task), resources),
                 param_space={"config": tune.grid_search([asdict(config) for config in todo])},
@@ -142,7 +135,6 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> None:
         print(file=sys.stderr)  # past the ^C that the terminal shows
     finally:
         progress.close()
-        ray.shutdown()
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from importlib import resources
 import pandas as pd
 
 from mvsa_tune.config import Config, short
+from mvsa_tune.errors import some
 from mvsa_tune.stats import best
 from mvsa_tune.store import FINISHED, Store
 
@@ -145,6 +146,11 @@ def _heading(store: Store, published: bool) -> str:
         f"standard deviation over n replicates (seeds {seeds}; {sweep.split} split). Chosen on the samples it is scored on, "
         "it reads high; the accuracy after the last epoch stands beside it."
     )
+    if sweep.skipped:
+        explanation += (
+            f" Without {len(sweep.skipped):,} samples whose pictures could not be read ({some(list(sweep.skipped))}); "
+            "sweep.json lists them all and says why."
+        )
     if not published:
         explanation += " The documents publish no number for these encoders on this data."
     return f"{title}\n\n{explanation}\n"

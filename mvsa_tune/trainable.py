@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ray import tune
 from torch import Tensor
 
-from mvsa_tune.cache import Cache
+from mvsa_tune.cache import Cache, open_vectors
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.splits import Split
 from mvsa_tune.training import Samples, StackTrainer
@@ -76,7 +77,7 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
     count = len(task.labels)
     samples = Samples(
         vectors={
-            modality: _load(task.caches[encoder, modality], count, task.device)
+            modality: _load(task.caches[encoder, modality].path, count, task.device)
             for modality, encoder in config.encoders.items()
         },
         labels=torch.from_numpy(task.labels).to(task.device),
@@ -90,6 +91,6 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
 
 
 @lru_cache(maxsize=16)
-def _load(cache: Cache, count: int, device: str) -> Tensor:
-    """The labelled samples' vectors as float32 on the device, once a process."""
-    return torch.from_numpy(np.array(cache.vectors()[:count], dtype=np.float32)).to(device)
+def _load(path: Path, count: int, device: str) -> Tensor:
+    """The labelled samples' vectors as float32 on the device, once a process (whose sweep checked the file at its start)."""
+    return torch.from_numpy(np.array(open_vectors(path)[:count], dtype=np.float32)).to(device)

@@ -21,7 +21,7 @@ from mvsa_tune.config import AXES, Config, Parser, Replicate, add_config_flags, 
 from mvsa_tune.dataset import is_file_name, read_dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
-from mvsa_tune.embed import embed
+from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.plan import Plan, describe, find_caches, place
 from mvsa_tune.splits import documents_split
@@ -70,9 +70,9 @@ def make_plan(options: Namespace) -> Plan:
     dataset = read_dataset(options.data)
     folder = options.cache or default_folder(options.data)
     caches, missing = find_caches(dataset, folder, configs)
-    if options.demo and missing:
-        for encoder in {encoder for encoder, _ in missing}:
-            embed(dataset, folder, encoder)
+    if missing and (options.embed or options.demo):
+        for encoder in dict.fromkeys(encoder for encoder, _ in missing):
+            embed(dataset, folder, encoder, Settings(quiet=options.quiet))
         caches, missing = find_caches(dataset, folder, configs)
     lacks = {
         config.id: [
@@ -83,7 +83,9 @@ def make_plan(options: Namespace) -> Plan:
     not_run = {config_id: f"no {' and no '.join(caches)}" for config_id, caches in lacks.items() if caches}
     if missing:
         report_missing(missing, len(not_run), len(configs), options)
-    return Plan(dataset, documents_split(dataset.labels), seeds, tuple(configs), caches, not_run, placement)
+    skipped = {guid: why for cache in caches.values() for guid, why in cache.manifest.skipped.items()}
+    split = documents_split(dataset.labels).without({dataset.guids.index(guid) for guid in skipped})
+    return Plan(dataset, split, seeds, tuple(configs), caches, not_run, skipped, placement)
 
 
 def report_missing(missing: dict[tuple[str, str], str], count: int, total: int, options: Namespace) -> None:
@@ -92,7 +94,8 @@ def report_missing(missing: dict[tuple[str, str], str], count: int, total: int, 
     told = f"{count} of {total} configurations have no embedding cache:{commands}\n"
     if not options.dry_run and not (options.skip_missing and count < total):
         raise InputError(
-            f"{told}Make them first" + (", or run the others with --skip-missing" if count < total else "")
+            f"{told}Make them first (--embed does what `embed` can)"
+            + (", or run the others with --skip-missing" if count < total else "")
         )
     print(told, file=sys.stderr)
 
@@ -110,6 +113,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPU threads of a trial (default: its share)")
     parser.add_argument("--gpus-per-trial", type=float, metavar="N", help="GPUs of a trial, 0.25 for a quarter")
+    parser.add_argument("--embed", action="store_true", help="make the caches that are missing first")
     parser.add_argument("--skip-missing", action="store_true", help="go on without the pairs whose cache is missing")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the tables")

@@ -3,15 +3,19 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from mvsa_tune.cache import default_folder, write_cache
+from mvsa_tune.cache import Origin, default_folder, write_cache
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.demo import make_demo_set
-from mvsa_tune.embed import embed
+from mvsa_tune.embed import Settings, embed
+from mvsa_tune.encoders import ENCODERS
+from mvsa_tune.pictures import open_picture
 
 ROOT = Path(__file__).parents[1]
 TAGS = ("negative", "neutral", "positive")
@@ -36,7 +40,7 @@ def add_cache(dataset: Dataset, encoder: str, modality: str, width: int = 6, see
     vectors = np.random.default_rng(seed).normal(size=(len(dataset.samples), width)).astype(np.float32)
     vectors[: len(dataset.labels), 0] += dataset.labels
     folder = default_folder(dataset.folder)
-    write_cache(dataset, folder, encoder, modality, vectors, preprocessing="none", source="a test")
+    write_cache(dataset, folder, encoder, modality, [vectors], Origin("none", "a test"))
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     make_demo_set(folder)
     dataset = read_dataset(folder)
     for encoder in ("demo-pixels", "demo-words"):
-        embed(dataset, default_folder(folder), encoder)
+        embed(dataset, default_folder(folder), encoder, Settings(quiet=True))
     return dataset
 
 
@@ -73,3 +77,14 @@ def grid(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.Comp
     """Run `python sweeps/grid.py` as a user would, in `cwd`."""
     command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def encode_pixels(paths: Sequence[Path]) -> np.ndarray:
+    """What the demo set's encoder of pictures gives."""
+    tower = ENCODERS["demo-pixels"].load("image", None, torch.device("cpu"))
+    return tower.encode([tower.prepare(open_picture(path)) for path in paths]).numpy()
+
+
+def encode_words(texts: Sequence[str]) -> np.ndarray:
+    """What the demo set's encoder of texts gives."""
+    return ENCODERS["demo-words"].load("text", None, torch.device("cpu")).encode(texts).numpy()

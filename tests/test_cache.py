@@ -1,11 +1,13 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import make_set
-from mvsa_tune.cache import Cache, default_folder, open_cache, write_cache
+from mvsa_tune import cache
+from mvsa_tune.cache import Cache, Origin, default_folder, open_cache, write_cache
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
 
@@ -13,15 +15,8 @@ from mvsa_tune.errors import InputError
 def write(dataset: Dataset, vectors: np.ndarray | None = None, encoder: str = "eye") -> Cache:
     if vectors is None:
         vectors = np.arange(len(dataset.samples) * 3, dtype=np.float32).reshape(-1, 3)
-    return write_cache(
-        dataset,
-        default_folder(dataset.folder),
-        encoder,
-        "image",
-        vectors,
-        preprocessing="none",
-        source="a test",
-    )
+    halves = [vectors[:7], vectors[7:]]
+    return write_cache(dataset, default_folder(dataset.folder), encoder, "image", halves, Origin("none", "a test"))
 
 
 def reopen(folder: Path) -> Cache | None:
@@ -39,16 +34,16 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, given: str, kept: str) 
     dataset = read_dataset(make_set(tmp_path))
     vectors = np.random.default_rng(0).normal(size=(44, 5)).astype(given)
     write(dataset, vectors)
-    cache = reopen(tmp_path)
-    assert cache is not None
-    assert cache.manifest.dtype == kept and (cache.manifest.count, cache.manifest.width) == (44, 5)
-    np.testing.assert_array_equal(cache.vectors(), vectors.astype(kept))
+    found = reopen(tmp_path)
+    assert found is not None
+    assert found.manifest.dtype == kept and (found.manifest.count, found.manifest.width) == (44, 5)
+    np.testing.assert_array_equal(found.vectors(), vectors.astype(kept))
 
 
 def test_vectors_are_a_read_only_memory_map(cached: Path) -> None:
-    cache = reopen(cached)
-    assert cache is not None
-    vectors = cache.vectors()
+    found = reopen(cached)
+    assert found is not None
+    vectors = found.vectors()
     assert isinstance(vectors, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         vectors[0, 0] = 1
@@ -123,10 +118,10 @@ def test_labels_may_change_without_making_vectors_again(cached: Path) -> None:
 def test_vectors_that_are_not_finite_are_refused_by_name(tmp_path: Path, bad: float) -> None:
     dataset = read_dataset(make_set(tmp_path))
     vectors = np.zeros((44, 3), dtype=np.float32)
-    vectors[[5, 7], 1] = bad
-    with pytest.raises(InputError, match="2 vectors hold NaN or infinite values: those of samples 105, 107"):
+    vectors[[3, 5], 1] = bad
+    with pytest.raises(InputError, match="2 vectors hold NaN or infinite values: those of samples 103, 105"):
         write(dataset, vectors)
-    assert not (tmp_path / "embeddings").exists()
+    assert reopen(tmp_path) is None
 
 
 def test_other_shapes_and_unsafe_names_are_refused(tmp_path: Path) -> None:
@@ -135,19 +130,31 @@ def test_other_shapes_and_unsafe_names_are_refused(tmp_path: Path) -> None:
         write(dataset, np.zeros((43, 3), dtype=np.float32))
     with pytest.raises(InputError, match="floating point"):
         write(dataset, np.zeros((44, 3), dtype=np.int64))
-    with pytest.raises(InputError, match="width is 0"):
+    with pytest.raises(InputError, match="width must be one and not 0"):
         write(dataset, np.zeros((44, 0), dtype=np.float32))
     with pytest.raises(InputError, match="folder's"):
         write(dataset, encoder="../elsewhere")
 
 
-def test_a_write_that_fails_midway_leaves_no_cache(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(*arguments: object, **named: object) -> None:
+def test_a_write_that_fails_midway_leaves_the_cache_as_it_was(cached: Path) -> None:
+    dataset = read_dataset(cached)
+    before = reopen(cached)
+
+    def blocks() -> Iterator[np.ndarray]:
+        yield np.zeros((20, 3), dtype=np.float32)
         raise OSError(28, "No space left on device")
 
-    dataset = read_dataset(cached)
-    monkeypatch.setattr(np, "save", full_disk)
     with pytest.raises(InputError, match="No space left on device"):
-        write(dataset)
-    assert reopen(cached) is None
+        write_cache(dataset, default_folder(cached), "eye", "image", blocks(), Origin("none", "a test"))
+    assert reopen(cached) == before
     assert not list((cached / "embeddings" / "eye").glob("*.tmp"))
+
+
+def test_a_write_killed_between_its_files_leaves_no_cache(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "write_text_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(read_dataset(cached))
+    assert reopen(cached) is None

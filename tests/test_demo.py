@@ -6,10 +6,11 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
+from conftest import encode_pixels, encode_words
 from mvsa_tune.cache import default_folder, open_cache
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.demo import make_demo_set
-from mvsa_tune.encoders import ENCODERS, encode_pixels, encode_words
+from mvsa_tune.encoders import ENCODERS
 
 
 def test_the_demo_set_is_the_same_every_time(demo: Dataset, tmp_path: Path) -> None:

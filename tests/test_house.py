@@ -9,11 +9,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "mvsa_tune").glob("*.py")) + sorted((ROOT / "sweeps").glob("*.py"))
 ROOMS = {
-    "ray": {"trainable", "sweep", "embed"},
-    "open_clip": {"encoders", "finetune"},
-    "transformers": {"encoders", "finetune"},
-    "torchvision": {"encoders", "finetune"},
-    "timm": {"encoders", "finetune"},
+    "ray": {"cluster", "trainable", "sweep", "embed"},
+    "open_clip": {"loaders", "finetune"},
+    "transformers": {"loaders", "finetune"},
+    "torchvision": {"loaders", "finetune"},
+    "timm": {"loaders", "finetune"},
     "optuna": {"sweep", "stats"},
     "matplotlib": {"report"},
 }

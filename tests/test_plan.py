@@ -58,7 +58,7 @@ def make(dataset: Dataset, configs: list[Config]) -> Plan:
     caches, missing = find_caches(dataset, default_folder(dataset.folder), configs)
     assert not missing
     split = documents_split(dataset.labels)
-    return Plan(dataset, split, (Replicate(42), Replicate(43)), tuple(configs), caches, {}, Placement(1, 0, 1))
+    return Plan(dataset, split, (Replicate(42), Replicate(43)), tuple(configs), caches, {}, {}, Placement(1, 0, 1))
 
 
 def test_the_estimate_grows_with_the_work(demo: Dataset) -> None:

@@ -20,7 +20,7 @@ SEEDS = (Replicate(42), Replicate(43))
 def sweep(dataset: Dataset, **change: object) -> Sweep:
     fields = {
         "data": "somewhere", "data_fingerprint": dataset.fingerprint, "label_counts": (14, 13, 13), "demo": False,
-        "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {},
+        "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {},
     }  # fmt: skip
     return Sweep(**{**fields, **change})  # type: ignore[arg-type]
 

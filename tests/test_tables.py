@@ -17,7 +17,7 @@ def tables(folder: Path, configs: list[Config], trained: list[Config], **change:
     dataset = read_dataset(make_set(folder / "set"))
     fields = {
         "data": "d", "data_fingerprint": dataset.fingerprint, "label_counts": DOCUMENTS_COUNTS, "demo": False,
-        "split": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {},
+        "split": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {},
     }  # fmt: skip
     store = Store(folder / "s")
     store.begin(Sweep(**{**fields, **change}), dataset)  # type: ignore[arg-type]

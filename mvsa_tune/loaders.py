@@ -1,0 +1,232 @@
+"""One loader for each library of encoders: name, modality, weights and device → tower."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvsa_tune.errors import InputError, some
+from mvsa_tune.files import sha256_of
+from mvsa_tune.towers import PictureTower, TextTower, Tower
+from mvsa_tune.weights import cached, fill, folder_identity, hub_file, need_hub, reachable, read_state_dict
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+OPEN_CLIP_FILE = "open_clip_model.safetensors"
+
+
+def _open_clip_repository(architecture: str, tag: str) -> str:
+    import open_clip
+
+    published = open_clip.get_pretrained_cfg(architecture.removesuffix("-quickgelu"), tag)
+    if not published or not published.get("hf_hub"):
+        known = open_clip.list_pretrained_tags_by_model(architecture)
+        raise InputError(f"openclip:{architecture}:{tag}: no such weights; known are {some(known) or 'none'}")
+    return str(published["hf_hub"]).rstrip("/")
+
+
+def has_open_clip(architecture: str, tag: str) -> bool:
+    """Whether published weights are in the hub's cache on this machine."""
+    return cached(_open_clip_repository(architecture, tag), OPEN_CLIP_FILE) is not None
+
+
+def load_open_clip(architecture: str, tag: str, modality: str, weights: Path | None, device: Any) -> Tower:
+    """A tower of CLIP, its raw output."""
+    import open_clip
+    from torch import nn
+
+    config = open_clip.get_model_config(architecture)
+    path = weights or hub_file(_open_clip_repository(architecture, tag), OPEN_CLIP_FILE)
+    model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
+    identity = fill(model, path)
+
+    class Side(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.clip = model
+
+        def forward(self, x: Any, mask: Any = None) -> Any:
+            return self.clip.encode_image(x) if mask is None else self.clip.encode_text(x)
+
+    if modality == "image":
+        size = config["vision_cfg"]["image_size"]
+        transform = open_clip.image_transform(size, is_train=False)
+        return PictureTower(
+            Side(), transform, f"open_clip {size} px, bicubic, centre crop, CLIP mean and std", identity, device
+        )
+    tokenizer = open_clip.get_tokenizer(architecture)
+    limit = config["text_cfg"].get("context_length", 77)
+
+    def tokens(text: str) -> list[int]:
+        return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+
+    about = (f"CLIP tokens, at most {limit}", identity)
+    tower = TextTower(Side().eval().to(device), tokens, limit, config["embed_dim"], about, device)
+    tower.pad_to_limit = True
+    return tower
+
+
+def open_clip_width(architecture: str) -> int:
+    """Length of the vectors of one of open_clip's architectures."""
+    import open_clip
+
+    config = open_clip.get_model_config(architecture)
+    if config is None:
+        raise InputError(f"openclip:{architecture}: no such architecture; open_clip.list_models() names them")
+    return int(config["embed_dim"])
+
+
+def check_torchvision(name: str) -> None:
+    """InputError if torchvision has no classifier of this name."""
+    import torchvision
+
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise InputError(f"torchvision:{name}: no such model; torchvision.models.list_models() names them")
+
+
+def _torchvision_weights(name: str) -> Any:
+    """The documents' ImageNet weights, version 1, where a model has them; else its default ones."""
+    import torchvision
+
+    published = torchvision.models.get_model_weights(name)
+    return published.IMAGENET1K_V1 if "IMAGENET1K_V1" in published.__members__ else published.DEFAULT
+
+
+def _torchvision_file(name: str) -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_torchvision_weights(name).url).name
+
+
+def has_torchvision(name: str) -> bool:
+    """Whether the published weights are in torch's cache on this machine."""
+    return _torchvision_file(name).exists()
+
+
+def load_torchvision(name: str, cut: str, modality: str, weights: Path | None, device: Any) -> Tower:
+    """A torchvision classifier: its output, or with `cut` what goes into that last layer (averaged over the picture)."""
+    import torch
+    import torchvision
+
+    model = torchvision.models.get_model(name)
+    chosen = _torchvision_weights(name)
+    transform = chosen.transforms()
+    path = weights or _torchvision_file(name)
+    if not path.exists() and weights is None:
+        if not reachable("download.pytorch.org"):
+            raise InputError(
+                f"no weights: {path.name} is not in {path.parent}, and its host cannot be reached: fetch it elsewhere and give "
+                "its path with --weights PATH"
+            )
+        torch.hub.load_state_dict_from_url(chosen.url, weights_only=True, progress=False)
+    identity = fill(model, path)
+    if cut:
+        setattr(model, cut, torch.nn.Identity())
+    crop, resize = transform.crop_size[0], transform.resize_size[0]
+    about = f"Resize({resize}), CenterCrop({crop}), ImageNet mean and std"
+    return PictureTower(model, transform, about, identity, device)
+
+
+TIMM_FILE = "model.safetensors"
+
+
+def has_timm(name: str) -> bool:
+    """Whether its weights are in the hub's cache on this machine."""
+    return cached(f"timm/{name}", TIMM_FILE) is not None
+
+
+def load_timm(name: str, modality: str, weights: Path | None, device: Any) -> Tower:
+    """A timm model, its pooled features."""
+    import timm
+    from timm.data import create_transform, resolve_data_config  # type: ignore[attr-defined]
+
+    model: Any = timm.create_model(name, num_classes=0)
+    path = weights or hub_file(f"timm/{model.pretrained_cfg['architecture']}", TIMM_FILE)
+    kept = set(model.state_dict())
+    loaded = {key: value for key, value in read_state_dict(path).items() if key in kept}
+    missing = sorted(kept - set(loaded))
+    if missing:
+        raise InputError(f"--weights {path} does not fit timm's {name}: it lacks {some(missing, 2)}")
+    model.load_state_dict(loaded)
+    config = resolve_data_config({}, model=model)
+    transform = create_transform(**config, is_training=False)
+    about = f"timm {config['input_size'][-1]} px, {config['interpolation']}, crop {config['crop_pct']}"
+    return PictureTower(model, transform, about, f"{path.name} sha256:{sha256_of(path)}", device)
+
+
+TEXT_LIMIT = 128  # tokens, as the documents cut their texts
+
+
+def has_transformers(source: str) -> bool:
+    """Whether a folder is there, or a hub id is in the hub's cache on this machine."""
+    return Path(source).is_dir() or cached(source, "config.json") is not None
+
+
+def _pretrained(kind: Any, place: str) -> Any:
+    """`from_pretrained` from a folder or the cache; from the hub only where it answers."""
+    try:
+        return kind.from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError) as error:
+        if Path(place).is_dir():
+            raise InputError(f"{place} is not a complete transformers folder: {str(error).splitlines()[0]}") from None
+    need_hub(place)
+    return kind.from_pretrained(place)
+
+
+def _pooled(body: Any, pooling: str) -> Any:
+    """A model and its pooling as one: pixels `(n, 3, H, W)`, or ids and mask `(n, L)`, → `(n, width)`."""
+    from torch import nn
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: Any, mask: Any = None) -> Any:
+            out = self.body(pixel_values=x) if mask is None else self.body(input_ids=x, attention_mask=mask)
+            if pooling == "pooler":
+                return out.pooler_output
+            states = out.last_hidden_state
+            if pooling == "cls":
+                return states[:, 0]
+            weight = states.new_ones(states.shape[:2]) if mask is None else mask.to(states.dtype)
+            return (states * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)
+
+    return Pooled()
+
+
+def load_transformers(source: str, pooling: str, modality: str, weights: Path | None, device: Any) -> Tower:
+    """A transformers model with its pooling: `pooler` output, `cls` token, or `mean` over the tokens."""
+    import transformers
+
+    if weights and not weights.is_dir():
+        raise InputError(f"--weights {weights}: transformers takes a folder (config.json, weights and tokenizer in it)")
+    place = str(weights or source)
+    transformers.utils.logging.disable_progress_bar()
+    body = _pretrained(transformers.AutoModel, place).float()
+    local = Path(place).is_dir()
+    identity = folder_identity(Path(place)) if local else f"{place} revision {body.config._commit_hash}"
+    model = _pooled(body, pooling).eval().to(device)
+    if modality == "image":
+        processor = _pretrained(transformers.AutoImageProcessor, place)
+
+        def transform(picture: "Image") -> Any:
+            return processor(picture, return_tensors="pt")["pixel_values"][0]
+
+        about = f"{type(processor).__name__} {dict(processor.size)}, {pooling}"
+        return PictureTower(model, transform, about, identity, device)
+    tokenizer = _pretrained(transformers.AutoTokenizer, place)
+
+    def tokens(text: str) -> list[int]:
+        return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
+    tower = TextTower(
+        model,
+        tokens,
+        TEXT_LIMIT,
+        body.config.hidden_size,
+        (f"{type(tokenizer).__name__}, at most {TEXT_LIMIT} tokens, {pooling}", identity),
+        device,
+    )
+    tower.pad = tokenizer.pad_token_id or 0
+    return tower

@@ -1,0 +1,159 @@
+"""What a loaded encoder is to the rest: a tower for each modality, that prepares a sample and encodes a batch."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+class Tower(ABC):
+    """One modality of a loaded encoder.
+
+    Attributes:
+        width: length of its vectors.
+        preprocessing: what `prepare` does, in a line, for the manifest.
+        weights: identity of the weights: file and SHA-256, hub id and revision, or `built in`.
+    """
+
+    width: int
+    preprocessing: str
+    weights: str
+
+    @abstractmethod
+    def prepare(self, item: Any) -> Any:
+        """An RGB picture or a text as `encode` takes it; safe to call from several threads."""
+
+    @abstractmethod
+    def encode(self, prepared: Sequence[Any]) -> "torch.Tensor":
+        """Encode a batch: `(n, width)` float32, on the CPU."""
+
+    def is_truncated(self, text: str) -> bool:
+        """Whether a text is longer than the encoder takes."""
+        return False
+
+    def length(self, prepared: Any) -> int:
+        """Tokens of a prepared text; 1 for a picture. Batches of like length need little padding."""
+        return 1
+
+
+class PictureTower(Tower):
+    """A model of pixels behind a transform."""
+
+    def __init__(
+        self, model: Any, transform: Callable[["Image"], "torch.Tensor"], preprocessing: str, weights: str, device: Any
+    ) -> None:
+        import torch
+        from PIL import Image
+
+        self.model, self.transform, self.device = model.eval().to(device), transform, device
+        self.preprocessing, self.weights = preprocessing, weights
+        blank = transform(Image.new("RGB", (256, 256)))
+        with torch.inference_mode():
+            self.width = int(self.model(blank[None].to(device)).shape[1])
+
+    def prepare(self, item: "Image") -> "torch.Tensor":
+        """RGB → `(3, H, W)`."""
+        return self.transform(item)
+
+    def encode(self, prepared: Sequence["torch.Tensor"]) -> "torch.Tensor":
+        """`(3, H, W)` each → `(n, width)`."""
+        import torch
+
+        mixed = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
+        with torch.inference_mode(), mixed:
+            return self.model(torch.stack(list(prepared)).to(self.device)).float().cpu()  # type: ignore[no-any-return]
+
+
+class TextTower(Tower):
+    """A model of tokens: `model(ids (n, L), mask (n, L))` → `(n, width)`."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokens: Callable[[str], list[int]],
+        limit: int,
+        width: int,
+        about: tuple[str, str],
+        device: Any,
+    ) -> None:
+        self.model, self.tokens, self.limit, self.width, self.device = model, tokens, limit, width, device
+        self.preprocessing, self.weights = about
+        self.pad = 0
+        self.pad_to_limit = False
+        self.lock = threading.Lock()  # the libraries' tokenisers are not safe in several threads
+
+    def ids(self, text: str) -> list[int]:
+        """All tokens of a text, special ones included."""
+        with self.lock:
+            return self.tokens(text)
+
+    def is_truncated(self, text: str) -> bool:
+        """Whether its tokens are more than the limit."""
+        return len(self.ids(text)) > self.limit
+
+    def prepare(self, item: str) -> list[int]:
+        """Tokens, cut to the limit; the last special one stays."""
+        ids = self.ids(item)
+        return ids if len(ids) <= self.limit else [*ids[: self.limit - 1], ids[-1]]
+
+    def length(self, prepared: list[int]) -> int:
+        """Number of tokens."""
+        return len(prepared)
+
+    def encode(self, prepared: Sequence[list[int]]) -> "torch.Tensor":
+        """Pad, mask, run."""
+        import torch
+
+        longest = self.limit if self.pad_to_limit else max(map(len, prepared))
+        ids = torch.full((len(prepared), longest), self.pad, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, own in enumerate(prepared):
+            ids[row, : len(own)] = torch.tensor(own)
+            mask[row, : len(own)] = 1
+        mixed = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
+        with torch.inference_mode(), mixed:
+            return self.model(ids.to(self.device), mask.to(self.device)).float().cpu()  # type: ignore[no-any-return]
+
+
+def load_pixels(modality: str, weights: Path | None, device: Any) -> Tower:
+    """The picture shrunk to 8 × 8 RGB, in 0..1: 192 numbers. For the demo set and tests; needs no weights."""
+    import numpy as np
+    import torch
+    from PIL import Image as Pillow
+
+    def transform(picture: "Image") -> "torch.Tensor":
+        small = picture.resize((8, 8), Pillow.Resampling.BOX)
+        return torch.from_numpy(np.asarray(small, dtype=np.float32).ravel() / 255)
+
+    return PictureTower(torch.nn.Identity(), transform, "8 x 8 RGB in 0..1", "built in", device)
+
+
+class WordsTower(Tower):
+    """Counts of words, hashed to 128 numbers. For the demo set and tests; needs no weights."""
+
+    width = 128
+    preprocessing = "counts of words, hashed to 128"
+    weights = "built in"
+
+    def prepare(self, item: str) -> str:
+        """A text as it is."""
+        return item
+
+    def encode(self, prepared: Sequence[str]) -> "torch.Tensor":
+        """Count and hash."""
+        import numpy as np
+        import torch
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        vectorizer = HashingVectorizer(n_features=self.width, norm=None, dtype=np.float32)
+        return torch.from_numpy(vectorizer.transform(prepared).toarray())
+
+
+def load_words(modality: str, weights: Path | None, device: Any) -> Tower:
+    """Return the `WordsTower`."""
+    return WordsTower()

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,9 @@ def cache_path(folder: Path, encoder: str, modality: str) -> Path:
 
 def how_to_make(dataset: Dataset, folder: Path, encoder: str, modality: str) -> str:
     """Return the command that makes a cache."""
-    place = f"--data {dataset.folder}" + ("" if folder == default_folder(dataset.folder) else f" --cache {folder}")
+    place = f"--data {shlex.quote(str(dataset.folder))}"
+    if folder != default_folder(dataset.folder):
+        place += f" --cache {shlex.quote(str(folder))}"
     if find_encoder(encoder):
         return f"python -m mvsa_tune embed {place} --encoder {encoder}"
     return f"python -m mvsa_tune import {place} --encoder {encoder} --modality {modality} --ids IDS.txt VECTORS.npy"
@@ -164,24 +167,29 @@ class _BlockWriter:
     def write(self, file: BinaryIO, blocks: Iterable[NDArray[Any]], before_rename: Path) -> None:
         total = len(self.dataset.samples)
         for block in blocks:
-            self._check(block)
+            self._check_shape(block)
             if not self.rows:
                 self.width = block.shape[1]
-                self.dtype = np.dtype(np.float32) if block.dtype.itemsize > 4 else block.dtype
+                self.dtype = np.dtype(np.float32) if block.dtype.itemsize > 4 else block.dtype.newbyteorder("=")
                 header = {"descr": self.dtype.str, "fortran_order": False, "shape": (total, self.width)}
                 np.lib.format.write_array_header_1_0(file, header)
-            file.write(np.ascontiguousarray(block, dtype=self.dtype).data)
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused
+                block = np.ascontiguousarray(block, dtype=self.dtype)
+            self._check_finite(block)
+            file.write(block.data)
             self.rows += len(block)
         if self.rows != total:
             raise InputError(f"{self.rows:,} vectors for the {total:,} samples of {self.dataset.folder}")
         before_rename.unlink(missing_ok=True)
 
-    def _check(self, block: NDArray[Any]) -> None:
+    def _check_shape(self, block: NDArray[Any]) -> None:
         if block.ndim != 2 or block.dtype.kind != "f":
             shape = f"{block.dtype} of shape {block.shape}"
             raise InputError(f"vectors must be (samples, width) floating point, not {shape}")
         if not block.shape[1] or (self.rows and block.shape[1] != self.width):
             raise InputError(f"vectors of width {block.shape[1]} cannot be cached here: width must be one and not 0")
+
+    def _check_finite(self, block: NDArray[Any]) -> None:
         bad = self.rows + np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
             names = some([self.dataset.guids[row] for row in bad if row < len(self.dataset.samples)])
@@ -202,9 +210,11 @@ def open_cache(dataset: Dataset, folder: Path, encoder: str, modality: str) -> C
     try:
         fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         manifest = Manifest(**fields)
+        if not (isinstance(manifest.count, int) and isinstance(manifest.width, int)):
+            raise TypeError("count and width must be whole numbers")
     except (ValueError, TypeError) as error:
         raise InputError(f"damaged manifest {path.with_suffix('.json')} ({error}){mend}") from None
-    if not path.exists():
+    if not path.is_file():
         raise InputError(f"{path} is missing, though its manifest is there{mend}")
     _check_samples(dataset, manifest, path, mend)
     found = sha256_of(path)
@@ -235,7 +245,7 @@ def _check_samples(dataset: Dataset, manifest: Manifest, path: Path, mend: str) 
 
 def _first_difference(dataset: Dataset, path: Path) -> str:
     ids_path = path.with_suffix(".ids.txt")
-    ids = ids_path.read_text(encoding="utf-8").splitlines() if ids_path.exists() else []
+    ids = ids_path.read_text(encoding="utf-8", errors="replace").splitlines() if ids_path.exists() else []
     for row, (cached, wanted) in enumerate(zip(ids, dataset.guids, strict=False)):
         if cached != wanted:
             kind = "the same samples in another order" if sorted(ids) == sorted(dataset.guids) else "other samples"

@@ -76,12 +76,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def import_vectors(options: Namespace) -> int:
     """`import`: vectors made elsewhere → cache."""
     dataset: Dataset = read_dataset(options.data)
+    vectors = read_vectors(dataset, options.modality, options.files, options.ids)
+    known = ENCODERS.get(options.encoder)
+    if known and known.widths.get(options.modality) != vectors.shape[1]:
+        raise InputError(
+            f"{options.encoder} has vectors of {dict(known.widths)}, not {options.modality} vectors of width "
+            f"{vectors.shape[1]}: give them another --encoder name"
+        )
+    if "+" in options.encoder:
+        raise InputError(f"--encoder {options.encoder}: a + joins the two names of a pair, and cannot be in one")
     cache = write_cache(
         dataset,
         options.cache or default_folder(options.data),
         options.encoder,
         options.modality,
-        [read_vectors(dataset, options.modality, options.files, options.ids)],
+        [vectors],
         Origin("unknown: made elsewhere", f"imported from {', '.join(path.name for path in options.files)}"),
     )
     print(describe_cache(cache))

@@ -114,10 +114,14 @@ def decode(raw: bytes, path: Path) -> tuple[str, str]:
 def _read_list(path: Path, *, labelled: bool, already: dict[str, int | None] | None = None) -> dict[str, int | None]:
     if not path.is_file():
         raise InputError(f"no {path.name} in {path.parent}: expected {EXPECTED}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8: convert it") from None
     entries: dict[str, int | None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
-        if not line.strip() or (number == 1 and line.strip() == "guid,tag"):
+        if not line.strip() or (number == 1 and line.replace(" ", "") == "guid,tag"):
             continue
         guid, comma, tag = (part.strip() for part in line.partition(","))
         if not comma:
@@ -127,7 +131,7 @@ def _read_list(path: Path, *, labelled: bool, already: dict[str, int | None] | N
         if guid in entries or guid in (already or {}):
             raise InputError(f"{where}: guid {guid} is listed twice; keep one line of it")
         entries[guid] = _label(tag, where, labelled=labelled)
-    if not entries:
+    if not entries and labelled:
         raise InputError(f"{path} lists no samples: expected lines `guid,tag`")
     return entries
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from mvsa_tune.dataset import LABELS, TRAIN_LIST, UNLABELLED_LIST
+from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 
 PAIRS = ("demo-pixels+demo-words",)
@@ -76,6 +77,15 @@ def make_demo_set(folder: Path) -> None:
     """
     if (folder / TRAIN_LIST).exists():
         return
+    try:
+        _write(folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the demo set to {folder}: {error.strerror}; run from a folder you can write"
+        ) from None
+
+
+def _write(folder: Path) -> None:
     generator = np.random.default_rng(20260101)
     order = [f"{number:04d}" for number in range(1, LABELLED + UNLABELLED + 1)]
     random.Random(7).shuffle(order)

@@ -124,7 +124,7 @@ def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None)
     """
     cpus, gpus = cpu_count(), torch.cuda.device_count()
     for flag, value, least in (("cpus", cpus_per_trial, 1), ("gpus", gpus_per_trial, 0)):
-        if value is not None and value < least:
+        if value is not None and not least <= value < float("inf"):
             raise InputError(f"--{flag}-per-trial {value:g}: must be {least} or more")
     if cpus_per_trial is not None and cpus_per_trial > cpus:
         raise InputError(f"--cpus-per-trial {cpus_per_trial}: this machine has {cpus} CPUs; no trial could ever start")

@@ -23,7 +23,7 @@ class Progress:
         """
         self.costs = costs
         self.running: set[str] = set()
-        self.done = 0
+        self.ended: set[str] = set()
         self.best: tuple[float, str] | None = None
         self.quiet = quiet
         self.started = time.perf_counter()
@@ -43,14 +43,12 @@ class Progress:
     def finish(self, trial: str, name: str, accuracy: float | None, result: str) -> None:
         """Note that a trial has ended; `accuracy` is its mean validation accuracy, None if it failed."""
         self.running.discard(trial)
-        self.done += 1
+        self.ended.add(trial)
         if accuracy is not None and (self.best is None or accuracy > self.best[0]):
             self.best = (accuracy, name)
         if not self.quiet:
-            elapsed = time.perf_counter() - self.started
-            tqdm.write(
-                f"[{self.done:>{len(str(len(self.costs)))}}/{len(self.costs)} {elapsed:6.1f} s] {name}: {result}"
-            )
+            elapsed, count, total = time.perf_counter() - self.started, len(self.ended), len(self.costs)
+            tqdm.write(f"[{count:>{len(str(total))}}/{total} {elapsed:6.1f} s] {name}: {result}")
         self.bar.update(self.costs[trial])
         self._show()
 
@@ -61,5 +59,5 @@ class Progress:
 
     def _show(self) -> None:
         best = f", best {self.best[0]:.3f} ({self.best[1]})" if self.best else ""
-        self.bar.set_description_str(f"{self.done}/{len(self.costs)} trials", refresh=False)
+        self.bar.set_description_str(f"{len(self.ended)}/{len(self.costs)} trials", refresh=False)
         self.bar.set_postfix_str(f"{len(self.running)} running{best}")

@@ -7,8 +7,10 @@ rows, so a row promises that they are there.
 
 import csv
 import io
+import itertools
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from mvsa_tune import metrics
 from mvsa_tune.config import CONFIG_FIELDS, Config, Replicate
@@ -55,6 +58,7 @@ class Sweep:
         configs: what was asked for, in order.
         not_run: why a configuration could not run, by its id.
         skipped: guids of the samples left out, whose pictures could not be read, and why.
+        vectors: SHA-256 of the caches used, by `ENCODER MODALITY`.
     """
 
     data: str
@@ -66,6 +70,7 @@ class Sweep:
     configs: tuple[Config, ...]
     not_run: Mapping[str, str]
     skipped: Mapping[str, str]
+    vectors: Mapping[str, str]
 
     def to_json(self) -> str:
         """Write as JSON."""
@@ -86,11 +91,11 @@ class Sweep:
 
     def differences(self, other: "Sweep") -> list[str]:
         """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
-        return [
-            name.replace("_", " ")
-            for name in ("data_fingerprint", "split", "replicates", "configs", "skipped")
-            if getattr(self, name) != getattr(other, name)
-        ]
+        names = ("data_fingerprint", "split", "replicates", "configs", "skipped")
+        different = [name.replace("_", " ") for name in names if getattr(self, name) != getattr(other, name)]
+        # A cache that was not there before is no difference; one that was made again with other content is.
+        both = self.vectors.keys() & other.vectors.keys()
+        return different + [f"vectors of {key}" for key in sorted(both) if self.vectors[key] != other.vectors[key]]
 
 
 class Store:
@@ -99,6 +104,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trials_path = folder / "trials.csv"
+        self.lock = FileLock(folder / ".lock")
 
     @cached_property
     def sweep(self) -> Sweep:
@@ -123,6 +129,14 @@ class Store:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._claim()
+            if self.trials_path.exists() and self.trials_path.stat().st_size == 0:
+                self.trials_path.unlink()
+            if self.trials_path.exists() and not (self.folder / "sweep.json").exists():
+                raise InputError(
+                    f"{self.trials_path} is there without the sweep.json that says what its rows are: choose another "
+                    "--name, or delete that folder to start over"
+                )
             if (self.folder / "sweep.json").exists() and (different := self.sweep.differences(sweep)):
                 raise InputError(
                     f"{self.folder} holds another sweep (other {', '.join(different)}): choose another --name, or delete "
@@ -141,14 +155,30 @@ class Store:
                 f"cannot write the results folder {self.folder}: {error.strerror}; choose --results"
             ) from None
 
+    def end(self) -> None:
+        """Give the folder back."""
+        self.lock.release()
+
+    def _claim(self) -> None:
+        """Keep the folder to this process until it ends; InputError names the process that has it."""
+        owner = self.folder / ".pid"
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            pid = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
+            raise InputError(
+                f"{self.folder} is in use by process {pid}: wait for it, or choose another --name"
+            ) from None
+        write_text_whole(owner, str(os.getpid()))
+
     def _write_samples(self, dataset: Dataset) -> None:
         labelled = dataset.samples[: len(dataset.labels)]
         columns = ("guid", "label", "encoding")
         frame = pd.DataFrame([[getattr(sample, name) for name in columns] for sample in labelled], columns=columns)
         write_whole(self.folder / "samples.csv", lambda file: frame.to_csv(file, index_label="row"))
 
-    def add(self, config: Config, outcome: Outcome, provenance: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Record a trained trial: its predictions, then its rows, which are returned."""
+    def add(self, config: Config, outcome: Outcome, provenance: Mapping[str, str]) -> None:
+        """Record a trained trial: its predictions, then its rows."""
         arrays: dict[str, Any] = {
             "seed": np.array([one.seed for one in self.sweep.replicates]),
             "fold": np.array([one.fold for one in self.sweep.replicates]),
@@ -160,21 +190,18 @@ class Store:
             "confusion": outcome.confusion,
         }
         write_whole(self.predictions_path(config), lambda file: np.savez_compressed(file, **arrays))
-        rows = result_rows(outcome)
-        return self._append(config, rows, provenance)
+        self._append(config, result_rows(outcome), provenance)
 
-    def add_failure(self, config: Config, reason: str, provenance: Mapping[str, str]) -> list[dict[str, Any]]:
+    def add_failure(self, config: Config, reason: str, provenance: Mapping[str, str]) -> None:
         """Record a trial that failed: a row a replicate, which says why."""
         rows = [{"status": f"failed: {reason}"} for _ in self.sweep.replicates]
-        return self._append(config, rows, provenance)
+        self._append(config, rows, provenance)
 
     def predictions_path(self, config: Config) -> Path:
         """Where a trial's predictions are."""
         return self.folder / "predictions" / f"{config.id}.npz"
 
-    def _append(
-        self, config: Config, rows: Sequence[dict[str, Any]], provenance: Mapping[str, str]
-    ) -> list[dict[str, Any]]:
+    def _append(self, config: Config, rows: Sequence[dict[str, Any]], provenance: Mapping[str, str]) -> None:
         identity = {"sweep": self.folder.name, "trial_id": config.id, **asdict(config), **provenance}
         full = [
             {**identity, **asdict(replicate), **row} for replicate, row in zip(self.sweep.replicates, rows, strict=True)
@@ -182,7 +209,6 @@ class Store:
         text = io.StringIO()
         csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(full)
         append_synced(self.trials_path, text.getvalue())
-        return full
 
     def rows(self) -> pd.DataFrame:
         """All rows, a replicate each: the newest of each, in the order of the sweep.
@@ -191,30 +217,42 @@ class Store:
             InputError: the file is not a table of rows.
         """
         frame = self._texts()
-        for name in NUMBERS:
-            frame[name] = frame[name].map(lambda text: float(text) if text else math.nan).astype(float)
-        return frame.astype({"seed": int, "fold": int})
+        try:
+            for name in NUMBERS:
+                frame[name] = frame[name].map(lambda text: float(text) if text else math.nan).astype(float)
+            return frame.astype({"seed": int, "fold": int})
+        except ValueError as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> InputError:
+        reason = str(error).strip().splitlines()[-1]
+        return InputError(f"{self.trials_path} is damaged ({reason}): mend it, or choose another --name")
 
     def _texts(self) -> pd.DataFrame:
         """`rows` as the texts in the file, so that writing them again changes no digit."""
         try:
             text = self.trials_path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]  # a last line cut off by a kill is not a row
+            if whole.partition("\n")[0] != ",".join(COLUMNS):
+                raise InputError(
+                    f"{self.trials_path} does not begin with this version's columns: choose another --name"
+                )
+            frame = pd.read_csv(io.StringIO(whole), dtype=str, keep_default_na=False)
         except FileNotFoundError:
             raise InputError(f"no {self.trials_path}") from None
-        whole = text[: text.rfind("\n") + 1]  # a last line cut off by a kill is not a row
-        if whole.partition("\n")[0] != ",".join(COLUMNS):
-            raise InputError(f"{self.trials_path} does not begin with this version's columns: choose another --name")
-        frame = pd.read_csv(io.StringIO(whole), dtype=str, keep_default_na=False)
-        order = {config.id: place for place, config in enumerate(self.sweep.configs)}
-        frame = frame[frame["trial_id"].isin(order)].drop_duplicates(["trial_id", "seed", "fold"], keep="last")
-        return frame.sort_values(["trial_id", "fold", "seed"], kind="stable").sort_values(
-            "trial_id", kind="stable", key=lambda ids: ids.map(order), ignore_index=True
-        )
+        except (UnicodeDecodeError, pd.errors.ParserError) as error:
+            raise self._damaged(error) from None
+        asked = itertools.product(self.sweep.configs, self.sweep.replicates)
+        places = {(config.id, str(one.seed), str(one.fold)): place for place, (config, one) in enumerate(asked)}
+        keys = zip(frame["trial_id"], frame["seed"], frame["fold"], strict=True)
+        frame["place"] = [places.get(key, -1) for key in keys]
+        frame = frame[frame["place"] >= 0].drop_duplicates("place", keep="last")
+        return frame.sort_values("place", ignore_index=True).drop(columns="place")
 
     def finished(self) -> set[str]:
         """Ids of the configurations whose every replicate is recorded as finished."""
         rows = self.rows()
-        done = rows[rows["status"] == FINISHED].groupby("trial_id").size()
+        done = rows[(rows["status"] == FINISHED) & rows["val_acc_last"].notna()].groupby("trial_id").size()
         return set(done.index[done == len(self.sweep.replicates)])
 
     def tidy(self) -> None:

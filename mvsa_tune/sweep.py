@@ -49,22 +49,32 @@ def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = Fal
     """
     store = Store(folder)
     store.begin(_describe(plan, demo), plan.dataset)
+    try:
+        return _run(plan, store, quiet=quiet)
+    finally:
+        store.end()
+
+
+def _run(plan: Plan, store: Store, *, quiet: bool) -> int:
+    folder = store.folder
     finished = store.finished()
     todo = [config for config in plan.runnable if config.id not in finished]
     if finished and not quiet:
         print(f"{len(finished)} of {len(plan.configs)} configurations are recorded in {folder}; {len(todo)} to train")
+    ended: set[str] = set()
     if todo:
-        _fit(plan, todo, store, quiet=quiet)
+        ended = _fit(plan, todo, store, quiet=quiet)
         store.tidy()
     summary = summarise(store)
     write_whole(folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
     markdown = tables.tables_markdown(store, summary)
     write_text_whole(folder / "tables.md", markdown)
-    left = int((summary["status"] == "not run yet").sum())
+    left = len([config for config in todo if config.id not in ended])
     failed = int(summary["status"].str.startswith("failed").sum())
     if not left:
         print(markdown)
-    print(_closing(folder, len(plan.configs), left, failed))
+    if left or failed or not quiet:
+        print(_closing(folder, len(plan.configs), left, failed))
     return INTERRUPTED if left else SOME_FAILED if failed else DONE
 
 
@@ -74,8 +84,9 @@ def _closing(folder: Path, count: int, left: int, failed: int) -> str:
             f"Stopped: {count - left} of {count} configurations are done, {left} are left; {folder}/tables.md holds what is "
             "done. The same command goes on from here."
         )
-    told = f"{failed} of {count} configurations failed; {folder}/trials.csv and failures/ say why. " if failed else ""
-    return f"{told}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {folder}/tensorboard"
+    told = f"{failed} of {count} configurations failed; {folder}/trials.csv says why. " if failed else ""
+    place = shlex.quote(str(folder / "tensorboard"))
+    return f"{told}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {place}"
 
 
 def _describe(plan: Plan, demo: bool) -> Sweep:
@@ -89,10 +100,12 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
         configs=plan.configs,
         not_run=dict(plan.not_run),
         skipped=dict(plan.skipped),
+        vectors={f"{encoder} {modality}": cache.manifest.sha256 for (encoder, modality), cache in plan.caches.items()},
     )
 
 
-def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> None:
+def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> set[str]:
+    """Train configurations; return the ids of those that ended, well or not."""
     costs = trial_seconds(plan)
     progress = Progress({config.id: costs[config.id] for config in todo}, quiet=quiet)
     task = trainable.Task(
@@ -135,6 +148,7 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> None:
         print(file=sys.stderr)  # past the ^C that the terminal shows
     finally:
         progress.close()
+    return progress.ended
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
@@ -156,8 +170,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """Record the outcome. It is taken out of Tune's result, which Tune would keep in memory and write again."""
         config = trainable.config_of(trial.config)
         outcome: Outcome = result.pop(trainable.OUTCOME)
-        self.store.add(config, outcome, provenance(self.plan, config))
+        # The rows come last: they say that the rest is there.
         tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome, self.hparams)
+        self.store.add(config, outcome, provenance(self.plan, config))
         finite = outcome.diverged == 0
         if not finite.all():
             text = f"failed: the loss of {(~finite).sum()} of {len(finite)} replicates was not finite"
@@ -209,12 +224,10 @@ def provenance(plan: Plan, config: Config) -> dict[str, str]:
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """The package's version and, in a checkout, its commit (`-dirty` with uncommitted changes)."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return __version__
     commit = described.stdout.strip()
     return f"{__version__}+{commit}" if commit else __version__

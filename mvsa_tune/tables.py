@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import pandas as pd
@@ -23,6 +23,7 @@ TITLES = {
     3: "Both modalities, {which}",
     4: "One modality",
 }
+OTHERS = 5
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
     """Write the four tables of a sweep.
 
     A sweep that holds published configurations, on the documents' data, gets the documents' rows, all of them; those that
-    are not in the sweep or could not run say why. Its other configurations follow by the same rule as any sweep's: both
+    are not in the sweep or could not run say why. Its other configurations follow in a table of their own. Any other sweep's are sorted by the same rule: both
     modalities at batch size 512 in table 1 (the first two pairs) and 2 (further pairs), at other batch sizes in 3,
     one modality in 4.
     """
@@ -54,13 +55,18 @@ def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
     comparable = not sweep.demo and sweep.label_counts == DOCUMENTS_COUNTS
     published = published_lines() if comparable else []
     published = published if any(line.config in sweep.configs for line in published) else []
-    lines = published + own_lines([config for config in sweep.configs if config not in {x.config for x in published}])
+    own = own_lines([config for config in sweep.configs if config not in {line.config for line in published}])
+    if published:
+        own = [replace(line, table=OTHERS) for line in own]
+    lines = published + own
     by_id = {row["trial_id"]: row for _, row in summary.iterrows()}
     parts = [_heading(store, bool(published))]
     for number in TITLES:
         parts.append(f"## Table {number}. {_title(number, bool(published))}\n")
         mine = [line for line in lines if line.table == number]
         parts.append(_table(mine, by_id, bool(published)) if mine else _absent(number))
+    if others := [line for line in lines if line.table == OTHERS]:
+        parts.append(f"## Other configurations of this sweep\n\n{_table(others, by_id, published=False)}")
     winner = best(summary)
     if winner is not None:
         name = next(config.name for config in sweep.configs if config.id == winner["trial_id"])
@@ -152,7 +158,7 @@ def _heading(store: Store, published: bool) -> str:
             "sweep.json lists them all and says why."
         )
     if not published:
-        explanation += " The documents publish no number for these encoders on this data."
+        explanation += " The documents publish no number for these configurations on this data."
     return f"{title}\n\n{explanation}\n"
 
 

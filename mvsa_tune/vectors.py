@@ -31,14 +31,14 @@ def read_vectors(dataset: Dataset, modality: str, files: Sequence[Path], ids: Pa
     Raises:
         InputError: a file cannot be read, holds pickled objects or no vectors, or its rows do not match the samples.
     """
-    parts = [_read_json(path, modality) if path.suffix == ".json" else _read_npy(path) for path in files]
+    parts = [_read_json(path, modality) if path.suffix.lower() == ".json" else _read_npy(path) for path in files]
     widths = {part.shape[1] for part in parts}
     if len(widths) > 1:
         raise InputError(f"the files' vectors differ in width: {', '.join(map(str, sorted(widths)))}")
     vectors = np.concatenate(parts) if len(parts) > 1 else parts[0]
     if ids is not None:
         return vectors[_order(dataset, ids, len(vectors))]
-    if any(path.suffix != ".json" for path in files):
+    if any(path.suffix.lower() != ".json" for path in files):
         raise InputError("a .npy file needs --ids FILE: the guids of its rows, one a line")
     if len(vectors) != len(dataset.samples):
         raise InputError(
@@ -53,10 +53,8 @@ def _read_npy(path: Path) -> NDArray[Any]:
         vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not a plain .npy array of numbers (pickled objects are never loaded): {error}"
-        ) from None
+    except (ValueError, EOFError):
+        raise InputError(f"{path} is not a plain .npy array of numbers (pickled objects are never loaded)") from None
     return _checked(vectors, path)
 
 
@@ -71,8 +69,9 @@ def _read_json(path: Path, modality: str) -> NDArray[Any]:
     if not isinstance(content, dict) or key not in content:
         raise InputError(f'{path} has no "{key}": expected {{"img_feats": [[…]], "txt_feats": [[…]]}}')
     try:
-        vectors = np.array(content[key], dtype=np.float32)
-    except (ValueError, TypeError) as error:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused later
+            vectors = np.array(content[key], dtype=np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f'"{key}" of {path} is not a list of equally long lists of numbers: {error}') from None
     return _checked(vectors, path)
 
@@ -90,6 +89,8 @@ def _order(dataset: Dataset, ids: Path, count: int) -> NDArray[np.int64]:
         lines = ids.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"cannot read {ids}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{ids} is not UTF-8: convert it") from None
     names = [line.strip() for line in lines if line.strip()]
     if len(names) != count:
         raise InputError(f"{ids} lists {len(names):,} ids for {count:,} vectors")

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mvsa_tune.cache import default_folder
-from mvsa_tune.cli import add_data_flags, report_errors
+from mvsa_tune.cli import DEFAULT_DATA, add_data_flags, report_errors
 from mvsa_tune.config import AXES, Config, Parser, Replicate, add_config_flags, product, union
 from mvsa_tune.dataset import is_file_name, read_dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
@@ -54,8 +54,8 @@ def configurations(options: Namespace) -> list[Config]:
 def replicates(options: Namespace) -> tuple[Replicate, ...]:
     """The seeds that the flags ask for; the documents' own, 42, is the first by default."""
     seeds = options.seed_list or range(42, 42 + options.seeds)
-    if len(set(seeds)) < len(seeds) or min(seeds, default=-1) < 0:
-        raise InputError("--seeds and --seed-list need at least one seed, none twice, none negative")
+    if len(seeds) > 1000 or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**31 for seed in seeds or [-1]):
+        raise InputError("--seeds, --seed-list: from 1 to 1,000 seeds, none twice, each at least 0 and below 2^31")
     return tuple(Replicate(seed) for seed in seeds)
 
 
@@ -116,9 +116,11 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--embed", action="store_true", help="make the caches that are missing first")
     parser.add_argument("--skip-missing", action="store_true", help="go on without the pairs whose cache is missing")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but the tables")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
     options = parser.parse_args(arguments)
     if options.demo:
+        if options.data != DEFAULT_DATA:
+            parser.error("--demo brings its own data: leave --data out")
         options.data = Path("data/demo")
         options.pairs = options.pairs or list(DEMO_PAIRS)
     options.name = options.name or ("demo" if options.demo else "grid")

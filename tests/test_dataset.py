@@ -81,6 +81,7 @@ BAD = {
         lambda f: replace_line(f, "140,null", "140,positive", "test_without_label.txt"),
         "label 'positive' in the unlabelled list",
     ),
+    "list in UTF-16": (lambda f: (f / "train.txt").write_text("100,neutral", encoding="utf-16"), "is not UTF-8"),
     "no comma": (lambda f: replace_line(f, "101,neutral", "101 neutral"), "is not `guid,tag`"),
     "guid that climbs": (
         lambda f: replace_line(f, "101,neutral", "../../etc/passwd,neutral"),

@@ -14,7 +14,7 @@ import torch
 
 import grid as script
 from conftest import ROOT, grid
-from mvsa_tune import sweep
+from mvsa_tune import __version__, sweep
 from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
@@ -33,7 +33,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         code = int(stop.code or 0)
     printed = capsys.readouterr()
     assert code == 2 and printed.out == "" and "Traceback" not in printed.err
-    assert printed.err.count("\n") == 1 or "python -m mvsa_tune import" in printed.err, printed.err
+    assert printed.err.count("\n") == 1 or "python -m mvsa_tune embed" in printed.err, printed.err
     return printed.err
 
 
@@ -45,11 +45,15 @@ BAD = {
     "half a pair": (("--pairs", "eye"), "IMAGE_ENCODER+TEXT_ENCODER"),
     "lr 0": (("--pairs", "eye+ear", "--lr", "0"), "--lr 0.0: must be greater than 0"),
     "lr of letters": (("--pairs", "eye+ear", "--lr", "fast"), "invalid float value: 'fast'"),
-    "D -1": (("--pairs", "eye+ear", "--D", "-1"), "--D -1: must be 1 or more"),
-    "batch size 1": (("--pairs", "eye+ear", "--batch-size", "1"), "--batch-size 1: must be 2 or more"),
+    "D -1": (("--pairs", "eye+ear", "--D", "-1"), "--D -1: must be at least 1"),
+    "batch size 1": (("--pairs", "eye+ear", "--batch-size", "1"), "--batch-size 1: must be at least 2"),
     "no such ablation": (("--pairs", "eye+ear", "--ablation", "5"), "--ablation 5"),
     "no epochs": (("--pairs", "eye+ear", "--epochs", "0"), "--epochs 0"),
     "no seeds": (("--pairs", "eye+ear", "--seeds", "0"), "at least one seed"),
+    "too wide": (("--pairs", "eye+ear", "--D", "99999999"), "--D 99999999"),
+    "not a number of GPUs": (("--pairs", "eye+ear", "--gpus-per-trial", "nan"), "--gpus-per-trial nan"),
+    "huge seed": (("--pairs", "eye+ear", "--seed-list", "18446744073709551617"), "below 2^31"),
+    "demo and data": (("--demo",), "leave --data out"),
     "seed twice": (("--pairs", "eye+ear", "--seed-list", "1", "1"), "none twice"),
     "unknown flag": (("--pears", "eye+ear"), "unrecognized arguments: --pears"),
     "too many GPUs": (("--pairs", "eye+ear", "--gpus-per-trial", "99"), "this machine has"),
@@ -97,7 +101,7 @@ def test_a_bad_set_is_one_clear_line(case: str, tiny: Path, capsys: pytest.Captu
 def test_a_missing_cache_is_told_before_anything_starts(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "--data", tiny, "--pairs", "eye+ear", "clip-vit-b-32+ear", "--results", tiny / "results")
     assert "1 of 2 configurations have no embedding cache" not in told  # the documents' grid: more than two
-    assert f"python -m mvsa_tune import --data {tiny} --encoder clip-vit-b-32 --modality image" in told
+    assert f"python -m mvsa_tune embed --data {tiny} --encoder clip-vit-b-32" in told
     assert "--skip-missing" in told
     assert not (tiny / "results").exists()
 
@@ -118,7 +122,7 @@ def test_the_plan_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str])
     # eye+ear: (6 × 4 + 4) × 2 for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
     assert "99 parameters × 2" in printed.out
     assert "1 of 2 configurations, each with 2 replicates (seeds 42, 43)" in printed.out
-    assert "no image cache of clip-vit-b-32" in printed.out and "import" in printed.err
+    assert "no image cache of clip-vit-b-32" in printed.out and "mvsa_tune embed" in printed.err
     assert "time " in printed.out and "memory " in printed.out
     assert not (tiny / "results").exists()
 
@@ -260,6 +264,13 @@ def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: 
     assert len(whole) == 40 and set(whole["status"]) == {"finished"}
     kept = whole.merge(before, how="inner")  # the finished ones were not trained again: their times are the same
     assert len(kept) == len(before)
+
+
+def test_git_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    sweep.code_version.cache_clear()
+    assert sweep.code_version() == __version__
+    sweep.code_version.cache_clear()
 
 
 def test_another_sweep_is_refused_the_folder(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

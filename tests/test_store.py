@@ -1,4 +1,5 @@
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ SEEDS = (Replicate(42), Replicate(43))
 def sweep(dataset: Dataset, **change: object) -> Sweep:
     fields = {
         "data": "somewhere", "data_fingerprint": dataset.fingerprint, "label_counts": (14, 13, 13), "demo": False,
-        "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {},
+        "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
     }  # fmt: skip
     return Sweep(**{**fields, **change})  # type: ignore[arg-type]
 
@@ -94,6 +95,7 @@ def test_a_last_line_cut_off_costs_that_row_alone(store: Store, dataset: Dataset
     store.add(CONFIGS[1], outcome([[5, 7]]), PROVENANCE)
     store.trials_path.write_text(store.trials_path.read_text()[:-40])
     assert store.finished() == {CONFIGS[0].id}
+    store.end()
     again = Store(store.folder)
     again.begin(sweep(dataset), dataset)
     assert again.trials_path.read_text().startswith(whole) and again.trials_path.read_text().endswith("\n")
@@ -123,13 +125,63 @@ def test_the_newest_row_of_a_replicate_counts(store: Store) -> None:
         ({"configs": CONFIGS[:2]}, "other configs"),
         ({"replicates": SEEDS[:1]}, "other replicates"),
         ({"data_fingerprint": "x"}, "other data fingerprint"),
+        ({"vectors": {"eye image": "bb"}}, "other vectors of eye image"),
     ],
 )
 def test_another_sweep_may_not_use_the_folder(
     store: Store, dataset: Dataset, change: dict[str, object], told: str
 ) -> None:
+    store.end()
     with pytest.raises(InputError, match=told):
         Store(store.folder).begin(sweep(dataset, **change), dataset)
+
+
+def test_a_cache_made_since_is_no_other_sweep(store: Store, dataset: Dataset) -> None:
+    store.end()
+    Store(store.folder).begin(sweep(dataset, vectors={"eye image": "aa", "ear text": "cc"}), dataset)
+
+
+def test_two_at_once_may_not_share_a_folder(store: Store, dataset: Dataset) -> None:
+    with pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
+        Store(store.folder).begin(sweep(dataset), dataset)
+
+
+def test_rows_without_their_sweep_are_not_thrown_away(store: Store, dataset: Dataset) -> None:
+    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    before = store.trials_path.read_text()
+    (store.folder / "sweep.json").unlink()
+    store.end()
+    with pytest.raises(InputError, match=r"without the sweep\.json"):
+        Store(store.folder).begin(sweep(dataset), dataset)
+    assert store.trials_path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("0.7,", "abc,", "is damaged"),
+        (",finished,", ',"finished,', "is damaged"),
+        ("sweep,trial_id", "swept,trial_id", "columns"),
+    ],
+)
+def test_rows_that_are_garbled_are_an_error_that_names_the_file(store: Store, old: str, new: str, told: str) -> None:
+    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    store.trials_path.write_text(store.trials_path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"trials\.csv.*{told}"):
+        store.finished()
+
+
+def test_a_row_that_lost_its_numbers_is_not_finished(store: Store) -> None:
+    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    store.trials_path.write_text(store.trials_path.read_text().replace("0.5", ""))
+    assert store.finished() == set()
+
+
+def test_replicates_keep_their_order(tmp_path: Path, dataset: Dataset) -> None:
+    store = Store(tmp_path / "seeds")
+    store.begin(sweep(dataset, replicates=(Replicate(10), Replicate(9))), dataset)
+    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    assert store.rows()["seed"].tolist() == [10, 9]
 
 
 def test_a_sweep_survives_its_file(store: Store, dataset: Dataset) -> None:

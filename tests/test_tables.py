@@ -17,7 +17,7 @@ def tables(folder: Path, configs: list[Config], trained: list[Config], **change:
     dataset = read_dataset(make_set(folder / "set"))
     fields = {
         "data": "d", "data_fingerprint": dataset.fingerprint, "label_counts": DOCUMENTS_COUNTS, "demo": False,
-        "split": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {},
+        "split": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
     }  # fmt: skip
     store = Store(folder / "s")
     store.begin(Sweep(**{**fields, **change}), dataset)  # type: ignore[arg-type]
@@ -28,7 +28,7 @@ def tables(folder: Path, configs: list[Config], trained: list[Config], **change:
 
 def rows(text: str, table: int) -> list[dict[str, str]]:
     """The rows of one table, by heading."""
-    part = text.split(f"## Table {table}.")[1].split("## Table")[0]
+    part = text.split(f"## Table {table}.")[1].split("\n## ")[0]
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")
     ]
@@ -92,7 +92,10 @@ def test_other_pairs_get_the_same_tables(tmp_path: Path) -> None:
 def test_every_configuration_of_a_sweep_has_its_row(tmp_path: Path) -> None:
     odd = [Config(image_encoder="a", text_encoder="t", D=7, lr=0.5, batch_size=9, ablation=n) for n in (0, 1, 2)]
     text = tables(tmp_path, odd + documents_grid(), [])
-    assert len(rows(text, 3)) == 9 and len(rows(text, 4)) == 8
+    assert len(rows(text, 3)) == 8 and len(rows(text, 4)) == 6
+    others = text.split("## Other configurations of this sweep")[1]
+    assert sum(line.split("|")[6].strip() == "7" for line in others.splitlines() if line.startswith("| ")) == 3
+    assert "published" not in others
 
 
 def test_a_table_without_rows_says_what_would_add_some(tmp_path: Path) -> None:

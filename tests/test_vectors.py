@@ -69,6 +69,16 @@ def text(folder: Path, content: str) -> list[object]:
     return [folder / "bad.json"]
 
 
+def empty(folder: Path) -> Path:
+    (folder / "empty.npy").write_bytes(b"")
+    return folder / "empty.npy"
+
+
+def utf16(folder: Path) -> Path:
+    (folder / "wide.txt").write_text("100\n", encoding="utf-16")
+    return folder / "wide.txt"
+
+
 def nan_row() -> np.ndarray:
     vectors = np.zeros((44, 2))
     vectors[0, 0] = np.nan
@@ -83,6 +93,8 @@ BAD = {
     "one dimension": (lambda f: npy(f, np.zeros(44)), "floating-point vectors"),
     "whole numbers": (lambda f: npy(f, np.zeros((44, 2), dtype=int)), "not int64 of shape"),
     "NaN": (lambda f: npy(f, nan_row()), "1 vectors hold NaN or infinite values: those of samples 143"),
+    "nothing in it": (lambda f: ["--ids", f / "ids.txt", empty(f)], "is not a plain .npy array"),
+    "ids in UTF-16": (lambda f: ["--ids", utf16(f), f / "vectors.npy"], "is not UTF-8"),
     "no ids": (lambda f: [f / "vectors.npy"], "needs --ids"),
     "ids too few": (lambda f: ids(f, *GUIDS[:-1]), "lists 43 ids for 44 vectors"),
     "ids twice": (lambda f: ids(f, *GUIDS[:-1], "100"), "lists 1 ids twice: 100"),
@@ -104,6 +116,23 @@ def test_vectors_that_do_not_fit_are_one_line_and_exit_code_2(
     assert printed.out == "" and printed.err.count("\n") == 1
     assert re.search(told, printed.err), printed.err
     assert not list(made.glob("embeddings/*/*"))
+
+
+def test_values_beyond_float32_are_refused(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(made / "big.npy", np.full((44, 2), 1e300))
+    assert bring(made, "--ids", made / "ids.txt", made / "big.npy") == 2
+    assert "NaN or infinite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("clip-vit-b-32", "not image vectors of width 2"), ("a+b", "cannot be in one")]
+)
+def test_vectors_are_not_taken_under_a_name_they_cannot_have(
+    made: Path, name: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--data", str(made), "--ids", str(made / "ids.txt"), str(made / "vectors.npy")]
+    assert main(["import", "--encoder", name, "--modality", "image", *place]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_the_real_vectors_come_in_unchanged(real: Path, tmp_path: Path) -> None:

@@ -160,6 +160,10 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.progress = progress
         self.hparams = tensorboard.varying(plan.configs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its callbacks in order to resume them, and a sweep resumes from its rows instead."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tell the progress display."""
         self.progress.start(trainable.config_of(trial.config).id)

@@ -240,11 +240,11 @@ def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: 
         "--pairs",
         "eye+ear",
         "--D",
-        *range(4, 24),
+        *range(4, 16),
         "--batch-size",
         8,
         "--epochs",
-        150,
+        120,
         "--seeds",
         2,
     ]

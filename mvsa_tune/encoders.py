@@ -84,14 +84,14 @@ def _open_clip(rest: str) -> Encoder:
     architecture, colon, tag = rest.partition(":")
     if not colon or not tag:
         raise InputError(f"openclip:{rest}: write openclip:ARCH:TAG_OR_FILE")
-    width = loaders.open_clip_width(architecture)
+    widths = loaders.open_clip_widths(architecture)
     file = Path(tag) if Path(tag).suffix else None
 
     def load(modality: str, weights: Path | None, device: Any) -> Tower:
         return loaders.load_open_clip(architecture, "" if file else tag, modality, weights or file, device)
 
     here = file.exists if file else partial(loaders.has_open_clip, architecture, tag)
-    return Encoder({"image": width, "text": width}, load, f"open_clip {architecture} {tag}", here)
+    return Encoder(widths, load, f"open_clip {architecture} {tag}", here)
 
 
 def _hub(rest: str) -> Encoder:
@@ -112,4 +112,5 @@ def _any_torchvision(name: str) -> Encoder:
 
 
 def _timm(name: str) -> Encoder:
+    loaders.check_timm(name)
     return Encoder({"image": 0}, partial(loaders.load_timm, name), f"timm {name}", partial(loaders.has_timm, name))

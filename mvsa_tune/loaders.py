@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import sha256_of
 from mvsa_tune.towers import PictureTower, TextTower, Tower
-from mvsa_tune.weights import cached, fill, folder_identity, hub_file, need_hub, reachable, read_state_dict
+from mvsa_tune.weights import cached, fetching, fill, folder_identity, hub_file, need_hub, reachable, read_state_dict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,29 +15,40 @@ if TYPE_CHECKING:
 OPEN_CLIP_FILE = "open_clip_model.safetensors"
 
 
-def _open_clip_repository(architecture: str, tag: str) -> str:
+def _published(architecture: str, tag: str) -> dict[str, Any]:
+    """What open_clip says of published weights: where they are, and the activation and preprocessing they were made with."""
     import open_clip
 
     published = open_clip.get_pretrained_cfg(architecture.removesuffix("-quickgelu"), tag)
     if not published or not published.get("hf_hub"):
         known = open_clip.list_pretrained_tags_by_model(architecture)
         raise InputError(f"openclip:{architecture}:{tag}: no such weights; known are {some(known) or 'none'}")
-    return str(published["hf_hub"]).rstrip("/")
+    return dict(published)
+
+
+def _open_clip_place(architecture: str, tag: str) -> tuple[str, str]:
+    """Repository and file: open_clip writes `owner/name/`, or `owner/name/file`."""
+    repository, _, file = _published(architecture, tag)["hf_hub"].rpartition("/")
+    return repository, file or OPEN_CLIP_FILE
 
 
 def has_open_clip(architecture: str, tag: str) -> bool:
     """Whether published weights are in the hub's cache on this machine."""
-    return cached(_open_clip_repository(architecture, tag), OPEN_CLIP_FILE) is not None
+    return cached(*_open_clip_place(architecture, tag)) is not None
 
 
 def load_open_clip(architecture: str, tag: str, modality: str, weights: Path | None, device: Any) -> Tower:
     """A tower of CLIP, its raw output."""
     import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
     from torch import nn
 
     config = open_clip.get_model_config(architecture)
-    path = weights or hub_file(_open_clip_repository(architecture, tag), OPEN_CLIP_FILE)
-    model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
+    made_with = _published(architecture, tag) if tag else {}
+    path = weights or hub_file(*_open_clip_place(architecture, tag))
+    # A tag can ask for QuickGELU where the architecture of that name has GELU: same tensors, other numbers.
+    quick = bool(made_with.get("quick_gelu"))
+    model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, force_quick_gelu=quick)
     identity = fill(model, path)
 
     class Side(nn.Module):
@@ -49,31 +60,33 @@ def load_open_clip(architecture: str, tag: str, modality: str, weights: Path | N
             return self.clip.encode_image(x) if mask is None else self.clip.encode_text(x)
 
     if modality == "image":
-        size = config["vision_cfg"]["image_size"]
-        transform = open_clip.image_transform(size, is_train=False)
-        return PictureTower(
-            Side(), transform, f"open_clip {size} px, bicubic, centre crop, CLIP mean and std", identity, device
-        )
+        how = PreprocessCfg(**merge_preprocess_dict(model.visual.preprocess_cfg, made_with))
+        transform = image_transform_v2(how, is_train=False)
+        about = f"open_clip {how.size} px, {how.interpolation}, {how.resize_mode}, mean {how.mean}, std {how.std}"
+        return PictureTower(Side(), transform, about, identity, device)
     tokenizer = open_clip.get_tokenizer(architecture)
     limit = config["text_cfg"].get("context_length", 77)
 
     def tokens(text: str) -> list[int]:
         return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
 
-    about = (f"CLIP tokens, at most {limit}", identity)
-    tower = TextTower(Side().eval().to(device), tokens, limit, config["embed_dim"], about, device)
+    described = (f"CLIP tokens, at most {limit}", identity)
+    tower = TextTower(Side().eval().to(device), tokens, limit, config["embed_dim"], described, device)
     tower.pad_to_limit = True
     return tower
 
 
-def open_clip_width(architecture: str) -> int:
-    """Length of the vectors of one of open_clip's architectures."""
+def open_clip_widths(architecture: str) -> dict[str, int]:
+    """Lengths of the vectors of one of open_clip's architectures; texts only where the tokenizer is CLIP's own."""
     import open_clip
 
     config = open_clip.get_model_config(architecture)
     if config is None:
         raise InputError(f"openclip:{architecture}: no such architecture; open_clip.list_models() names them")
-    return int(config["embed_dim"])
+    if "hf_model_name" in config["text_cfg"]:
+        raise InputError(f"openclip:{architecture}: its text tower is a transformers model; this reads CLIP's own only")
+    modalities = ["image"] if "hf_tokenizer_name" in config["text_cfg"] else ["image", "text"]
+    return dict.fromkeys(modalities, int(config["embed_dim"]))
 
 
 def check_torchvision(name: str) -> None:
@@ -108,17 +121,20 @@ def load_torchvision(name: str, cut: str, modality: str, weights: Path | None, d
     import torch
     import torchvision
 
-    model = torchvision.models.get_model(name)
+    # What torchvision itself switches on with the published weights of these two.
+    options = {"transform_input": True, "init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    model = torchvision.models.get_model(name, **options)
     chosen = _torchvision_weights(name)
     transform = chosen.transforms()
     path = weights or _torchvision_file(name)
     if not path.exists() and weights is None:
-        if not reachable("download.pytorch.org"):
+        if not reachable(chosen.url):
             raise InputError(
                 f"no weights: {path.name} is not in {path.parent}, and its host cannot be reached: fetch it elsewhere and give "
                 "its path with --weights PATH"
             )
-        torch.hub.load_state_dict_from_url(chosen.url, weights_only=True, progress=False)
+        with fetching(chosen.url):
+            torch.hub.load_state_dict_from_url(chosen.url, weights_only=True, progress=False, check_hash=True)
     identity = fill(model, path)
     if cut:
         setattr(model, cut, torch.nn.Identity())
@@ -130,9 +146,24 @@ def load_torchvision(name: str, cut: str, modality: str, weights: Path | None, d
 TIMM_FILE = "model.safetensors"
 
 
+def check_timm(name: str) -> None:
+    """InputError if timm has no model of this name."""
+    import timm
+
+    if not timm.is_model(name):
+        raise InputError(f"timm:{name}: no such model; timm.list_models() names them")
+
+
+def _timm_repository(name: str) -> str:
+    """The hub's name for its weights, which ends in the tag of the default ones where `name` has none."""
+    import timm
+
+    return str(timm.get_pretrained_cfg(name).hf_hub_id or f"timm/{name}")  # type: ignore[union-attr]
+
+
 def has_timm(name: str) -> bool:
     """Whether its weights are in the hub's cache on this machine."""
-    return cached(f"timm/{name}", TIMM_FILE) is not None
+    return cached(_timm_repository(name), TIMM_FILE) is not None
 
 
 def load_timm(name: str, modality: str, weights: Path | None, device: Any) -> Tower:
@@ -141,13 +172,16 @@ def load_timm(name: str, modality: str, weights: Path | None, device: Any) -> To
     from timm.data import create_transform, resolve_data_config  # type: ignore[attr-defined]
 
     model: Any = timm.create_model(name, num_classes=0)
-    path = weights or hub_file(f"timm/{model.pretrained_cfg['architecture']}", TIMM_FILE)
+    path = weights or hub_file(_timm_repository(name), TIMM_FILE)
     kept = set(model.state_dict())
     loaded = {key: value for key, value in read_state_dict(path).items() if key in kept}
     missing = sorted(kept - set(loaded))
     if missing:
         raise InputError(f"--weights {path} does not fit timm's {name}: it lacks {some(missing, 2)}")
-    model.load_state_dict(loaded)
+    try:
+        model.load_state_dict(loaded)
+    except RuntimeError as error:
+        raise InputError(f"--weights {path} has other shapes: {str(error).splitlines()[1].strip()}") from None
     config = resolve_data_config({}, model=model)
     transform = create_transform(**config, is_training=False)
     about = f"timm {config['input_size'][-1]} px, {config['interpolation']}, crop {config['crop_pct']}"
@@ -162,15 +196,40 @@ def has_transformers(source: str) -> bool:
     return Path(source).is_dir() or cached(source, "config.json") is not None
 
 
-def _pretrained(kind: Any, place: str) -> Any:
+def _pretrained(kind: Any, place: str, **options: Any) -> Any:
     """`from_pretrained` from a folder or the cache; from the hub only where it answers."""
     try:
-        return kind.from_pretrained(place, local_files_only=True)
-    except (OSError, ValueError) as error:
-        if Path(place).is_dir():
-            raise InputError(f"{place} is not a complete transformers folder: {str(error).splitlines()[0]}") from None
+        return kind.from_pretrained(place, local_files_only=True, **options)
+    except Exception as error:  # each format of weights has errors of its own
+        if Path(place).is_dir() or not isinstance(error, (OSError, ValueError)):
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{place} is not a complete transformers folder of plain tensors: {reason}") from None
     need_hub(place)
-    return kind.from_pretrained(place)
+    with fetching(place):
+        return kind.from_pretrained(place, **options)
+
+
+def _body(place: str, pooling: str) -> Any:
+    """A transformers model, every weight that its pooling uses from the file.
+
+    Raises:
+        InputError: some are not in it: transformers would go on with random ones.
+    """
+    import transformers
+
+    def load(**options: Any) -> tuple[Any, list[str]]:
+        body, told = _pretrained(transformers.AutoModel, place, output_loading_info=True, **options)
+        return body, sorted(key for key in told["missing_keys"] if pooling == "pooler" or "pooler" not in key)
+
+    body, missing = load()
+    # A checkpoint whose safetensors lack the pooler may have it in an older .bin.
+    older = not Path(place).is_dir() or (Path(place) / "pytorch_model.bin").exists()
+    if missing and older and all("pooler" in key for key in missing):
+        body, missing = load(use_safetensors=False)
+    if missing:
+        advice = "; choose another pooling" if all("pooler" in key for key in missing) else ""
+        raise InputError(f"the weights of {place} are not whole: they lack {some(missing, 2)}{advice}")
+    return body
 
 
 def _pooled(body: Any, pooling: str) -> Any:
@@ -203,7 +262,7 @@ def load_transformers(source: str, pooling: str, modality: str, weights: Path | 
         raise InputError(f"--weights {weights}: transformers takes a folder (config.json, weights and tokenizer in it)")
     place = str(weights or source)
     transformers.utils.logging.disable_progress_bar()
-    body = _pretrained(transformers.AutoModel, place).float()
+    body = _body(place, pooling).float()
     local = Path(place).is_dir()
     identity = folder_identity(Path(place)) if local else f"{place} revision {body.config._commit_hash}"
     model = _pooled(body, pooling).eval().to(device)

@@ -5,8 +5,12 @@ Nothing is unpickled: safetensors, or torch's `weights_only`.
 
 import hashlib
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import sha256_of
@@ -47,13 +51,25 @@ def fill(model: Any, path: Path) -> str:
     return f"{path.name} sha256:{sha256_of(path)}"
 
 
-def reachable(host: str) -> bool:
-    """Whether a host answers within five seconds."""
+def reachable(url: str) -> bool:
+    """Whether the host of a URL, or the proxy on the way to it, answers within five seconds."""
+    place = urlsplit(getproxies().get("https", url))
+    port = place.port or {"http": 80}.get(place.scheme, 443)
     try:
-        socket.create_connection((host, 443), timeout=5).close()
+        socket.create_connection((place.hostname or "", port), timeout=5).close()
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def fetching(what: str) -> Iterator[None]:
+    """A download that fails is one line: a name that is not there, a login that is needed, a line that breaks."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"cannot fetch {what} ({reason}): fetch it elsewhere and give --weights PATH") from None
 
 
 def cached(repository: str, name: str) -> Path | None:
@@ -71,14 +87,15 @@ def hub_file(repository: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     need_hub(f"{name} of {repository}")
-    return Path(hf_hub_download(repository, name, etag_timeout=5))
+    with fetching(f"{name} of {repository}"):
+        return Path(hf_hub_download(repository, name, etag_timeout=5))
 
 
 def need_hub(what: str) -> None:
     """InputError, within seconds, unless the hub can be reached; `what` is what is wanted of it."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or not reachable("huggingface.co"):
+    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
         raise InputError(
             f"no weights: {what} is not in the hub's cache on this machine, and the hub cannot be reached: fetch it elsewhere "
             "and give its path with --weights PATH"

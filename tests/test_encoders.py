@@ -216,8 +216,8 @@ def test_without_weights_and_without_a_hub_it_ends_soon_and_says_what_to_give(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("mvsa_tune.weights.reachable", lambda host: False)
-    monkeypatch.setattr("mvsa_tune.loaders.reachable", lambda host: False)
+    monkeypatch.setattr("mvsa_tune.weights.reachable", lambda url: False)
+    monkeypatch.setattr("mvsa_tune.loaders.reachable", lambda url: False)
     encoder = ENCODERS[name]
     started = time.monotonic()
     with pytest.raises(InputError, match="--weights PATH") as told:
@@ -249,6 +249,70 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, tiny_clip: 
         load("minilm", "text", tmp_path / "other.pth")
 
 
+def test_a_transformers_folder_that_is_not_whole_is_refused_not_filled_at_random(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model, _ = text_model("Roberta", tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = load_file(file)
+    headless = {key: value for key, value in whole.items() if "pooler" not in key}
+    save_file(headless, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lack pooler.*another pooling"):
+        load(f"hf:{tmp_path}@pooler", "text")
+    load(f"hf:{tmp_path}@mean", "text")
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    tower = load(f"hf:{tmp_path}@pooler", "text")
+    with torch.no_grad():
+        theirs = model(torch.tensor([tower.prepare(TEXTS[0])])).pooler_output
+    torch.testing.assert_close(tower.encode([tower.prepare(TEXTS[0])]), theirs, rtol=1e-5, atol=1e-5)
+    save_file({key: value for key, value in whole.items() if "layer.1." not in key}, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="not whole"):
+        load(f"hf:{tmp_path}@mean", "text")
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(InputError, match="not a complete transformers folder"):
+        load(f"hf:{tmp_path}@mean", "text")
+
+
+def test_a_tag_of_open_clip_brings_its_activation_and_its_preprocessing(
+    tiny_clip: tuple[Any, Path], photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+
+    from mvsa_tune import loaders
+
+    _, file = tiny_clip
+    config = json.loads((file.parent / "tiny-clip.json").read_text())
+    (file.parent / "tiny-gelu.json").write_text(json.dumps(config | {"quick_gelu": False}))
+    open_clip.add_model_config(file.parent / "tiny-gelu.json")
+    tag = {
+        "quick_gelu": True,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "resize_mode": "squash",
+        "hf_hub": "o/n/",
+    }
+    monkeypatch.setattr(loaders, "_published", lambda architecture, name: tag)
+    tower = loaders.load_open_clip("tiny-gelu", "tag", "image", file, CPU)
+    model, _ = tiny_clip
+    how = open_clip.transform.PreprocessCfg(size=64, mean=tag["mean"], std=tag["std"], resize_mode="squash")
+    transform = open_clip.transform.image_transform_v2(how, is_train=False)
+    with torch.no_grad():
+        theirs = model.encode_image(torch.stack([transform(photo) for photo in photos]))
+    torch.testing.assert_close(vectors(tower, photos), theirs, rtol=1e-5, atol=1e-5)
+    assert "squash" in tower.preprocessing
+
+
+def test_the_hubs_names_are_the_ones_the_libraries_ask_for() -> None:
+    from mvsa_tune import loaders
+
+    assert loaders._timm_repository("resnet10t") == "timm/resnet10t.c3_in1k"
+    assert loaders._open_clip_place("ViT-B-32", "openai") == (
+        "timm/vit_base_patch32_clip_224.openai",
+        "open_clip_model.safetensors",
+    )
+    assert loaders._open_clip_place("ViTamin-S", "datacomp1b") == ("jienengchen/ViTamin-S", "pytorch_model.bin")
+
+
 @pytest.mark.parametrize("name", ["mystery", "mystery:x", "hf:", ":", ""])
 def test_a_name_that_is_none_is_none(name: str) -> None:
     assert find_encoder(name) is None
@@ -260,6 +324,7 @@ def test_a_name_that_is_none_is_none(name: str) -> None:
         ("openclip:ViT-B-32", "ARCH:TAG_OR_FILE"),
         ("openclip:mystery:openai", "no such architecture"),
         ("torchvision:mystery", "no such model"),
+        ("timm:mystery", "no such model"),
         ("hf:folder@sum", "one of cls, mean, pooler"),
     ],
 )

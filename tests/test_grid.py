@@ -326,7 +326,7 @@ REAL = ("--pairs", "mobilenet_v2+minilm", "resnet50v2s3+minilm", "--batch-size",
 # The twins that came with the real set: what a plain loop gave on its vectors.
 TWINS = {
     ("mobilenet_v2", "minilm", 0): 0.758, ("resnet50v2s3", "minilm", 0): 0.771,
-    ("", "minilm", 1): 0.748, ("mobilenet_v2", "", 2): 0.679,
+    ("", "minilm", 1): 0.748,
 }  # fmt: skip
 
 
@@ -349,7 +349,6 @@ def test_the_real_set_gives_its_twins(real: Path, tmp_path: Path) -> None:
         "--ablation",
         0,
         1,
-        2,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

@@ -105,7 +105,7 @@ def _embed_modality(
         blocks = _blocks(dataset, modality)
         todo = [index for index in range(len(blocks)) if not parts.path(index).exists()]
         task = Task(name, modality, settings, str(device), _threads(1), frozenset(skipped))
-        done = sum(len(block) for index, block in enumerate(blocks) if index not in set(todo))
+        done = len(dataset.samples) - sum(len(blocks[index]) for index in todo)
         bar = tqdm(
             total=len(dataset.samples),
             initial=done,

@@ -141,7 +141,7 @@ def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None)
     return Placement(share, gpus_per_trial, max(1, min(slots, cpus // share)))
 
 
-def step_seconds(plan: Plan) -> dict[str, float]:
+def step_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
     """Measure one minibatch step of each configuration, in seconds, on vectors made up for the purpose.
 
     Configurations of the same shapes are measured once; about half a second for the documents' grid on a CPU.
@@ -151,7 +151,7 @@ def step_seconds(plan: Plan) -> dict[str, float]:
     torch.set_num_threads(plan.placement.cpus)
     measured: dict[tuple[object, ...], float] = {}
     seconds = {}
-    for config in plan.configs:
+    for config in configs:
         widths = plan.widths(config)
         shape = (*widths.items(), config.head, config.D, config.batch_size, config.precision)
         if shape not in measured:
@@ -176,11 +176,11 @@ def _time_step(config: Config, widths: Mapping[str, int], plan: Plan, device: to
     return float(np.median(times[1:]))
 
 
-def trial_seconds(plan: Plan) -> dict[str, float]:
+def trial_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
     """Estimate the seconds that each configuration's trial takes, by id, from `step_seconds`."""
     estimates = {}
     train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
-    for config, step in zip(plan.configs, step_seconds(plan).values(), strict=True):
+    for config, step in zip(configs, step_seconds(plan, configs).values(), strict=True):
         sizes = [batch.stop - batch.start for batch in minibatches(train, config.batch_size)]
         # A short last minibatch costs its share; scoring a sample costs a third of training on it.
         steps = sum(sizes) / sizes[0] + validation / 3 / sizes[0]
@@ -204,7 +204,7 @@ def memory_bytes(plan: Plan) -> int:
 
 def describe(plan: Plan) -> str:
     """Write the plan for a person, a configuration a line."""
-    estimates = trial_seconds(plan)
+    estimates = trial_seconds(plan, plan.configs)
     place_, count = plan.placement, len(plan.replicates)
     seeds = ", ".join(str(replicate.seed) for replicate in plan.replicates)
     train, validation = len(plan.split.train[0]), len(plan.split.validation[0])

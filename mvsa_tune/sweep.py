@@ -106,8 +106,8 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
 
 def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> set[str]:
     """Train configurations; return the ids of those that ended, well or not."""
-    costs = trial_seconds(plan)
-    progress = Progress({config.id: costs[config.id] for config in todo}, quiet=quiet)
+    costs = trial_seconds(plan, todo)
+    progress = Progress(costs, quiet=quiet)
     task = trainable.Task(
         caches=plan.caches,
         labels=np.array(plan.dataset.labels, dtype=np.int64),

@@ -84,7 +84,7 @@ def make_plan(options: Namespace) -> Plan:
     if missing:
         report_missing(missing, len(not_run), len(configs), options)
     skipped = {guid: why for cache in caches.values() for guid, why in cache.manifest.skipped.items()}
-    split = documents_split(dataset.labels).without({dataset.guids.index(guid) for guid in skipped})
+    split = documents_split(dataset.labels).without({row for row, guid in enumerate(dataset.guids) if guid in skipped})
     return Plan(dataset, split, seeds, tuple(configs), caches, not_run, skipped, placement)
 
 

@@ -5,9 +5,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from mvsa_tune.errors import InputError
 
@@ -15,6 +16,7 @@ MODALITIES = ("image", "text")
 # The documents' ablation codes → the modalities the head sees.
 ABLATIONS: dict[int, tuple[str, ...]] = {0: ("image", "text"), 1: ("text",), 2: ("image",)}
 
+Kind = TypeVar("Kind")
 Check = Callable[[Any], str | None]
 
 
@@ -75,6 +77,9 @@ class Config:
     ablation: int = setting(0, "0 both modalities, 1 text only, 2 image only", one_of(ABLATIONS))
     epochs: int = setting(100, "passes over the training samples", at_least(1), axis=False)
     dropout: float = setting(0.3, "share of hidden units dropped in training", within(0, 1))
+    weight_decay: float = setting(0.0, "decoupled weight decay (AdamW's); 0 is Adam", within(0, 1))
+    label_smoothing: float = setting(0.0, "share of a label spread over all classes in training", within(0, 1))
+    normalise: str = setting("none", "none, or l2: each vector scaled to length 1", one_of(["none", "l2"]))
     precision: str = setting("float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False)
 
     def __post_init__(self) -> None:
@@ -120,7 +125,19 @@ class Config:
         )
 
 
+def config_from_texts(texts: Mapping[str, str]) -> Config:
+    """Read a configuration from its fields as texts, as a CSV has them; ValueError if they are not one."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(Config):
+        text = texts[item.name]
+        kind: Callable[[str], Any] = type(getattr(Config, item.name))
+        values[item.name] = kind(text) if item.metadata else text or None  # an encoder may be none
+    return Config(**values)
+
+
 CONFIG_FIELDS = tuple(item.name for item in dataclasses.fields(Config))
+CONFIG_FLAGS = tuple(item.name for item in dataclasses.fields(Config) if item.metadata)
+CONFIG_HELP = {item.name: item.metadata["doc"] for item in dataclasses.fields(Config) if item.metadata}
 AXES = tuple(item.name for item in dataclasses.fields(Config) if item.metadata.get("axis"))
 
 
@@ -170,6 +187,36 @@ class Replicate:
     fold: int = 0
 
 
+@dataclass(frozen=True)
+class Asha:
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934): when a trial that cannot win is stopped.
+
+    At each rung (grace period × reduction factor^k epochs) a trial goes on if it is among the best 1 / reduction factor of
+    those that have come that far.
+    """
+
+    grace_period: int = setting(10, "ASHA: epochs before a trial may be stopped", at_least(1), axis=False)
+    reduction_factor: float = setting(3.0, "ASHA: one in so many goes on at a rung", above(1), axis=False)
+    brackets: int = setting(1, "ASHA: brackets, each with a later first rung", at_least(1), axis=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def milestones(self, epochs: int) -> tuple[int, ...]:
+        """The epochs of the rungs, for trials of `epochs` epochs.
+
+        Raises:
+            InputError: there are more brackets than rungs for them to begin at.
+        """
+        rungs = (self.grace_period * self.reduction_factor**k for k in itertools.count())
+        found = tuple(math.ceil(rung) for rung in itertools.takewhile(lambda rung: rung < epochs, rungs))
+        if self.brackets > max(1, len(found)):
+            raise InputError(
+                f"--brackets {self.brackets}: with {epochs} epochs there are {len(found)} rungs to begin at"
+            )
+        return found
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
@@ -178,17 +225,22 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists every flag)\n")
 
 
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each field of `Config`; a flag that is not given leaves None."""
-    for item in dataclasses.fields(Config):
-        if not item.metadata:
+def add_flags(parser: argparse.ArgumentParser, kind: type, names: Collection[str] | None = None) -> None:
+    """Add a flag for each `setting` of a dataclass, or for those in `names`; a flag that is not given leaves None."""
+    for item in dataclasses.fields(kind):
+        if not item.metadata or (names is not None and item.name not in names):
             continue
-        kind = type(item.default)
         parser.add_argument(
             flag(item.name),
             dest=item.name,
-            type=kind,
+            type=type(item.default),
             nargs="+" if item.metadata["axis"] else None,
             metavar=item.name.upper(),
             help=f"{item.metadata['doc']} (default {short(item.default)})",
         )
+
+
+def from_flags(kind: type[Kind], options: argparse.Namespace) -> Kind:
+    """Make a dataclass of the flags that `add_flags` added, with its own defaults for those not given."""
+    given = {item.name: getattr(options, item.name) for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in given.items() if value is not None})

@@ -10,11 +10,12 @@ import torch
 
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
 from mvsa_tune.cluster import cpu_count
-from mvsa_tune.config import Config, Replicate
+from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.dataset import LABELS, Dataset
 from mvsa_tune.encoders import ENCODERS
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.heads import count_parameters
+from mvsa_tune.space import Search
 from mvsa_tune.splits import Split
 from mvsa_tune.training import Samples, StackTrainer, minibatches
 
@@ -50,11 +51,14 @@ class Plan:
         dataset: the samples.
         split: which of them train and validate.
         replicates: seeds and folds of each trial.
-        configs: all that were asked for, in order.
+        configs: all that were asked for, in order; in a search, corners of its space, to check and estimate by.
         caches: those that exist, by encoder and modality.
         not_run: why a configuration cannot run, by its id.
         skipped: samples that are in no part of the split, and why: an encoder could not read them.
         placement: what a trial gets of the machine.
+        asha: when trials are stopped early; None for never.
+        max_failures: how often a trial that fails is tried again.
+        search: the search, where configurations are not given but looked for.
     """
 
     dataset: Dataset
@@ -65,6 +69,19 @@ class Plan:
     not_run: Mapping[str, str]
     skipped: Mapping[str, str]
     placement: Placement
+    asha: Asha | None = None
+    max_failures: int = 1
+    search: Search | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Those of a whole trial."""
+        return max(config.epochs for config in self.configs)
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """The epochs at which a trial may be stopped."""
+        return self.asha.milestones(self.epochs) if self.asha else ()
 
     @property
     def runnable(self) -> list[Config]:

@@ -2,10 +2,15 @@
 
 import sys
 import time
+from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from mvsa_tune.config import Config
+from mvsa_tune.training import Outcome
+
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {elapsed}<{remaining}{postfix}"
+OPEN_BAR = "{desc} {elapsed}{postfix}"
 
 
 class Progress:
@@ -14,24 +19,26 @@ class Progress:
     On a terminal the bar stays on the last line; elsewhere (a log file) only the finished trials' lines are written.
     """
 
-    def __init__(self, costs: dict[str, float], *, quiet: bool) -> None:
+    def __init__(self, costs: Mapping[str, float], expected: int | None, *, quiet: bool) -> None:
         """Start.
 
         Args:
-            costs: estimated cost of each trial to come, by id, in any unit.
+            costs: estimated cost of each trial to come, by id, in any unit; a trial that is not there costs 1.
+            expected: how many trials there will be, None if nobody knows.
             quiet: show nothing.
         """
         self.costs = costs
+        self.expected = expected
         self.running: set[str] = set()
         self.ended: set[str] = set()
         self.best: tuple[float, str] | None = None
         self.quiet = quiet
         self.started = time.perf_counter()
         self.bar = tqdm(
-            total=sum(costs.values()),
-            bar_format=BAR,
+            total=sum(costs.values()) or expected,
+            bar_format=OPEN_BAR if expected is None else BAR,
             disable=quiet or not sys.stderr.isatty(),
-            desc=f"0/{len(costs)} trials",
+            desc=self._count(),
             dynamic_ncols=True,
         )
 
@@ -40,24 +47,44 @@ class Progress:
         self.running.add(trial)
         self._show()
 
-    def finish(self, trial: str, name: str, accuracy: float | None, result: str) -> None:
-        """Note that a trial has ended; `accuracy` is its mean validation accuracy, None if it failed."""
-        self.running.discard(trial)
-        self.ended.add(trial)
-        if accuracy is not None and (self.best is None or accuracy > self.best[0]):
-            self.best = (accuracy, name)
+    def finish(self, config: Config, outcome: Outcome) -> None:
+        """Note that a trial was trained to its end, or stopped before it: that one cannot be the best."""
+        best = outcome.accuracy.max(axis=0)
+        spread = f" ± {best.std(ddof=1):.3f}" if len(best) > 1 else ""
+        text = f"{best.mean():.3f}{spread} (n {len(best)}) in {outcome.seconds:.1f} s"
+        if outcome.epochs < config.epochs:
+            text = f"stopped at epoch {outcome.epochs}: {text}"
+        elif self.best is None or best.mean() > self.best[0]:
+            self.best = (float(best.mean()), config.name)
+        self._end(config, text)
+
+    def fail(self, config: Config, reason: str) -> None:
+        """Note that a trial has failed for good."""
+        self._end(config, f"failed: {reason}")
+
+    def say(self, text: str) -> None:
+        """Write a line above the bar."""
         if not self.quiet:
-            elapsed, count, total = time.perf_counter() - self.started, len(self.ended), len(self.costs)
-            tqdm.write(f"[{count:>{len(str(total))}}/{total} {elapsed:6.1f} s] {name}: {result}")
-        self.bar.update(self.costs[trial])
-        self._show()
+            tqdm.write(text)
 
     def close(self) -> None:
         """Remove the bar."""
         self.bar.leave = False
         self.bar.close()
 
+    def _end(self, config: Config, text: str) -> None:
+        self.running.discard(config.id)
+        self.ended.add(config.id)
+        self.say(f"[{self._count()} {time.perf_counter() - self.started:6.1f} s] {config.name}: {text}")
+        self.bar.update(self.costs.get(config.id, 1.0))
+        self._show()
+
+    def _count(self) -> str:
+        if self.expected is None:
+            return f"{len(self.ended)}"
+        return f"{len(self.ended):>{len(str(self.expected))}}/{self.expected}"
+
     def _show(self) -> None:
         best = f", best {self.best[0]:.3f} ({self.best[1]})" if self.best else ""
-        self.bar.set_description_str(f"{len(self.ended)}/{len(self.costs)} trials", refresh=False)
+        self.bar.set_description_str(f"{self._count().strip()} trials", refresh=False)
         self.bar.set_postfix_str(f"{len(self.running)} running{best}")

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from mvsa_tune.config import CONFIG_FIELDS
-from mvsa_tune.store import FINISHED, Store
+from mvsa_tune.rows import FINISHED, STOPPED
+from mvsa_tune.store import Store
 
 SCORES = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last")
 
@@ -11,34 +12,45 @@ SCORES = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_
 def summarise(store: Store) -> pd.DataFrame:
     """One row a configuration of the sweep, in its order.
 
-    Columns: `sweep, trial_id`, the configuration, `status` (`finished`, the reason it failed or could not run, or
-    `not run yet`), `n` (finished replicates), for each score its `_mean`, `_std` (n − 1; empty for n = 1), `_min` and
-    `_max` over them, `best_epoch_median` and `seconds` (the whole trial's).
+    Columns: `sweep, trial_id`, the configuration, `status` (`finished`, `stopped at epoch E`, the reason it failed or could
+    not run, or `not run yet`), `n` (replicates finished or stopped), for each score its `_mean`, `_std` (n − 1; empty for
+    n = 1), `_min` and `_max` over them, `best_epoch_median`, `epochs_run` and `seconds` (the whole trial's).
     """
     rows = store.rows()
     lines = []
-    for config in store.sweep.configs:
-        mine = rows[rows["trial_id"] == config.id]
-        done = mine[mine["status"] == FINISHED]
+    groups = dict(iter(rows.groupby("trial_id")))
+    for config in store.configs():
+        mine = groups.get(config.id, rows.iloc[:0])
+        done = mine[mine["status"].isin([FINISHED, STOPPED])]
         line: dict[str, object] = {"sweep": store.folder.name, "trial_id": config.id}
         line |= {name: getattr(config, name) for name in CONFIG_FIELDS}
         line |= {"status": _status(mine, store.sweep.not_run.get(config.id)), "n": len(done)}
         for score in SCORES:
             values = done[score].astype(float)
             line |= {f"{score}_{how}": getattr(values, how)() for how in ("mean", "std", "min", "max")}
-        line |= {"best_epoch_median": done["best_epoch"].median(), "seconds": mine["seconds"].sum()}
+        line |= {"best_epoch_median": done["best_epoch"].median()}
+        line |= {"epochs_run": mine["epochs_run"].max(), "seconds": mine["seconds"].sum()}
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def best(summary: pd.DataFrame) -> pd.Series | None:
-    """The finished configuration of the best mean validation accuracy, the earlier one of equals; None without any."""
+def ranked(summary: pd.DataFrame) -> pd.DataFrame:
+    """The finished configurations by mean validation accuracy, the best first, the earlier one of equals first."""
     finished = summary[summary["status"] == FINISHED]
-    return None if finished.empty else finished.loc[finished["val_acc_best_mean"].idxmax()]
+    return finished.sort_values("val_acc_best_mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def best(summary: pd.DataFrame) -> pd.Series | None:
+    """The first of `ranked`; None without any."""
+    finished = ranked(summary)
+    return None if finished.empty else finished.iloc[0]
 
 
 def _status(rows: pd.DataFrame, not_run: str | None) -> str:
     if rows.empty:
         return not_run or "not run yet"
-    failures = rows.loc[rows["status"] != FINISHED, "status"]
-    return FINISHED if failures.empty else str(failures.iloc[0])
+    failures = rows.loc[~rows["status"].isin([FINISHED, STOPPED]), "status"]
+    if not failures.empty:
+        return str(failures.iloc[0])
+    stopped = rows.loc[rows["status"] == STOPPED, "epochs_run"]
+    return FINISHED if stopped.empty else f"{STOPPED} at epoch {stopped.min():.0f}"

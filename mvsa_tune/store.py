@@ -1,18 +1,19 @@
-"""Rows on disk: what a sweep is, what is finished, and every number found. Tables and plots read only this.
+"""The results folder of a sweep: what it is, what is recorded, every number found. Tables and plots read only this.
 
 Under `results/NAME/`: `sweep.json` (what was asked for), `trials.csv` (a row a replicate), `samples.csv` (guid and label by
 row number), `predictions/TRIAL.npz` (each replicate's predictions and curves). A trial's predictions are written before its
 rows, so a row promises that they are there.
 """
 
-import csv
-import io
-import itertools
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
-from mvsa_tune import metrics
-from mvsa_tune.config import CONFIG_FIELDS, Config, Replicate
+from mvsa_tune.config import Config, Replicate, config_from_texts
 from mvsa_tune.dataset import Dataset
-from mvsa_tune.errors import InputError
-from mvsa_tune.files import append_synced, write_text_whole, write_whole
+from mvsa_tune.errors import InputError, some
+from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.rows import (
+    COLUMNS,
+    FAILED,
+    FINISHED,
+    NUMBERS,
+    STOPPED,
+    Row,
+    append_rows,
+    key_of,
+    read_rows,
+    result_rows,
+    write_rows,
+)
 from mvsa_tune.training import Outcome
-
-# The configuration columns that come first; the others follow the results.
-LEADING = ("image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ablation", "epochs")
-RESULTS = (
-    "val_acc_best", "best_epoch", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last",
-)  # fmt: skip
-TRAILING = tuple(name for name in CONFIG_FIELDS if name not in LEADING)
-PROVENANCE = (
-    "finished_at", "split", "data_fingerprint", "image_vectors", "text_vectors", "code", "python", "torch", "ray", "command",
-)  # fmt: skip
-COLUMNS = (
-    "sweep", "trial_id", *LEADING, "seed", "fold", "status", *RESULTS, "seconds", "device", *TRAILING, *PROVENANCE,
-)  # fmt: skip
-NUMBERS = (*RESULTS, "seed", "fold", "seconds")
-FINISHED = "finished"
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,12 @@ class Sweep:
         demo: whether this is the built-in demo set.
         split: the split's name.
         replicates: seeds and folds of every trial.
-        configs: what was asked for, in order.
+        configs: what was asked for, in order; none in a search.
+        space: the search space, each dimension as its flag writes it; none in a grid.
         not_run: why a configuration could not run, by its id.
         skipped: guids of the samples left out, whose pictures could not be read, and why.
         vectors: SHA-256 of the caches used, by `ENCODER MODALITY`.
+        code: version and source of the code that the numbers depend on.
     """
 
     data: str
@@ -68,9 +69,11 @@ class Sweep:
     split: str
     replicates: tuple[Replicate, ...]
     configs: tuple[Config, ...]
+    space: Mapping[str, str]
     not_run: Mapping[str, str]
     skipped: Mapping[str, str]
     vectors: Mapping[str, str]
+    code: str
 
     def to_json(self) -> str:
         """Write as JSON."""
@@ -89,13 +92,36 @@ class Sweep:
             }
         )
 
+    def facts(self) -> dict[str, str]:
+        """What makes this sweep the one it is, for a person, by name: the same facts, the same sweep."""
+        seeds = dict.fromkeys(str(one.seed) for one in self.replicates)
+        folds = {one.fold for one in self.replicates}
+        return {
+            "data fingerprint": self.data_fingerprint[:12],
+            "split": self.split,
+            "replicates": f"seeds {some([*seeds])}, {len(folds)} folds, {len(self.replicates)} in all",
+            "configurations": _counted([config.id for config in self.configs]),
+            **{f"search space, {name}": values for name, values in self.space.items()},
+            "unreadable samples": _counted(sorted(self.skipped)),
+            **{f"vectors of {key}": sha256[:12] for key, sha256 in self.vectors.items()},
+            "code": self.code,
+        }
+
     def differences(self, other: "Sweep") -> list[str]:
         """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
-        names = ("data_fingerprint", "split", "replicates", "configs", "skipped")
-        different = [name.replace("_", " ") for name in names if getattr(self, name) != getattr(other, name)]
+        mine, theirs = self.facts(), other.facts()
         # A cache that was not there before is no difference; one that was made again with other content is.
-        both = self.vectors.keys() & other.vectors.keys()
-        return different + [f"vectors of {key}" for key in sorted(both) if self.vectors[key] != other.vectors[key]]
+        names = [name for name in mine | theirs if "vectors" not in name or (name in mine and name in theirs)]
+        return [
+            f"{name}: {mine.get(name, 'none')} there, {theirs.get(name, 'none')} now"
+            for name in names
+            if mine.get(name) != theirs.get(name)
+        ]
+
+
+def _counted(names: Sequence[str]) -> str:
+    """How many, and which: the digits stand for the names."""
+    return f"{len(names)} ({hashlib.sha256(' '.join(names).encode()).hexdigest()[:6]})"
 
 
 class Store:
@@ -121,39 +147,59 @@ class Store:
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"damaged {path} ({error}): choose another --name or delete the folder") from None
 
-    def begin(self, sweep: Sweep, dataset: Dataset) -> None:
-        """Open the folder for a sweep, new or continued.
+    def begin(self, sweep: Sweep, dataset: Dataset, *, grows: bool = False) -> list[str]:
+        """Open the folder for a sweep, new or continued; return what was found damaged in it, a line each.
+
+        What is damaged is set aside, and what is whole is used. A sweep that `grows` may have configurations beyond those of
+        the one in the folder.
 
         Raises:
-            InputError: the folder cannot be written, or it holds a different sweep.
+            InputError: the folder cannot be written, is in use, or holds a different sweep.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._claim()
-            if self.trials_path.exists() and self.trials_path.stat().st_size == 0:
-                self.trials_path.unlink()
-            if self.trials_path.exists() and not (self.folder / "sweep.json").exists():
-                raise InputError(
-                    f"{self.trials_path} is there without the sweep.json that says what its rows are: choose another "
-                    "--name, or delete that folder to start over"
-                )
-            if (self.folder / "sweep.json").exists() and (different := self.sweep.differences(sweep)):
-                raise InputError(
-                    f"{self.folder} holds another sweep (other {', '.join(different)}): choose another --name, or delete "
-                    "that folder to start over"
-                )
+            self._check_same(sweep, grows)
             # What could not run may have changed (an embedding cache made since).
             write_text_whole(self.folder / "sweep.json", sweep.to_json())
             self._write_samples(dataset)
             self.__dict__["sweep"] = sweep
-            if self.trials_path.exists():
-                self.tidy()
-            else:
-                write_text_whole(self.trials_path, ",".join(COLUMNS) + "\n")
+            if not self.trials_path.exists():
+                write_rows(self.trials_path, [])
+            return self._mend()
         except OSError as error:
             raise InputError(
                 f"cannot write the results folder {self.folder}: {error.strerror}; choose --results"
             ) from None
+
+    def _check_same(self, sweep: Sweep, grows: bool) -> None:
+        described = (self.folder / "sweep.json").exists()
+        if not described and self.trials_path.exists() and read_rows(self.trials_path)[0]:
+            raise InputError(
+                f"{self.trials_path} is there without the sweep.json that says what its rows are: choose another "
+                "--name, or delete that folder to start over"
+            )
+        if described and grows and set(self.sweep.configs) <= set(sweep.configs):
+            sweep = replace(sweep, configs=self.sweep.configs)
+        if described and (different := self.sweep.differences(sweep)):
+            raise InputError(
+                f"{self.folder} holds another sweep ({'; '.join(different)}): choose another --name, or delete that folder "
+                "to start over"
+            )
+
+    def _mend(self) -> list[str]:
+        """Keep a copy of a damaged `trials.csv`; drop rows whose predictions are gone, so that their trials run again."""
+        rows, damage = read_rows(self.trials_path)
+        if damage:
+            copies = len(list(self.folder.glob("trials.csv.damaged-*")))
+            copy = self.folder / f"trials.csv.damaged-{copies + 1}"
+            shutil.copy2(self.trials_path, copy)
+            damage = [f"{line}; kept in {copy.name}, left out here" for line in damage]
+        trials = dict.fromkeys(row["trial_id"] for row in rows if not row["status"].startswith(FAILED))
+        gone = {trial for trial in trials if not zipfile.is_zipfile(self._predictions_path(trial))}
+        damage += [f"{self._predictions_path(trial)} is missing or damaged: that trial runs again" for trial in gone]
+        write_rows(self.trials_path, self._newest([row for row in rows if row["trial_id"] not in gone]))
+        return damage
 
     def end(self) -> None:
         """Give the folder back."""
@@ -178,110 +224,69 @@ class Store:
         write_whole(self.folder / "samples.csv", lambda file: frame.to_csv(file, index_label="row"))
 
     def add(self, config: Config, outcome: Outcome, provenance: Mapping[str, str]) -> None:
-        """Record a trained trial: its predictions, then its rows."""
+        """Record a trial as far as it was trained: its predictions, then its rows."""
         arrays: dict[str, Any] = {
             "seed": np.array([one.seed for one in self.sweep.replicates]),
             "fold": np.array([one.fold for one in self.sweep.replicates]),
-            "rows": outcome.rows,
-            "best": outcome.best,
-            "last": outcome.last,
-            "train_loss": outcome.train_loss,
-            "val_loss": outcome.val_loss,
-            "confusion": outcome.confusion,
+            **{name: np.asarray(value) for name, value in vars(outcome).items()},
         }
-        write_whole(self.predictions_path(config), lambda file: np.savez_compressed(file, **arrays))
-        self._append(config, result_rows(outcome), provenance)
+        write_whole(self._predictions_path(config.id), lambda file: np.savez_compressed(file, **arrays))
+        self._append(config, result_rows(config, outcome), provenance)
 
     def add_failure(self, config: Config, reason: str, provenance: Mapping[str, str]) -> None:
         """Record a trial that failed: a row a replicate, which says why."""
-        rows = [{"status": f"failed: {reason}"} for _ in self.sweep.replicates]
+        rows = [{"status": f"{FAILED}{reason}"} for _ in self.sweep.replicates]
         self._append(config, rows, provenance)
 
-    def predictions_path(self, config: Config) -> Path:
-        """Where a trial's predictions are."""
-        return self.folder / "predictions" / f"{config.id}.npz"
+    def outcome(self, trial: str) -> Outcome:
+        """What a recorded trial found."""
+        with np.load(self._predictions_path(trial), allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept if name not in ("seed", "fold")}
+        return Outcome(**{**arrays, "seconds": float(arrays["seconds"]), "device": str(arrays["device"])})
+
+    def _predictions_path(self, trial: str) -> Path:
+        return self.folder / "predictions" / f"{trial}.npz"
 
     def _append(self, config: Config, rows: Sequence[dict[str, Any]], provenance: Mapping[str, str]) -> None:
         identity = {"sweep": self.folder.name, "trial_id": config.id, **asdict(config), **provenance}
-        full = [
-            {**identity, **asdict(replicate), **row} for replicate, row in zip(self.sweep.replicates, rows, strict=True)
-        ]
-        text = io.StringIO()
-        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(full)
-        append_synced(self.trials_path, text.getvalue())
+        append_rows(
+            self.trials_path,
+            [{**identity, **asdict(one), **row} for one, row in zip(self.sweep.replicates, rows, strict=True)],
+        )
+
+    def _newest(self, rows: Sequence[Row]) -> list[Row]:
+        """The newest row of each replicate, in the order of the sweep; a search's in that of their first appearance."""
+        trials = dict.fromkeys([*(config.id for config in self.sweep.configs), *(row["trial_id"] for row in rows)])
+        places = {trial: place for place, trial in enumerate(trials)}
+        order = {replicate: place for place, replicate in enumerate(self.sweep.replicates)}
+        newest = {key_of(row): row for row in rows if key_of(row)[1] in order}
+        return [newest[key] for key in sorted(newest, key=lambda key: (places[key[0]], order[key[1]]))]
+
+    def _rows(self) -> list[Row]:
+        return self._newest(read_rows(self.trials_path)[0])
 
     def rows(self) -> pd.DataFrame:
-        """All rows, a replicate each: the newest of each, in the order of the sweep.
+        """All whole rows, a replicate each: the newest of each, in the order of the sweep."""
+        frame = pd.DataFrame(self._rows(), columns=list(COLUMNS))
+        for name in NUMBERS:
+            frame[name] = frame[name].map(lambda text: float(text) if text else math.nan).astype(float)
+        return frame.astype({"seed": int, "fold": int})
 
-        Raises:
-            InputError: the file is not a table of rows.
-        """
-        frame = self._texts()
-        try:
-            for name in NUMBERS:
-                frame[name] = frame[name].map(lambda text: float(text) if text else math.nan).astype(float)
-            return frame.astype({"seed": int, "fold": int})
-        except ValueError as error:
-            raise self._damaged(error) from None
+    def configs(self) -> list[Config]:
+        """What the sweep is of: the configurations asked for, and those that a search has recorded."""
+        recorded = {row["trial_id"]: row for row in self._rows()}
+        asked = {config.id: config for config in self.sweep.configs}
+        return [*asked.values(), *(config_from_texts(recorded[key]) for key in recorded if key not in asked)]
 
-    def _damaged(self, error: Exception) -> InputError:
-        reason = str(error).strip().splitlines()[-1]
-        return InputError(f"{self.trials_path} is damaged ({reason}): mend it, or choose another --name")
+    def recorded(self, statuses: Collection[str] = (FINISHED,)) -> list[str]:
+        """Ids of the trials whose every replicate has one of these statuses, in the order of the sweep."""
+        counts = Counter(row["trial_id"] for row in self._rows() if row["status"] in statuses)
+        return [trial for trial, count in counts.items() if count == len(self.sweep.replicates)]
 
-    def _texts(self) -> pd.DataFrame:
-        """`rows` as the texts in the file, so that writing them again changes no digit."""
-        try:
-            text = self.trials_path.read_text(encoding="utf-8")
-            whole = text[: text.rfind("\n") + 1]  # a last line cut off by a kill is not a row
-            if whole.partition("\n")[0] != ",".join(COLUMNS):
-                raise InputError(
-                    f"{self.trials_path} does not begin with this version's columns: choose another --name"
-                )
-            frame = pd.read_csv(io.StringIO(whole), dtype=str, keep_default_na=False)
-        except FileNotFoundError:
-            raise InputError(f"no {self.trials_path}") from None
-        except (UnicodeDecodeError, pd.errors.ParserError) as error:
-            raise self._damaged(error) from None
-        asked = itertools.product(self.sweep.configs, self.sweep.replicates)
-        places = {(config.id, str(one.seed), str(one.fold)): place for place, (config, one) in enumerate(asked)}
-        keys = zip(frame["trial_id"], frame["seed"], frame["fold"], strict=True)
-        frame["place"] = [places.get(key, -1) for key in keys]
-        frame = frame[frame["place"] >= 0].drop_duplicates("place", keep="last")
-        return frame.sort_values("place", ignore_index=True).drop(columns="place")
-
-    def finished(self) -> set[str]:
-        """Ids of the configurations whose every replicate is recorded as finished."""
-        rows = self.rows()
-        done = rows[(rows["status"] == FINISHED) & rows["val_acc_last"].notna()].groupby("trial_id").size()
-        return set(done.index[done == len(self.sweep.replicates)])
+    def scores(self) -> dict[str, NDArray[np.float64]]:
+        """`Outcome.scores` of each trial that finished or was stopped, by id."""
+        return {trial: self.outcome(trial).scores for trial in self.recorded((FINISHED, STOPPED))}
 
     def tidy(self) -> None:
         """Rewrite `trials.csv` in the order of the sweep, each replicate once; call when nothing is appending."""
-        rows = self._texts()
-        write_whole(self.trials_path, lambda file: rows.to_csv(file, index=False, lineterminator="\n"))
-
-
-def result_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """A trial's results, a replicate each. `seconds` is the replicate's equal share of the stack's time."""
-    accuracy = outcome.accuracy
-    f1_macro, f1_weighted = metrics.f1_macro(outcome.confusion), metrics.f1_weighted(outcome.confusion)
-    rows: list[dict[str, Any]] = []
-    for r, (epoch, diverged) in enumerate(zip(outcome.best_epoch, outcome.diverged, strict=True)):
-        timing = {"seconds": round(outcome.seconds / len(outcome.best), 3), "device": outcome.device}
-        if diverged:
-            rows.append({"status": f"failed: the loss was not finite in epoch {diverged}", **timing})
-            continue
-        at_best = (epoch - 1, r)
-        rows.append(
-            {
-                "status": FINISHED,
-                "val_acc_best": accuracy[at_best],
-                "best_epoch": int(epoch),
-                "val_acc_last": accuracy[-1, r],
-                "val_f1_macro_best": f1_macro[at_best],
-                "val_f1_weighted_best": f1_weighted[at_best],
-                "val_loss_last": outcome.val_loss[-1, r],
-                **timing,
-            }
-        )
-    return rows
+        write_rows(self.trials_path, self._rows())

@@ -1,38 +1,43 @@
-"""Runs a plan with Ray Tune and records every trial as it ends."""
+"""Runs a plan with Ray Tune: placement, scheduler, searcher, resume."""
 
-import platform
-import re
+import errno
 import shlex
-import subprocess
+import shutil
+import signal
 import sys
-import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-import torch
 from ray import tune
+from ray.tune.search import Searcher
 
-from mvsa_tune import __version__, tables, tensorboard, trainable
+from mvsa_tune import tables, trainable
 from mvsa_tune.cluster import local_ray
-from mvsa_tune.config import MODALITIES, Config
+from mvsa_tune.config import Config
 from mvsa_tune.dataset import LABELS
+from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.leaderboard import write_leaderboard
 from mvsa_tune.plan import Plan, trial_seconds
 from mvsa_tune.progress import Progress
+from mvsa_tune.provenance import code_of_numbers
+from mvsa_tune.recorder import Recorder
+from mvsa_tune.rows import FINISHED, STOPPED
+from mvsa_tune.scheduler import make_scheduler
 from mvsa_tune.stats import summarise
 from mvsa_tune.store import Store, Sweep
-from mvsa_tune.training import Outcome
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 
-def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = False) -> int:
+def run_sweep(
+    plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = False, grows: bool = False, show: bool = True
+) -> int:
     """Train what of a plan is not recorded in `folder` yet, and write its tables.
 
     Args:
@@ -40,56 +45,69 @@ def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = Fal
         folder: the results folder; new, or of the same sweep.
         demo: whether the data is the built-in demo set, for the tables' heading.
         quiet: print nothing but the tables.
+        grows: whether `folder` may hold a sweep of some of the plan's configurations.
+        show: whether to print the tables.
 
     Returns:
         The exit code.
 
     Raises:
-        InputError: the folder cannot be written or belongs to another sweep.
+        InputError: the folder cannot be written (from the start, or from some moment on), or belongs to another sweep.
     """
     store = Store(folder)
-    store.begin(_describe(plan, demo), plan.dataset)
+    for line in store.begin(_describe(plan, demo), plan.dataset, grows=grows):
+        print(line, file=sys.stderr)
     try:
-        return _run(plan, store, quiet=quiet)
+        return _run(plan, store, quiet=quiet, show=show)
     finally:
         store.end()
 
 
-def _run(plan: Plan, store: Store, *, quiet: bool) -> int:
-    folder = store.folder
-    finished = store.finished()
-    todo = [config for config in plan.runnable if config.id not in finished]
-    if finished and not quiet:
-        print(f"{len(finished)} of {len(plan.configs)} configurations are recorded in {folder}; {len(todo)} to train")
-    ended: set[str] = set()
-    if todo:
-        ended = _fit(plan, todo, store, quiet=quiet)
+def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
+    # A trial that was stopped is done for as long as there is a scheduler to stop it.
+    recorded = store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,))
+    todo = [] if plan.search else [config for config in plan.runnable if config.id not in set(recorded)]
+    if recorded and not quiet:
+        left = "" if plan.search else f" of {len(plan.configs)}"
+        to_train = "" if plan.search else f"; {len(todo)} to train"
+        print(f"{len(recorded)}{left} configurations are recorded in {store.folder}{to_train}")
+    interrupted = False
+    if todo or plan.search:
+        interrupted = _fit(plan, todo, store, quiet=quiet)
         store.tidy()
     summary = summarise(store)
-    write_whole(folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
-    markdown = tables.tables_markdown(store, summary)
-    write_text_whole(folder / "tables.md", markdown)
-    left = len([config for config in todo if config.id not in ended])
+    write_whole(store.folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
+    if plan.search:
+        markdown = write_leaderboard(store.folder)
+    else:
+        markdown = tables.tables_markdown(store, summary)
+        write_text_whole(store.folder / "tables.md", markdown)
     failed = int(summary["status"].str.startswith("failed").sum())
-    if not left:
+    if interrupted:
+        print(_interrupted(plan, store))
+        return INTERRUPTED
+    if show:
         print(markdown)
-    if left or failed or not quiet:
-        print(_closing(folder, len(plan.configs), left, failed))
-    return INTERRUPTED if left else SOME_FAILED if failed else DONE
+    if (show and not quiet) or failed:
+        print(_closing(store.folder, len(summary), failed))
+    return SOME_FAILED if failed else DONE
 
 
-def _closing(folder: Path, count: int, left: int, failed: int) -> str:
-    if left:
-        return (
-            f"Stopped: {count - left} of {count} configurations are done, {left} are left; {folder}/tables.md holds what is "
-            "done. The same command goes on from here."
-        )
+def _interrupted(plan: Plan, store: Store) -> str:
+    done = len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))
+    told = f"{done} configurations" if plan.search else f"{done} of {len(plan.configs)} configurations"
+    return f"Stopped: {told} are done; {store.folder}/tables.md holds what is done. The same command goes on from here."
+
+
+def _closing(folder: Path, count: int, failed: int) -> str:
     told = f"{failed} of {count} configurations failed; {folder}/trials.csv says why. " if failed else ""
     place = shlex.quote(str(folder / "tensorboard"))
     return f"{told}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {place}"
 
 
 def _describe(plan: Plan, demo: bool) -> Sweep:
+    space = {name: str(dimension) for name, dimension in plan.search.space.items()} if plan.search else {}
+    fixed = {name: str(value) for name, value in plan.search.fixed.items()} if plan.search else {}
     return Sweep(
         data=str(plan.dataset.folder),
         data_fingerprint=plan.dataset.fingerprint,
@@ -97,18 +115,94 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
         demo=demo,
         split=plan.split.name,
         replicates=plan.replicates,
-        configs=plan.configs,
+        configs=() if plan.search else plan.configs,
+        space=space | fixed,
         not_run=dict(plan.not_run),
         skipped=dict(plan.skipped),
         vectors={f"{encoder} {modality}": cache.manifest.sha256 for (encoder, modality), cache in plan.caches.items()},
+        code=code_of_numbers(),
     )
 
 
-def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> set[str]:
-    """Train configurations; return the ids of those that ended, well or not."""
-    costs = trial_seconds(plan, todo)
-    progress = Progress(costs, quiet=quiet)
-    task = trainable.Task(
+def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
+    """Train configurations; return whether it was interrupted."""
+    costs = {} if plan.search else trial_seconds(plan, todo)
+    searcher = _searcher(plan, store)
+    budget = plan.search.budget.trials if plan.search else len(todo)
+    progress = Progress(costs, budget, quiet=quiet)
+    recorder = Recorder(store, plan, progress)
+    try:
+        with (
+            local_ray(plan.placement.cpus * plan.placement.concurrent),
+            _scratch(store.folder) as scratch,
+            _terminable(),
+        ):
+            tuner = tune.Tuner(
+                tune.with_resources(
+                    tune.with_parameters(trainable.StackTrainable, task=_task(plan)),
+                    {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus},
+                ),
+                param_space=None if searcher else {"config": tune.grid_search(_ordered(plan, todo, costs))},
+                tune_config=tune.TuneConfig(
+                    num_samples=-1 if searcher else 1,
+                    scheduler=make_scheduler(plan.asha, plan.epochs, store.scores()),
+                    search_alg=searcher,
+                    reuse_actors=True,
+                    max_concurrent_trials=plan.placement.concurrent,
+                    trial_name_creator=lambda trial: trainable.config_of(trial.config).id,
+                    trial_dirname_creator=lambda trial: trainable.config_of(trial.config).id,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(scratch),
+                    verbose=0,
+                    callbacks=[recorder],
+                    failure_config=tune.FailureConfig(max_failures=plan.max_failures),
+                ),
+            )
+            tuner.fit()
+    except KeyboardInterrupt:
+        # What is finished is recorded, and the caller sees what is left.
+        print(file=sys.stderr)  # past the ^C that the terminal shows
+        return True
+    except Exception as error:
+        problem = recorder.problem or _disk_error(error)
+        if problem is None:
+            raise
+        raise InputError(
+            f"{store.folder} cannot be written any more ({problem.strerror}): the rows up to here are whole; mend that, and "
+            "the same command goes on"
+        ) from None
+    finally:
+        progress.close()
+    return False
+
+
+def _searcher(plan: Plan, store: Store) -> Searcher | None:
+    if plan.search is None:
+        return None
+    from mvsa_tune.searcher import Recorded, TpeSearcher  # Optuna takes a while to import
+
+    scores = store.scores()
+    epochs = store.rows().groupby("trial_id")["epochs_run"].max().fillna(0)
+    recorded = [
+        Recorded(config, scores[config.id][-1] if config.id in scores else None, int(epochs[config.id]))
+        for config in store.configs()
+    ]
+    return TpeSearcher(plan.search, recorded)
+
+
+def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The order in which trials start: the longest first, so that no worker is left with a long one at the end.
+
+    With ASHA by id, which is as good as random: it compares what comes later with what came before.
+    """
+    ordered = sorted(todo, key=lambda config: config.id if plan.asha else -costs[config.id])
+    return [asdict(config) for config in ordered]
+
+
+def _task(plan: Plan) -> trainable.Task:
+    return trainable.Task(
         caches=plan.caches,
         labels=np.array(plan.dataset.labels, dtype=np.int64),
         classes=len(LABELS),
@@ -116,122 +210,40 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> set[st
         replicates=plan.replicates,
         device=plan.placement.device,
         threads=plan.placement.cpus,
+        milestones=plan.milestones,
     )
-    # The longest first, so that no worker is left with a long one at the end.
-    todo = sorted(todo, key=lambda config: -costs[config.id])
-    resources = {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus}
-    cpus = plan.placement.cpus * plan.placement.concurrent
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Where Tune keeps its own books for the time of a sweep. What lasts is the store; what a kill left here is removed."""
+    place = (folder / ".tune").absolute()
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     try:
-        # Tune's own bookkeeping is not what lasts: the store is. It goes when the sweep ends.
-        with local_ray(cpus), tempfile.TemporaryDirectory(prefix="mvsa_tune_") as scratch:
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(trainable.StackTrainable, task=task), resources),
-                param_space={"config": tune.grid_search([asdict(config) for config in todo])},
-                tune_config=tune.TuneConfig(
-                    metric=trainable.METRIC,
-                    mode="max",
-                    reuse_actors=True,
-                    max_concurrent_trials=plan.placement.concurrent,
-                    trial_name_creator=lambda trial: trainable.config_of(trial.config).id,
-                    trial_dirname_creator=lambda trial: trainable.config_of(trial.config).id,
-                ),
-                run_config=tune.RunConfig(
-                    name=store.folder.name,
-                    storage_path=scratch,
-                    verbose=0,
-                    callbacks=[Recorder(store, plan, progress)],
-                ),
-            )
-            tuner.fit()
-    except KeyboardInterrupt:
-        # What is finished is recorded, and the caller sees what is left.
-        print(file=sys.stderr)  # past the ^C that the terminal shows
+        yield place
     finally:
-        progress.close()
-    return progress.ended
+        shutil.rmtree(place, ignore_errors=True)
 
 
-class Recorder(tune.Callback):  # type: ignore[misc]
-    """Writes each trial to the store and to TensorBoard as it ends. It runs in the driver: the only writer."""
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does, in place of the handler that Ray sets."""
 
-    def __init__(self, store: Store, plan: Plan, progress: Progress) -> None:
-        self.store = store
-        self.plan = plan
-        self.progress = progress
-        self.hparams = tensorboard.varying(plan.configs)
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune saves its callbacks in order to resume them, and a sweep resumes from its rows instead."""
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tell the progress display."""
-        self.progress.start(trainable.config_of(trial.config).id)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Record the outcome. It is taken out of Tune's result, which Tune would keep in memory and write again."""
-        config = trainable.config_of(trial.config)
-        outcome: Outcome = result.pop(trainable.OUTCOME)
-        # The rows come last: they say that the rest is there.
-        tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome, self.hparams)
-        self.store.add(config, outcome, provenance(self.plan, config))
-        finite = outcome.diverged == 0
-        if not finite.all():
-            text = f"failed: the loss of {(~finite).sum()} of {len(finite)} replicates was not finite"
-            self.progress.finish(config.id, config.name, None, text)
-            return
-        scores = outcome.accuracy.max(axis=0)
-        spread = f" ± {scores.std(ddof=1):.3f}" if len(scores) > 1 else ""
-        text = f"{scores.mean():.3f}{spread} (n {len(scores)}) in {outcome.seconds:.1f} s"
-        self.progress.finish(config.id, config.name, float(scores.mean()), text)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Record why a trial failed."""
-        config = trainable.config_of(trial.config)
-        told = re.sub(r"\x1b\[\d+m", "", Path(trial.error_file).read_text(encoding="utf-8"))  # without Ray's colours
-        reason = last_line(told)
-        write_text_whole(self.store.folder / "failures" / f"{config.id}.txt", told)
-        self.store.add_failure(config, reason, provenance(self.plan, config))
-        self.progress.finish(config.id, config.name, None, f"failed: {reason}")
-
-
-def last_line(traceback: str) -> str:
-    """Return the line of a traceback that says what went wrong."""
-    lines = [line.strip() for line in traceback.splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown error"
-
-
-def provenance(plan: Plan, config: Config) -> dict[str, str]:
-    """What a row came from: time, split, data, vectors, code and library versions, command."""
-    vectors = {
-        f"{modality}_vectors": plan.caches[encoder, modality].manifest.sha256[:12]
-        for modality, encoder in config.encoders.items()
-    }
-    return (
-        {f"{modality}_vectors": "" for modality in MODALITIES}
-        | vectors
-        | {
-            "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "split": plan.split.name,
-            "data_fingerprint": plan.dataset.fingerprint[:12],
-            "code": code_version(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "ray": ray.__version__,
-            "command": shlex.join(["python", *sys.argv]),
-        }
-    )
-
-
-@lru_cache(maxsize=1)
-def code_version() -> str:
-    """The package's version and, in a checkout, its commit (`-dirty` with uncommitted changes)."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except OSError:  # no git on this machine
-        return __version__
-    commit = described.stdout.strip()
-    return f"{__version__}+{commit}" if commit else __version__
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """The error of a full or read-only disk behind an exception, if that is what it comes from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -9,8 +9,9 @@ import pandas as pd
 
 from mvsa_tune.config import Config, short
 from mvsa_tune.errors import some
+from mvsa_tune.rows import FINISHED, STOPPED
 from mvsa_tune.stats import best
-from mvsa_tune.store import FINISHED, Store
+from mvsa_tune.store import Store
 
 # The published numbers belong to MVSA-Single: 1,193 negative, 419 neutral, 2,388 positive labelled samples.
 DOCUMENTS_COUNTS = (1193, 419, 2388)
@@ -60,7 +61,8 @@ def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
         own = [replace(line, table=OTHERS) for line in own]
     lines = published + own
     by_id = {row["trial_id"]: row for _, row in summary.iterrows()}
-    parts = [_heading(store, bool(published))]
+    stopped = int(summary["status"].str.startswith(STOPPED).sum())
+    parts = [_heading(store, bool(published), stopped)]
     for number in TITLES:
         parts.append(f"## Table {number}. {_title(number, bool(published))}\n")
         mine = [line for line in lines if line.table == number]
@@ -71,7 +73,7 @@ def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
     if winner is not None:
         name = next(config.name for config in sweep.configs if config.id == winner["trial_id"])
         parts.append(
-            f"Best of this sweep by mean validation accuracy: **{name}**, {_ours(winner)} (n {winner['n']}).\n"
+            f"Best of this sweep by mean validation accuracy: **{name}**, {accuracy_cell(winner)} (n {winner['n']}).\n"
         )
     return "\n".join(parts)
 
@@ -140,7 +142,7 @@ def own_lines(configs: Sequence[Config]) -> list[Line]:
     return lines
 
 
-def _heading(store: Store, published: bool) -> str:
+def _heading(store: Store, published: bool, stopped: int) -> str:
     sweep = store.sweep
     title = f"# {store.folder.name}: validation accuracy"
     if sweep.demo:
@@ -152,6 +154,11 @@ def _heading(store: Store, published: bool) -> str:
         f"standard deviation over n replicates (seeds {seeds}; {sweep.split} split). Chosen on the samples it is scored on, "
         "it reads high; the accuracy after the last epoch stands beside it."
     )
+    if stopped:
+        explanation += (
+            f" {stopped} configurations were stopped early: their cells hold the best up to that epoch, marked with it, and take "
+            "no part in any ranking; `--scheduler none` with the same command trains them to the end."
+        )
     if sweep.skipped:
         explanation += (
             f" Without {len(sweep.skipped):,} samples whose pictures could not be read ({some(list(sweep.skipped))}); "
@@ -196,7 +203,7 @@ def _table(lines: Sequence[Line], summary: dict[str, pd.Series], published: bool
         cells += [line.published or "–"] if published else []
         row = summary.get(line.config.id) if line.config else None
         if row is not None and row["n"]:
-            cells += [_ours(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
+            cells += [accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
         else:
             cells += ["–", "–", "0"]
         body.append([*cells, "; ".join(filter(None, [line.note, _why_not(line, row)]))])
@@ -205,9 +212,13 @@ def _table(lines: Sequence[Line], summary: dict[str, pd.Series], published: bool
     return markdown(header, body)
 
 
-def _ours(row: pd.Series) -> str:
+def accuracy_cell(row: pd.Series) -> str:
+    """A summary's accuracy for a person: mean ± standard deviation, marked if the trial was stopped."""
     mean = f"{row['val_acc_best_mean']:.3f}"
-    return mean if row["n"] == 1 else f"{mean} ± {row['val_acc_best_std']:.3f}"
+    spread = "" if row["n"] == 1 else f" ± {row['val_acc_best_std']:.3f}"
+    # What was stopped is no rival of what was trained to its end.
+    mark = "" if row["status"] == FINISHED else f" ({row['epochs_run']:.0f} of {row['epochs']} epochs)"
+    return mean + spread + mark
 
 
 def _why_not(line: Line, row: pd.Series | None) -> str:
@@ -215,7 +226,8 @@ def _why_not(line: Line, row: pd.Series | None) -> str:
         return "fine-tuned encoders are not part of this sweep"
     if row is None:
         return "not in this sweep"
-    return "" if row["status"] == FINISHED else str(row["status"]).replace("|", "\\|")
+    cell_says = (FINISHED, STOPPED)
+    return "" if str(row["status"]).startswith(cell_says) else str(row["status"]).replace("|", "\\|")
 
 
 def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -17,9 +17,10 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.splits import Split
 from mvsa_tune.training import Samples, StackTrainer
 
-# Where a result carries the trial's Outcome, and the metric that Tune sees: the mean over replicates.
+# Where a result carries the trial's Outcome, the metric that Tune sees (`Outcome.scores`), and the resource ASHA counts.
 OUTCOME = "outcome"
 METRIC = "val_acc"
+RESOURCE = "epochs"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Task:
         replicates: the seeds and folds that each trial trains.
         device: `cpu` or `cuda`.
         threads: CPU threads a worker may use.
+        milestones: epochs at which a trial reports, besides its last: those at which the scheduler may stop it.
     """
 
     caches: Mapping[tuple[str, str], Cache]
@@ -43,6 +45,11 @@ class Task:
     replicates: tuple[Replicate, ...]
     device: str
     threads: int
+    milestones: tuple[int, ...] = ()
+
+
+class DivergedError(RuntimeError):
+    """A loss that is not finite. Tune sees a failure, and tries again as often as it was told to."""
 
 
 class StackTrainable(tune.Trainable):
@@ -51,17 +58,35 @@ class StackTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any], task: Task) -> None:  # type: ignore[override]
         """Take the shared task; called once a worker process."""
         self.task = task
+        self.trainer: StackTrainer | None = None
+        self.diverged = ""
         torch.set_num_threads(task.threads)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Accept the next trial, so that Tune reuses the process."""
         self.config = new_config
+        self.trainer = None
+        self.diverged = ""
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the end: one report a trial is all that a sweep without early stopping needs."""
-        outcome = build_trainer(config_of(self.config), self.task).fit()
-        return {METRIC: float(outcome.accuracy.max(axis=0).mean()), OUTCOME: outcome, "done": True}
+        """Train to the next epoch at which to report.
+
+        A loss that is not finite is reported first, without the resource (so that no rung holds it), and raised next.
+        """
+        if self.diverged:
+            raise DivergedError(self.diverged)
+        if self.trainer is None:
+            self.trainer = build_trainer(config_of(self.config), self.task)
+        ends = [*self.task.milestones, self.trainer.config.epochs]
+        until = min(epoch for epoch in ends if epoch > self.trainer.epoch)
+        outcome = self.trainer.advance(until)
+        if outcome.diverged.any():
+            bad = outcome.diverged[outcome.diverged > 0]
+            self.diverged = f"the loss of {len(bad)} of {len(outcome.diverged)} replicates was not finite, first in epoch {bad.min()}"
+            return {METRIC: 0.0, OUTCOME: outcome}
+        done = until == self.trainer.config.epochs
+        return {METRIC: float(outcome.scores[-1]), RESOURCE: until, OUTCOME: outcome, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to keep: a trial's rows are what lasts."""
@@ -77,7 +102,7 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
     count = len(task.labels)
     samples = Samples(
         vectors={
-            modality: _load(task.caches[encoder, modality].path, count, task.device)
+            modality: _load(task.caches[encoder, modality].path, count, task.device, config.normalise)
             for modality, encoder in config.encoders.items()
         },
         labels=torch.from_numpy(task.labels).to(task.device),
@@ -91,6 +116,7 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
 
 
 @lru_cache(maxsize=16)
-def _load(path: Path, count: int, device: str) -> Tensor:
+def _load(path: Path, count: int, device: str, normalise: str) -> Tensor:
     """The labelled samples' vectors as float32 on the device, once a process (whose sweep checked the file at its start)."""
-    return torch.from_numpy(np.array(open_vectors(path)[:count], dtype=np.float32)).to(device)
+    vectors = torch.from_numpy(np.array(open_vectors(path)[:count], dtype=np.float32)).to(device)
+    return torch.nn.functional.normalize(vectors) if normalise == "l2" else vectors

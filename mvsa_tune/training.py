@@ -39,7 +39,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial found. E epochs, R replicates, N validation samples, C classes.
+    """What a trial has found by its E-th epoch. R replicates, N validation samples, C classes.
 
     Attributes:
         train_loss: `(E, R)` mean cross-entropy over the epoch's minibatches, dropout on.
@@ -47,7 +47,7 @@ class Outcome:
         confusion: `(E, R, C, C)` validation counts, true class down, predicted across.
         rows: `(R, N)` row numbers of the validation samples.
         best: `(R, N)` classes predicted at each replicate's best epoch.
-        last: `(R, N)` classes predicted after the last epoch.
+        last: `(R, N)` classes predicted after epoch E.
         seconds: time of the whole stack, in seconds.
         device: where it was trained.
     """
@@ -62,9 +62,19 @@ class Outcome:
     device: str
 
     @property
+    def epochs(self) -> int:
+        """E."""
+        return len(self.confusion)
+
+    @property
     def accuracy(self) -> NDArray[np.float64]:
         """`(E, R)` validation accuracy."""
         return metrics.accuracy(self.confusion)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """`(E,)` what a sweep maximises: the best validation accuracy so far, averaged over replicates."""
+        return np.maximum.accumulate(self.accuracy, axis=0).mean(axis=1)
 
     @property
     def best_epoch(self) -> NDArray[np.int64]:
@@ -138,7 +148,12 @@ class StackTrainer:
         self.stacks = list(self.head.parameters())
         self.slices = [stack.detach().unbind() for stack in self.stacks]
         groups = [{"params": list(own)} for own in zip(*self.slices, strict=True)]
-        self.optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
+        # Without weight decay this is Adam.
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        self.curves: dict[str, list[Tensor]] = {"train_loss": [], "val_loss": [], "confusion": []}
+        self.best = self.last = torch.zeros_like(self.val_rows)
+        self.best_right = torch.full((len(self.best), 1), -1, device=self.device)
+        self.seconds = 0.0
 
     def train_epoch(self) -> Tensor:
         """Pass once over the training samples, each replicate in its own order; return the mean losses `(R,)`."""
@@ -149,7 +164,7 @@ class StackTrainer:
         ).to(self.device)
         total = torch.zeros(len(rows), device=self.device)
         for batch in minibatches(rows.shape[1], self.config.batch_size):
-            losses = self.losses(rows[:, batch])[0].mean(dim=1)  # (R,)
+            losses = self.losses(rows[:, batch], self.config.label_smoothing)[0].mean(dim=1)  # (R,)
             # A sum over replicates: each one's gradient is that of its own loss.
             losses.sum().backward()
             self.step()
@@ -157,7 +172,7 @@ class StackTrainer:
         return total / rows.shape[1]
 
     def step(self) -> None:
-        """Take one step of Adam along the gradients, and forget them."""
+        """Take one step of AdamW along the gradients, and forget them."""
         for stack, slices in zip(self.stacks, self.slices, strict=True):
             assert stack.grad is not None
             for own, gradient in zip(slices, stack.grad.unbind(), strict=True):
@@ -165,7 +180,7 @@ class StackTrainer:
             stack.grad = None
         self.optimizer.step()
 
-    def losses(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(self, rows: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """Run the head on samples: rows `(R, B)` → cross-entropies `(R, B)` and logits `(R, C, B)`."""
         inputs = {
             modality: vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, -1).transpose(1, 2)
@@ -176,7 +191,8 @@ class StackTrainer:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
             logits = self.head(inputs)
         logits = logits.float() if mixed else logits
-        return F.cross_entropy(logits, self.samples.labels[rows], reduction="none"), logits
+        labels = self.samples.labels[rows]
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing), logits
 
     @torch.no_grad()
     def evaluate(self) -> tuple[Tensor, Tensor]:
@@ -196,28 +212,40 @@ class StackTrainer:
         counts = torch.zeros(len(cells), classes * classes, dtype=torch.int64, device=self.device)
         return counts.scatter_add_(1, cells, torch.ones_like(cells)).view(-1, classes, classes)
 
+    @property
+    def epoch(self) -> int:
+        """Epochs trained so far."""
+        return len(self.curves["confusion"])
+
     def fit(self) -> Outcome:
-        """Train for all epochs, evaluating after each. Nothing waits for the device before the end."""
+        """Train to the last epoch."""
+        return self.advance(self.config.epochs)
+
+    def advance(self, until: int) -> Outcome:
+        """Train up to epoch `until`, evaluating after each. Nothing waits for the device before the end.
+
+        However a training is cut into calls, its numbers are the same.
+        """
         started = time.perf_counter()
-        train_loss, val_loss, confusion = [], [], []
-        best = last = torch.zeros_like(self.val_rows)
-        best_right = torch.full((len(best), 1), -1, device=self.device)
-        for _ in range(self.config.epochs):
-            train_loss.append(self.train_epoch())
-            loss, last = self.evaluate()
-            val_loss.append(loss)
-            confusion.append(self.confusion(last))
-            right = confusion[-1].diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)
-            best = torch.where(right > best_right, last, best)
-            best_right = torch.maximum(right, best_right)
+        while self.epoch < until:
+            self.curves["train_loss"].append(self.train_epoch())
+            loss, self.last = self.evaluate()
+            self.curves["val_loss"].append(loss)
+            confusion = self.confusion(self.last)
+            right = confusion.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)
+            self.best = torch.where(right > self.best_right, self.last, self.best)
+            self.best_right = torch.maximum(right, self.best_right)
+            self.curves["confusion"].append(confusion)
+        curves = {name: torch.stack(curve).cpu().numpy() for name, curve in self.curves.items()}
+        self.seconds += time.perf_counter() - started
         return Outcome(
-            train_loss=torch.stack(train_loss).cpu().numpy(),
-            val_loss=torch.stack(val_loss).cpu().numpy(),
-            confusion=torch.stack(confusion).cpu().numpy().astype(np.int32),
+            train_loss=curves["train_loss"],
+            val_loss=curves["val_loss"],
+            confusion=curves["confusion"].astype(np.int32),
             rows=self.val_rows.cpu().numpy().astype(np.int32),
-            best=best.cpu().numpy().astype(np.uint8),
-            last=last.cpu().numpy().astype(np.uint8),
-            seconds=time.perf_counter() - started,
+            best=self.best.cpu().numpy().astype(np.uint8),
+            last=self.last.cpu().numpy().astype(np.uint8),
+            seconds=self.seconds,
             device=device_name(self.device),
         )
 

@@ -22,7 +22,7 @@ from mvsa_tune.splits import documents_split
 from mvsa_tune.training import Samples, StackTrainer
 
 TIMES = ["seconds", "finished_at", "command", "sweep"]
-FEW = ("--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "3", "--seeds", "2")
+FEW = ("--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "3", "--seeds", "2", "--scheduler", "none")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -60,6 +60,10 @@ BAD = {
     "too many CPUs": (("--pairs", "eye+ear", "--cpus-per-trial", "9999"), "no trial could ever start"),
     "no GPUs at all": (("--pairs", "eye+ear", "--gpus-per-trial", "-1"), "--gpus-per-trial -1"),
     "no CPUs at all": (("--pairs", "eye+ear", "--cpus-per-trial", "0"), "--cpus-per-trial 0"),
+    "no grace": (("--pairs", "eye+ear", "--grace-period", "0"), "--grace-period 0: must be 1 or more"),
+    "nothing reduced": (("--pairs", "eye+ear", "--reduction-factor", "1"), "--reduction-factor 1.0: must be greater"),
+    "too many brackets": (("--pairs", "eye+ear", "--brackets", "9"), "--brackets 9"),
+    "fewer than no failures": (("--pairs", "eye+ear", "--max-failures", "-1"), "--max-failures -1"),
     "name that climbs": (("--pairs", "eye+ear", "--name", "../elsewhere"), "--name ../elsewhere"),
     "results in a file": (
         ("--pairs", "eye+ear", "--results", "tiny/train.txt"),
@@ -169,8 +173,8 @@ def test_a_sweep_from_folder_to_tables_and_again(tiny: Path, capsys: pytest.Capt
     pd.testing.assert_frame_equal(rows(folder), written)
 
     # another sweep is refused that folder
-    other = [*arguments[:-1], 3, "--name", "first", "--results", work / "results"]
-    assert "holds another sweep (other replicates)" in refused(capsys, *other)
+    other = [*arguments, "--seeds", 3, "--name", "first", "--results", work / "results"]
+    assert "holds another sweep (replicates: seeds 42, 43" in refused(capsys, *other)
 
     # the numbers are those of the trainer without Ray
     outcome = train_directly(read_dataset(tiny), tiny)

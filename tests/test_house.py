@@ -9,12 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "mvsa_tune").glob("*.py")) + sorted((ROOT / "sweeps").glob("*.py"))
 ROOMS = {
-    "ray": {"cluster", "trainable", "sweep", "embed"},
+    "ray": {"cluster", "trainable", "scheduler", "searcher", "recorder", "sweep", "embed"},
     "open_clip": {"loaders", "finetune"},
     "transformers": {"loaders", "finetune"},
     "torchvision": {"loaders", "finetune"},
     "timm": {"loaders", "finetune"},
-    "optuna": {"sweep", "stats"},
+    "optuna": {"searcher", "stats"},
     "matplotlib": {"report"},
 }
 

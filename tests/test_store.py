@@ -22,6 +22,7 @@ def sweep(dataset: Dataset, **change: object) -> Sweep:
     fields = {
         "data": "somewhere", "data_fingerprint": dataset.fingerprint, "label_counts": (14, 13, 13), "demo": False,
         "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
+        "space": {}, "code": "1",
     }  # fmt: skip
     return Sweep(**{**fields, **change})  # type: ignore[arg-type]
 
@@ -68,10 +69,10 @@ def test_a_row_is_a_replicate_with_the_columns_in_their_order(store: Store) -> N
 
 
 def test_finished_is_what_has_every_replicate_and_no_failure(store: Store) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
-    store.add(CONFIGS[1], outcome([[5, 7]], loss=np.nan), PROVENANCE)
+    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add(CONFIGS[1], outcome([[5, 7], [5, 7]], loss=np.nan), PROVENANCE)
     store.add_failure(CONFIGS[2], "out of memory", PROVENANCE)
-    assert store.finished() == {CONFIGS[0].id}
+    assert store.recorded() == [CONFIGS[0].id]
     rows = store.rows()
     assert set(rows.loc[rows["trial_id"] == CONFIGS[1].id, "status"]) == {"failed: the loss was not finite in epoch 1"}
     assert set(rows.loc[rows["trial_id"] == CONFIGS[2].id, "status"]) == {"failed: out of memory"}
@@ -83,29 +84,97 @@ def test_predictions_are_there_before_their_rows(store: Store, monkeypatch: pyte
     def paths() -> list[Path]:
         return list(store.folder.glob("predictions/*.npz"))
 
-    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
     with np.load(paths()[0], allow_pickle=False) as arrays:
         assert arrays["best"].shape == (2, 10) and arrays["seed"].tolist() == [42, 43]
-        assert arrays["confusion"].shape == (1, 2, 3, 3)
+        assert arrays["confusion"].shape == (2, 2, 3, 3)
 
 
-def test_a_last_line_cut_off_costs_that_row_alone(store: Store, dataset: Dataset) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+def test_what_is_damaged_is_set_aside_named_and_the_rest_is_used(store: Store, dataset: Dataset) -> None:
+    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
     whole = store.trials_path.read_text()
-    store.add(CONFIGS[1], outcome([[5, 7]]), PROVENANCE)
-    store.trials_path.write_text(store.trials_path.read_text()[:-40])
-    assert store.finished() == {CONFIGS[0].id}
+    store.add(CONFIGS[1], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    damaged = store.trials_path.read_text().replace(",43,0,finished", ",43,0,fin", 1)[:-40]
+    store.trials_path.write_text(damaged)
     store.end()
     again = Store(store.folder)
-    again.begin(sweep(dataset), dataset)
-    assert again.trials_path.read_text().startswith(whole) and again.trials_path.read_text().endswith("\n")
-    again.add(CONFIGS[1], outcome([[5, 7]]), PROVENANCE)
-    assert again.finished() == {CONFIGS[0].id, CONFIGS[1].id}
+    told = again.begin(sweep(dataset), dataset)
+    assert len(told) == 2 and "line 3 is damaged" in told[0] and "line 5 is half written" in told[1]
+    assert (store.folder / "trials.csv.damaged-1").read_text() == damaged
+    assert again.recorded() == [] and len(again.rows()) == 2
+    again.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    again.tidy()
+    assert again.recorded() == [CONFIGS[0].id] and again.trials_path.read_text().startswith(whole)
+    again.end()
+    assert Store(store.folder).begin(sweep(dataset), dataset) == []
+
+
+def test_an_empty_file_of_rows_is_named_and_begun_again(store: Store, dataset: Dataset) -> None:
+    store.trials_path.write_text("")
+    store.end()
+    again = Store(store.folder)
+    assert "is empty" in again.begin(sweep(dataset), dataset)[0]
+    again.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    assert again.recorded() == [CONFIGS[0].id]
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])])
+def test_a_trial_whose_predictions_are_gone_runs_again(store: Store, dataset: Dataset, spoil) -> None:  # type: ignore[no-untyped-def]
+    for config in CONFIGS[:2]:
+        store.add(config, outcome([[5, 7], [5, 7]]), PROVENANCE)
+    spoil(store.folder / "predictions" / f"{CONFIGS[0].id}.npz")
+    store.end()
+    again = Store(store.folder)
+    assert f"{CONFIGS[0].id}.npz is missing or damaged" in again.begin(sweep(dataset), dataset)[0]
+    assert again.recorded() == [CONFIGS[1].id]
+
+
+def test_an_outcome_comes_back_as_it_was(store: Store) -> None:
+    found = outcome([[5, 7], [6, 6]])
+    store.add(CONFIGS[0], found, PROVENANCE)
+    back = store.outcome(CONFIGS[0].id)
+    for name, value in vars(found).items():
+        np.testing.assert_array_equal(getattr(back, name), value)
+        assert type(getattr(back, name)) is type(value)
+    np.testing.assert_allclose(store.scores()[CONFIGS[0].id], [0.6, 0.65])
+
+
+def test_a_stopped_trial_is_recorded_but_neither_finished_nor_the_best(store: Store) -> None:
+    store.add(CONFIGS[0], outcome([[9, 9]]), PROVENANCE)
+    store.add(CONFIGS[1], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    assert store.recorded() == [CONFIGS[1].id]
+    assert store.recorded(("finished", "stopped")) == [CONFIGS[0].id, CONFIGS[1].id]
+    summary = summarise(store)
+    assert summary["status"][0] == "stopped at epoch 1" and summary["n"][0] == 2
+    winner = best(summary)
+    assert winner is not None and winner["trial_id"] == CONFIGS[1].id
+    # trained to its end later, it is like any other
+    store.add(CONFIGS[0], outcome([[9, 9], [9, 9]]), PROVENANCE)
+    winner = best(summarise(store))
+    assert winner is not None and winner["trial_id"] == CONFIGS[0].id
+
+
+def test_a_search_knows_its_configurations_from_its_rows(tmp_path: Path, dataset: Dataset) -> None:
+    store = Store(tmp_path / "search")
+    store.begin(sweep(dataset, configs=(), space={"D": "8..32"}), dataset)
+    for config in CONFIGS[::-1]:
+        store.add(config, outcome([[5, 7], [5, 7]]), PROVENANCE)
+    assert store.configs() == list(CONFIGS[::-1])
+
+
+def test_a_sweep_that_grows_takes_further_configurations_but_loses_none(store: Store, dataset: Dataset) -> None:
+    store.end()
+    more = (*CONFIGS, Config(image_encoder="eye", text_encoder="ear", D=64, epochs=2))
+    again = Store(store.folder)
+    again.begin(sweep(dataset, configs=more), dataset, grows=True)
+    again.end()
+    with pytest.raises(InputError, match="configurations: 4"):
+        Store(store.folder).begin(sweep(dataset), dataset, grows=True)
 
 
 def test_tidying_orders_rows_and_changes_no_digit(store: Store) -> None:
     for config in CONFIGS[::-1]:
-        store.add(config, outcome([[5, 7]], loss=1 / 3), PROVENANCE)
+        store.add(config, outcome([[5, 7], [5, 7]], loss=1 / 3), PROVENANCE)
     before = sorted(store.trials_path.read_text().splitlines())
     store.tidy()
     lines = store.trials_path.read_text().splitlines()
@@ -115,17 +184,21 @@ def test_tidying_orders_rows_and_changes_no_digit(store: Store) -> None:
 
 def test_the_newest_row_of_a_replicate_counts(store: Store) -> None:
     store.add_failure(CONFIGS[0], "out of memory", PROVENANCE)
-    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
-    assert store.finished() == {CONFIGS[0].id} and len(store.rows()) == 2
+    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    assert store.recorded() == [CONFIGS[0].id] and len(store.rows()) == 2
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"configs": CONFIGS[:2]}, "other configs"),
-        ({"replicates": SEEDS[:1]}, "other replicates"),
-        ({"data_fingerprint": "x"}, "other data fingerprint"),
-        ({"vectors": {"eye image": "bb"}}, "other vectors of eye image"),
+        ({"configs": CONFIGS[:2]}, r"configurations: 3 \(\w+\) there, 2 \(\w+\) now"),
+        ({"replicates": SEEDS[:1]}, "replicates: seeds 42, 43.* there, seeds 42, .* now"),
+        ({"data_fingerprint": "x"}, "data fingerprint: .* there, x now"),
+        ({"vectors": {"eye image": "bb"}}, "vectors of eye image: aa there, bb now"),
+        ({"code": "2"}, "code: 1 there, 2 now"),
+        ({"space": {"lr": "1e-5..0.1"}}, r"search space, lr: none there, 1e-5\.\.0\.1 now"),
+        ({"split": "kfold:5"}, "split: documents there, kfold:5 now"),
+        ({"skipped": {"7": "empty"}}, "unreadable samples: 0"),
     ],
 )
 def test_another_sweep_may_not_use_the_folder(
@@ -147,7 +220,7 @@ def test_two_at_once_may_not_share_a_folder(store: Store, dataset: Dataset) -> N
 
 
 def test_rows_without_their_sweep_are_not_thrown_away(store: Store, dataset: Dataset) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
     before = store.trials_path.read_text()
     (store.folder / "sweep.json").unlink()
     store.end()
@@ -156,31 +229,10 @@ def test_rows_without_their_sweep_are_not_thrown_away(store: Store, dataset: Dat
     assert store.trials_path.read_text() == before
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ("0.7,", "abc,", "is damaged"),
-        (",finished,", ',"finished,', "is damaged"),
-        ("sweep,trial_id", "swept,trial_id", "columns"),
-    ],
-)
-def test_rows_that_are_garbled_are_an_error_that_names_the_file(store: Store, old: str, new: str, told: str) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
-    store.trials_path.write_text(store.trials_path.read_text().replace(old, new, 1))
-    with pytest.raises(InputError, match=rf"trials\.csv.*{told}"):
-        store.finished()
-
-
-def test_a_row_that_lost_its_numbers_is_not_finished(store: Store) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
-    store.trials_path.write_text(store.trials_path.read_text().replace("0.5", ""))
-    assert store.finished() == set()
-
-
 def test_replicates_keep_their_order(tmp_path: Path, dataset: Dataset) -> None:
     store = Store(tmp_path / "seeds")
     store.begin(sweep(dataset, replicates=(Replicate(10), Replicate(9))), dataset)
-    store.add(CONFIGS[0], outcome([[5, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
     assert store.rows()["seed"].tolist() == [10, 9]
 
 

@@ -13,16 +13,17 @@ from mvsa_tune.tables import DOCUMENTS_COUNTS, markdown, published_lines, tables
 from test_store import PROVENANCE, SEEDS, outcome
 
 
-def tables(folder: Path, configs: list[Config], trained: list[Config], **change: object) -> str:
+def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_at: int = 0, **change: object) -> str:
     dataset = read_dataset(make_set(folder / "set"))
     fields = {
         "data": "d", "data_fingerprint": dataset.fingerprint, "label_counts": DOCUMENTS_COUNTS, "demo": False,
         "split": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
+        "space": {}, "code": "1",
     }  # fmt: skip
     store = Store(folder / "s")
     store.begin(Sweep(**{**fields, **change}), dataset)  # type: ignore[arg-type]
     for config in trained:
-        store.add(config, outcome([[6, 8]]), PROVENANCE)
+        store.add(config, outcome([[6, 8]] * (stopped_at or config.epochs)), PROVENANCE)
     return tables_markdown(store, summarise(store))
 
 
@@ -114,3 +115,11 @@ def test_the_published_cells_are_the_documents(real: Path) -> None:
 
 def test_columns_line_up() -> None:
     assert markdown(["a", "long"], [["xyz", "1"]]) == "| a   | long |\n| --- | ---- |\n| xyz | 1    |\n"
+
+
+def test_a_stopped_trial_is_marked_with_its_epoch_and_never_the_best(tmp_path: Path) -> None:
+    configs = [Config(image_encoder="eye", text_encoder="ear", D=D) for D in (64, 128)]
+    text = tables(tmp_path, configs, configs[:1], stopped_at=10)
+    assert rows(text, 1)[0]["ours: best epoch"] == "0.700 ± 0.141 (10 of 100 epochs)"
+    assert "1 configurations were stopped early" in text and "`--scheduler none`" in text
+    assert "Best of this sweep" not in text

@@ -58,6 +58,19 @@ def test_with_mkl_a_replicate_alone_has_the_very_bits_it_has_in_a_stack(change: 
     np.testing.assert_array_equal(alone.val_loss[:, 0], together.val_loss[:, 3])
 
 
+def test_a_training_cut_into_pieces_is_the_training_in_one() -> None:
+    whole = trainer(CONFIG, [Replicate(1), Replicate(2)], samples()).fit()
+    cut = trainer(CONFIG, [Replicate(1), Replicate(2)], samples())
+    first, last = cut.advance(1), cut.advance(3)
+    assert first.epochs == 1 and 0 < first.seconds < last.seconds
+    np.testing.assert_array_equal(first.val_loss, whole.val_loss[:1])
+    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
+        np.testing.assert_array_equal(getattr(last, name), getattr(whole, name))
+    np.testing.assert_allclose(
+        whole.scores, [np.maximum.reduce(whole.accuracy[: e + 1]).mean() for e in range(3)], rtol=1e-12
+    )
+
+
 def test_the_order_of_replicates_does_not_matter() -> None:
     data, replicates = samples(dtype=torch.float64), [Replicate(1), Replicate(2), Replicate(3)]
     forward, backward = (trainer(CONFIG, order, data).fit() for order in (replicates, replicates[::-1]))
@@ -107,7 +120,9 @@ def assert_same_weights(reference: Reference, head: nn.Module, r: int) -> None:
     torch.testing.assert_close(head.classifier.weight[r], reference.classifier.weight, **near)  # type: ignore[union-attr, index]
 
 
-@pytest.mark.parametrize("change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, {"weight_decay": 0.1}, {"label_smoothing": 0.2}]
+)
 @pytest.mark.parametrize("train", [70, 65])  # 65 = 4 × 16 + 1: the sample left over joins the last minibatch
 def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, object], train: int) -> None:
     config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
@@ -116,7 +131,11 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
         stack = trainer(config, replicates, data, train)
         reference = Reference(config.modalities, config.D).double()
         copy_weights(reference, stack.head, r)
-        adam = torch.optim.Adam(reference.parameters(), lr=config.lr)
+        adam = (
+            torch.optim.AdamW(reference.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+            if config.weight_decay
+            else torch.optim.Adam(reference.parameters(), lr=config.lr)
+        )
         _, order, dropout = generators(replicate, torch.device("cpu"))
         for _ in range(config.epochs):
             losses = []
@@ -124,7 +143,7 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
             for batch in [*rows[:64].split(16), rows[64:]] if train == 70 else [*rows[:48].split(16), rows[48:]]:
                 masks = {m: draw_mask(dropout, config, len(batch)) for m in config.modalities}
                 logits = reference.train()({m: v[batch] for m, v in data.vectors.items()}, masks, config.dropout)
-                loss = nn.functional.cross_entropy(logits, data.labels[batch])
+                loss = nn.functional.cross_entropy(logits, data.labels[batch], label_smoothing=config.label_smoothing)
                 adam.zero_grad()
                 loss.backward()
                 adam.step()

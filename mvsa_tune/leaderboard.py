@@ -1,0 +1,77 @@
+"""A search's trials, ranked, and its finalists, trained again: both numbers, because the first is biased upwards."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from mvsa_tune.config import CONFIG_FIELDS, Config, short
+from mvsa_tune.files import write_text_whole
+from mvsa_tune.stats import ranked, summarise
+from mvsa_tune.store import Store
+from mvsa_tune.tables import accuracy_cell, markdown
+
+SHOWN = 20
+# Columns that are narrow enough to be read by their short names.
+HEADERS = {"image_encoder": "vision", "text_encoder": "text", "batch_size": "batch size", "weight_decay": "weight decay",
+           "label_smoothing": "smoothing"}  # fmt: skip
+
+
+def confirmed_folder(folder: Path) -> Path:
+    """Where the sweep of a search's finalists lies."""
+    return folder / "confirmed"
+
+
+def finalists(store: Store, count: int) -> list[Config]:
+    """The best configurations of a search that were trained to their end."""
+    configs = {config.id: config for config in store.configs()}
+    return [configs[trial] for trial in ranked(summarise(store))["trial_id"][:count]]
+
+
+def write_leaderboard(folder: Path) -> str:
+    """Write `tables.md` of a search, and return it."""
+    store = Store(folder)
+    summary = summarise(store)
+    best = ranked(summary)
+    stopped = int(summary["status"].str.startswith("stopped").sum())
+    failed = int(summary["status"].str.startswith("failed").sum())
+    epochs = store.rows().groupby("trial_id")["epochs_run"].max().sum()
+    space = ", ".join(f"{name} {values}" for name, values in store.sweep.space.items())
+    counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed; {epochs:,.0f} epochs in all"
+    title = f"# {folder.name}: search" + (" on the built-in demo set" if store.sweep.demo else "")
+    parts = [f"{title}\n\nSpace: {space}.\n\n{len(summary)} trials: {counts}.\n"]
+    confirmed = confirmed_folder(folder)
+    if (confirmed / "trials.csv").exists():
+        parts.append(_finalists(store, best, Store(confirmed)))
+    parts.append(f"## The {min(SHOWN, len(best))} best of those trained to the end\n\n{_trials(best.head(SHOWN))}")
+    text = "\n".join(parts)
+    write_text_whole(folder / "tables.md", text)
+    return text
+
+
+def _finalists(store: Store, best: pd.DataFrame, confirmed: Store) -> str:
+    again = summarise(confirmed).set_index("trial_id")
+    body = []
+    for _, row in best[best["trial_id"].isin(again.index)].iterrows():
+        fresh = again.loc[row["trial_id"]]
+        change = f"{fresh['val_acc_best_mean'] - row['val_acc_best_mean']:+.3f}" if fresh["n"] else "–"
+        cell = accuracy_cell(fresh) if fresh["n"] else str(fresh["status"])
+        numbers = [accuracy_cell(row), str(row["n"]), cell, str(fresh["n"]), change]
+        body.append([next(c.name for c in store.configs() if c.id == row["trial_id"]), *numbers])
+    seeds = [str(one.seed) for one in confirmed.sweep.replicates]
+    explanation = (
+        "The search's number is the best of many and reads high; the confirmed one comes from "
+        f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) that the search has not seen, every epoch trained. Both are each "
+        "replicate's best validation accuracy over the epochs, mean ± standard deviation over n."
+    )
+    header = ["finalist", "in the search", "n", "confirmed", "n", "change"]
+    return f"## Finalists\n\n{explanation}\n\n{markdown(header, body)}"
+
+
+def _trials(best: pd.DataFrame) -> str:
+    fields = [name for name in CONFIG_FIELDS if name in HEADERS or best[name].nunique() > 1]
+    header = ["rank", *(HEADERS.get(name, name) for name in fields), "best epoch", "last epoch", "n"]
+    body = [
+        [str(rank), *(short(row[name]) for name in fields), accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
+        for rank, (_, row) in enumerate(best.iterrows(), start=1)
+    ]  # fmt: skip
+    return markdown(header, body)

@@ -1,0 +1,140 @@
+"""What every sweep script shares: its flags, and the plan that they ask for, checked before anything starts."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mvsa_tune.cache import default_folder
+from mvsa_tune.cli import DEFAULT_DATA, add_data_flags
+from mvsa_tune.config import CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
+from mvsa_tune.dataset import is_file_name, read_dataset
+from mvsa_tune.demo import PAIRS as DEMO_PAIRS
+from mvsa_tune.demo import make_demo_set
+from mvsa_tune.embed import Settings, embed
+from mvsa_tune.errors import InputError
+from mvsa_tune.plan import Plan, find_caches, place
+from mvsa_tune.space import Search
+from mvsa_tune.splits import documents_split
+
+
+def add_sweep_flags(parser: Parser, *, name: str, seeds: int) -> None:
+    """Add the flags that every sweep has; `name` and `seeds` are this one's defaults."""
+    add_data_flags(parser)
+    parser.add_argument("--demo", action="store_true", help="use the built-in demo set, made in data/demo")
+    parser.add_argument("--pairs", nargs="+", metavar="IMAGE+TEXT", help="encoder pairs (default: the documents')")
+    parser.add_argument(
+        "--seeds", type=int, default=seeds, metavar="N", help=f"replicates: seeds 42, 43, … (default {seeds})"
+    )
+    parser.add_argument("--seed-list", type=int, nargs="+", metavar="SEED", help="the replicates' seeds, one by one")
+    parser.add_argument(
+        "--scheduler", choices=["asha", "none"], default="asha", help="stop what cannot win (default asha), or nothing"
+    )
+    add_flags(parser, Asha)
+    parser.add_argument(
+        "--max-failures", type=int, default=1, metavar="N", help="how often a failed trial is tried again (default 1)"
+    )
+    parser.add_argument(
+        "--name",
+        default=name,
+        help=f"the sweep's name, and its folder below --results (default {name}; demo with --demo)",
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
+    parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPU threads of a trial (default: its share)")
+    parser.add_argument("--gpus-per-trial", type=float, metavar="N", help="GPUs of a trial, 0.25 for a quarter")
+    parser.add_argument("--embed", action="store_true", help="make the caches that are missing first")
+    parser.add_argument("--skip-missing", action="store_true", help="go on without the pairs whose cache is missing")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
+
+
+def parse_sweep(parser: Parser, arguments: Sequence[str] | None) -> Namespace:
+    """Parse; with `--demo` the data and its pairs are the demo set's."""
+    options = parser.parse_args(arguments)
+    if options.demo:
+        if options.data != DEFAULT_DATA:
+            parser.error("--demo brings its own data: leave --data out")
+        options.data = Path("data/demo")
+        options.pairs = options.pairs or list(DEMO_PAIRS)
+        default = parser.get_default("name")
+        options.name = {"grid": "demo"}.get(default, f"demo-{default}") if options.name == default else options.name
+    return options
+
+
+def replicates(seeds: Sequence[int]) -> tuple[Replicate, ...]:
+    """One replicate a seed.
+
+    Raises:
+        InputError: none, too many, one twice, or one that no generator takes.
+    """
+    if len(seeds) > 1000 or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**31 for seed in seeds or [-1]):
+        raise InputError("--seeds, --seed-list: from 1 to 1,000 seeds, none twice, each at least 0 and below 2^31")
+    return tuple(Replicate(seed) for seed in seeds)
+
+
+def fixed_fields(options: Namespace, names: Sequence[str] = CONFIG_FLAGS) -> dict[str, object]:
+    """The fields of a configuration that single-valued flags set."""
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def make_plan(options: Namespace, configs: Sequence[Config], search: Search | None = None) -> Plan:
+    """Check everything that the flags ask for: data, caches, resources, names.
+
+    Args:
+        options: the flags of `add_sweep_flags`.
+        configs: what to run; in a search, the corners of its space.
+        search: the search.
+
+    Raises:
+        InputError: anything is wrong, or caches are missing and the sweep may not go on without them.
+    """
+    if not is_file_name(options.name):
+        raise InputError(f"--name {options.name}: it becomes a folder's name; put the folder's place in --results")
+    if not 0 <= options.max_failures <= 100:
+        raise InputError(f"--max-failures {options.max_failures}: must be from 0 to 100")
+    asha = from_flags(Asha, options) if options.scheduler == "asha" else None
+    if asha:
+        asha.milestones(max(config.epochs for config in configs))  # checks the brackets
+    seeds = replicates(options.seed_list or range(42, 42 + options.seeds))
+    trials = (search.budget.trials or 1000) if search else len(configs)
+    placement = place(trials, options.cpus_per_trial, options.gpus_per_trial)
+    if options.demo:
+        make_demo_set(options.data)
+    dataset = read_dataset(options.data)
+    folder = options.cache or default_folder(options.data)
+    caches, missing = find_caches(dataset, folder, configs)
+    if missing and (options.embed or options.demo):
+        for encoder in dict.fromkeys(encoder for encoder, _ in missing):
+            embed(dataset, folder, encoder, Settings(quiet=options.quiet))
+        caches, missing = find_caches(dataset, folder, configs)
+    not_run = _lacking(configs, missing)
+    if missing:
+        _report_missing(missing, len(not_run), len(configs), options)
+    skipped = {guid: why for cache in caches.values() for guid, why in cache.manifest.skipped.items()}
+    split = documents_split(dataset.labels).without({row for row, guid in enumerate(dataset.guids) if guid in skipped})
+    return Plan(
+        dataset, split, seeds, tuple(configs), caches, not_run, skipped, placement, asha, options.max_failures, search
+    )
+
+
+def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    """Why configurations cannot run, by id."""
+    lacks = {
+        config.id: [
+            f"{modality} cache of {name}" for modality, name in config.encoders.items() if (name, modality) in missing
+        ]
+        for config in configs
+    }
+    return {config_id: f"no {' and no '.join(caches)}" for config_id, caches in lacks.items() if caches}
+
+
+def _report_missing(missing: Mapping[tuple[str, str], str], count: int, total: int, options: Namespace) -> None:
+    """Say which caches are missing and what makes them; InputError if the sweep may not go on without them."""
+    commands = "".join(f"\n  {encoder}, {modality}: {how}" for (encoder, modality), how in missing.items())
+    told = f"{count} of {total} configurations have no embedding cache:{commands}\n"
+    if not options.dry_run and not (options.skip_missing and count < total):
+        raise InputError(
+            f"{told}Make them first (--embed does what `embed` can)"
+            + (", or run the others with --skip-missing" if count < total else "")
+        )
+    print(told, file=sys.stderr)

@@ -1,0 +1,62 @@
+"""What a number came from: code, libraries, data, command."""
+
+import hashlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+from mvsa_tune import __version__
+from mvsa_tune.config import MODALITIES, Config
+from mvsa_tune.plan import Plan
+
+# The modules that a trial's numbers depend on: a folder whose rows came from others is another sweep's.
+NUMBERS_COME_FROM = ("config", "heads", "metrics", "splits", "trainable", "training")
+
+
+def provenance(plan: Plan, config: Config) -> Mapping[str, str]:
+    """A row's provenance columns."""
+    vectors = {
+        f"{modality}_vectors": plan.caches[encoder, modality].manifest.sha256[:12]
+        for modality, encoder in config.encoders.items()
+    }
+    return (
+        {f"{modality}_vectors": "" for modality in MODALITIES}
+        | vectors
+        | {
+            "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "split": plan.split.name,
+            "data_fingerprint": plan.dataset.fingerprint[:12],
+            "code": code_version(),
+            "python": platform.python_version(),
+            "torch": metadata.version("torch"),
+            "ray": metadata.version("ray"),
+            "command": shlex.join(["python", *sys.argv]),
+        }
+    )
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The package's version and, in a checkout, its commit (`-dirty` with uncommitted changes)."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return __version__
+    commit = described.stdout.strip()
+    return f"{__version__}+{commit}" if commit else __version__
+
+
+@lru_cache(maxsize=1)
+def code_of_numbers() -> str:
+    """The package's version and the SHA-256 of the modules that numbers depend on: the same code, however it came here."""
+    digest = hashlib.sha256()
+    for name in NUMBERS_COME_FROM:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return f"{__version__} {digest.hexdigest()[:12]}"

@@ -1,0 +1,163 @@
+"""What a search is: the values that each dimension of a configuration may take, as its flag writes them, and a budget."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mvsa_tune.config import Config, flag, short, split_pair
+from mvsa_tune.errors import InputError
+
+PAIR = "pair"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return " ".join(map(short, self.values))
+
+    def nearest(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The values that bound what the dimension may cost or break: all of them."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from `low` to `high`, both included; `log`: each factor is as likely as any other of its size."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise InputError(f"{self}: write LOW..HIGH, low below high" + (" and above 0" if self.log else ""))
+
+    def __str__(self) -> str:
+        return f"{short(self.low)}..{short(self.high)}"
+
+    def nearest(self, value: float) -> float:
+        """The value, or the end that rounding took it past."""
+        return min(max(value, self.low), self.high)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Low and high."""
+        return self.low, self.high
+
+
+Dimension = Choice | Range
+Space = Mapping[str, Dimension]
+
+
+def parse(name: str, texts: Sequence[str], default: Dimension) -> Dimension:
+    """Read a dimension from its flag's words: `LOW..HIGH`, or the values to choose from.
+
+    Args:
+        name: the field of `Config`, or `pair`.
+        texts: the flag's words.
+        default: the dimension that it replaces; a range keeps its scale.
+
+    Raises:
+        InputError: a word is not of the field's kind, or a range does not rise.
+    """
+    kind: Callable[[str], Any] = str if name == PAIR else type(getattr(Config, name))
+    try:
+        if len(texts) == 1 and ".." in texts[0] and kind is not str:
+            low, high = (kind(text) for text in texts[0].split(".."))
+            return Range(low, high, isinstance(default, Range) and default.log)
+        return Choice(tuple(dict.fromkeys(kind(text) for text in texts)))
+    except InputError as error:
+        raise InputError(f"{flag(name)} {error}") from None
+    except ValueError:
+        raise InputError(f"{flag(name)} {' '.join(texts)}: write LOW..HIGH, or the values to choose from") from None
+
+
+def make_config(point: Mapping[str, Any], fixed: Mapping[str, Any]) -> Config:
+    """The configuration at a point of a space; `fixed` are the fields that are no dimension of it.
+
+    Drawn numbers keep three significant digits: a name that can be read, and typed as flags.
+    """
+    drawn = {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in point.items()}
+    fields = {**fixed, **{name: value for name, value in drawn.items() if name != PAIR}}
+    image, text = split_pair(str(point[PAIR]))
+    return Config(image_encoder=image, text_encoder=text, **fields)
+
+
+def point_of(config: Config, space: Space) -> dict[str, Any]:
+    """The point of a space at which a configuration lies."""
+    values = {**dataclasses.asdict(config), PAIR: f"{config.image_encoder}+{config.text_encoder}"}
+    return {name: dimension.nearest(values[name]) for name, dimension in space.items()}
+
+
+def corners(space: Space, fixed: Mapping[str, Any]) -> list[Config]:
+    """For each pair the configurations of the least and the greatest cost: what checks and estimates look at.
+
+    Every value of every dimension is checked on the way.
+
+    Raises:
+        InputError: a value breaks its field's check.
+    """
+    pairs = space[PAIR].ends
+    first = {name: dimension.ends[0] for name, dimension in space.items()}
+    for name, dimension in space.items():
+        for value in dimension.ends:
+            make_config({**first, name: value}, fixed)
+    numbers = {
+        name: (min(dimension.ends), max(dimension.ends))
+        for name, dimension in space.items()
+        if not isinstance(dimension.ends[0], str)
+    }
+    cheap = {name: high if name == "batch_size" else low for name, (low, high) in numbers.items()}
+    dear = {name: low if name == "batch_size" else high for name, (low, high) in numbers.items()}
+    return [make_config({**first, **ends, PAIR: pair}, fixed) for pair in pairs for ends in (cheap, dear)]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend; the first limit reached ends it. Trials that run then are trained on.
+
+    Attributes:
+        trials: configurations, those recorded by earlier commands included.
+        total_epochs: epochs trained, those of recorded trials included.
+        minutes: minutes of this command.
+    """
+
+    trials: int | None = None
+    total_epochs: int | None = None
+    minutes: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "total_epochs", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"{flag(name)} {value}: must be greater than 0")
+
+    def spent(self, trials: int, epochs: int) -> bool:
+        """Whether no further trial may begin."""
+        return (
+            (self.trials is not None and trials >= self.trials)
+            or (self.total_epochs is not None and epochs >= self.total_epochs)
+            or (self.minutes is not None and time.monotonic() - self.started >= 60 * self.minutes)
+        )
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search is: where it looks, what stays as it is, what it may spend, and the seed of its sampler."""
+
+    space: Space
+    fixed: Mapping[str, Any]
+    budget: Budget
+    seed: int

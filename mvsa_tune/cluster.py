@@ -2,8 +2,15 @@
 
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import psutil
+
+# Ray's own servers, by the names of their processes: a sweep cannot go on without them.
+SERVERS = ("gcs_server", "raylet")
 
 
 def cpu_count() -> int:
@@ -23,7 +30,24 @@ def local_ray(cpus: int) -> Iterator[None]:
     ray.init(
         address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
     )
+    over = threading.Event()
+    servers = [child for child in psutil.Process().children() if child.name() in SERVERS]
+    threading.Thread(target=_watch, args=(servers, over), daemon=True).start()
     try:
         yield
     finally:
+        over.set()
         ray.shutdown()
+
+
+def _watch(servers: list[psutil.Process], over: threading.Event) -> None:
+    """End this process when one of Ray's does: Ray itself would wait a minute for it and then end us without a word."""
+    while not over.wait(0.5):
+        dead = [one for one in servers if not one.is_running() or one.status() == psutil.STATUS_ZOMBIE]
+        if dead and not over.is_set():
+            print(
+                "Ray has died (was it killed? had the machine no memory left?). What is recorded is whole: the same command goes on.",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)

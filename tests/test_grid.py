@@ -224,9 +224,10 @@ def test_a_trial_that_fails_keeps_a_row_that_says_why(tiny: Path) -> None:
 def test_a_trial_whose_data_goes_away_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin = sweep.Store.begin
 
-    def begin_and_lose_the_cache(self: sweep.Store, *arguments: object) -> None:
-        begin(self, *arguments)  # type: ignore[arg-type]
+    def begin_and_lose_the_cache(self: sweep.Store, *arguments: object, **named: object) -> list[str]:
+        told = begin(self, *arguments, **named)  # type: ignore[arg-type]
         (tiny / "embeddings" / "eye" / "image.npy").unlink()
+        return told
 
     monkeypatch.setattr(sweep.Store, "begin", begin_and_lose_the_cache)
     code = script.main(["--data", str(tiny), "--pairs", "eye+ear", "--results", str(tiny / "results"), *FEW])

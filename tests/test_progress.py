@@ -1,8 +1,8 @@
 import pytest
-from test_rows import outcome
 
 from mvsa_tune.config import Config
 from mvsa_tune.progress import Progress
+from test_rows import outcome
 
 FIRST, SECOND, THIRD = (Config(image_encoder="eye", text_encoder="ear", D=D, epochs=2) for D in (4, 8, 16))
 

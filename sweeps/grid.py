@@ -70,7 +70,7 @@ def make_plan(options: Namespace) -> Plan:
     dataset = read_dataset(options.data)
     folder = options.cache or default_folder(options.data)
     caches, missing = find_caches(dataset, folder, configs)
-    if missing and (options.embed or options.demo):
+    if missing and ((options.embed and not options.dry_run) or options.demo):
         for encoder in dict.fromkeys(encoder for encoder, _ in missing):
             embed(dataset, folder, encoder, Settings(quiet=options.quiet))
         caches, missing = find_caches(dataset, folder, configs)
@@ -129,9 +129,9 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plan, then run; return the exit code."""
-    options = parse(arguments)
 
     def command() -> int:
+        options = parse(arguments)
         plan = make_plan(options)
         if options.dry_run:
             print(describe(plan))

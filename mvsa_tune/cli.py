@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
 from mvsa_tune.config import MODALITIES, Parser
@@ -158,7 +159,7 @@ def list_encoders(options: Namespace) -> int:
     print(f"caches in {folder}\n\n{'encoder':<22} {'vectors':<22} {'weights':<52} caches")
     for name in dict.fromkeys([*ENCODERS, *caches]):
         made = caches.get(name, [])
-        vectors, weights = _about_encoder(name) if name in ENCODERS else _about_caches(made)
+        vectors, weights = _about_encoder(name) if name in ENCODERS else _about_caches(name, made)
         # A long name has a line of its own.
         label = name if len(name) <= 22 else f"{name}\n{'':<22}"
         print(f"{label:<22} {vectors:<22} {weights:<52} {', '.join(manifest.modality for manifest in made) or '–'}")
@@ -171,8 +172,10 @@ def _about_encoder(name: str) -> tuple[str, str]:
     return _widths(encoder.widths), f"{'here' if encoder.here() else 'not here'}: {encoder.source}"
 
 
-def _about_caches(made: Sequence[Manifest]) -> tuple[str, str]:
-    return _widths({manifest.modality: manifest.width for manifest in made}), made[0].source
+def _about_caches(name: str, made: Sequence[Manifest]) -> tuple[str, str]:
+    # "embedded by" itself would say its name twice.
+    source = made[0].source.removesuffix(f" by {name}")
+    return _widths({manifest.modality: manifest.width for manifest in made}), shorten(source, 52, placeholder=" …")
 
 
 def _widths(widths: Mapping[str, int]) -> str:

@@ -162,7 +162,7 @@ def list_encoders(options: Namespace) -> int:
         vectors, weights = _about_encoder(name) if name in ENCODERS else _about_caches(name, made)
         # A long name has a line of its own.
         label = name if len(name) <= 22 else f"{name}\n{'':<22}"
-        print(f"{label:<22} {vectors:<22} {weights:<52} {', '.join(manifest.modality for manifest in made) or '–'}")
+        print(f"{label:<22} {vectors:<22} {weights:<52} {', '.join(manifest.modality for manifest in made) or 'none'}")
     print("\nopen names: openclip:ARCH:TAG_OR_FILE  hf:ID_OR_FOLDER[@cls|@mean|@pooler]  torchvision:NAME  timm:NAME")
     return 0
 

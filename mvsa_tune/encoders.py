@@ -35,7 +35,7 @@ class Encoder:
     def load(self, modality: str, weights: Path | None, device: Any) -> Tower:
         """Load a tower; InputError if the weights cannot be had, or are not of this encoder's width."""
         tower, width = self.loader(modality, weights, device), self.widths[modality]
-        if width and tower.width != width:
+        if weights and width and tower.width != width:
             raise InputError(
                 f"--weights {weights} gives {modality} vectors of width {tower.width}, where this encoder's ({self.source}) have "
                 f"{width}: give it its own weights, or take these under an open name such as hf:FOLDER"

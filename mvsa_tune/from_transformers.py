@@ -35,7 +35,7 @@ def modality_and_width(source: str, fetch: bool) -> tuple[str, int] | None:
     config = _pretrained(transformers.AutoConfig, source, instead="write its folder's path: hf:FOLDER")
     body = transformers.AutoModel._model_mapping.get(type(config), None)
     modality = {"pixel_values": "image", "input_ids": "text"}.get(getattr(body, "main_input_name", ""))
-    if hasattr(config, "vision_config") or modality is None or config.is_encoder_decoder:
+    if hasattr(config, "vision_config") or modality is None or getattr(config, "is_encoder_decoder", False):
         raise InputError(
             f"hf:{source}: {config.model_type} is not an encoder of pictures alone or of texts alone; CLIP's two towers are "
             "openclip:ARCH:TAG_OR_FILE"

@@ -67,7 +67,7 @@ def reachable(url: str) -> bool:
             answered.extend([True] * (error.code < 500))
         except OSError as error:  # the libraries have certificates of their own: one unknown here may be known there
             answered.extend([True] * isinstance(getattr(error, "reason", error), SSLCertVerificationError))
-        except HTTPException:
+        except (HTTPException, ValueError):  # ValueError: no URL at all
             pass
         else:
             answered.append(True)

@@ -48,6 +48,6 @@ def test_the_list_names_caches_as_pairs_do_and_stays_within_the_page(
     assert max(map(len, lines[1:])) <= 120
     assert f"{long}" in lines and "eye" not in " ".join(lines)
     rows = {line.split()[0]: line for line in lines if line and line[0] != " "}
-    assert rows["demo-pixels"].endswith(" image") and rows["roberta-base"].endswith(" –")
+    assert rows["demo-pixels"].endswith(" image") and rows["roberta-base"].endswith(" none")
     assert "text: 6" in rows["tweets"] and "embedded by minilm" in rows["tweets"] and rows["tweets"].endswith(" text")
-    assert rows["minilm"].endswith(" –")
+    assert rows["minilm"].endswith(" none")

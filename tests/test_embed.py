@@ -223,7 +223,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
 def test_encoders_lists_what_there_is(pairs: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     embed(pairs, default_folder(pairs.folder), "demo-words", QUIET)
     assert main(["encoders", "--data", str(pairs.folder)]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert {"clip-vit-b-32", "roberta-base", "resnet50", "demo-words"} <= set(lines)
     assert lines["demo-words"].endswith("text") and lines["demo-pixels"].endswith("none")
     assert "image: 512, text: 512" in lines["clip-vit-b-32"]
@@ -233,7 +233,7 @@ def test_an_unknown_encoder_and_odd_settings_are_refused(pairs: Dataset, capsys:
     for arguments, told in (
         (["--encoder", "mystery"], "unknown encoder mystery"),
         (["--encoder", "demo-pixels", "--batch-size", "0"], "must be 1 or more"),
-        (["--encoder", "demo-pixels", "demo-words", "--weights", "x"], "--weights is for one encoder"),
+        (["--encoder", "demo-pixels", "demo-words", "--weights", "x"], "--weights and --as are for one encoder"),
         (["--encoder", "demo-pixels", "--device", "cuda"], "has no GPU"),
     ):
         assert run(pairs, *arguments) == 2

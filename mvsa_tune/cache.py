@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.dataset import Dataset, is_file_name
-from mvsa_tune.encoders import find_encoder
+from mvsa_tune.encoders import is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import sha256_of, write_text_whole, write_whole
 
@@ -28,7 +29,7 @@ class Manifest:
     """What a cache holds and what made it.
 
     Attributes:
-        encoder: its name.
+        encoder: name of the encoder that made it; the cache's own is its folder's.
         modality: `image` or `text`.
         preprocessing: what happened to a sample before the encoder.
         weights: identity of the encoder's weights; empty where it is not known.
@@ -81,9 +82,15 @@ def default_folder(data: Path) -> Path:
     return data / "embeddings"
 
 
-def cached_encoders(folder: Path) -> list[str]:
-    """Names of the encoders that have a cache below `folder`."""
-    return sorted({manifest.parent.name for manifest in folder.glob("*/*.json")})
+def cached_encoders(folder: Path) -> dict[str, list[Manifest]]:
+    """The names that a pair can be made of, with the manifests of their caches below `folder`; damaged ones left out."""
+    found: dict[str, list[Manifest]] = {}
+    for path in sorted(folder.glob("*/*.json")):
+        with suppress(ValueError, TypeError):
+            manifest = _read_manifest(path)
+            its_own = cache_path(folder, manifest.encoder, manifest.modality).parent == path.parent
+            found.setdefault(manifest.encoder if its_own else path.parent.name, []).append(manifest)
+    return found
 
 
 def cache_path(folder: Path, encoder: str, modality: str) -> Path:
@@ -91,13 +98,15 @@ def cache_path(folder: Path, encoder: str, modality: str) -> Path:
     return folder / re.sub(r"[/:\\]", "_", encoder) / f"{modality}.npy"
 
 
-def how_to_make(dataset: Dataset, folder: Path, encoder: str, modality: str) -> str:
-    """Return the command that makes a cache."""
+def how_to_make(dataset: Dataset, folder: Path, name: str, modality: str, encoder: str = "") -> str:
+    """Return the command that makes a cache of a name; `encoder` made it, where that is known to be another."""
     place = f"--data {shlex.quote(str(dataset.folder))}"
     if folder != default_folder(dataset.folder):
         place += f" --cache {shlex.quote(str(folder))}"
-    if find_encoder(encoder):
-        return f"python -m mvsa_tune embed {place} --encoder {encoder}"
+    encoder = encoder or name
+    if is_encoder(encoder):
+        called = f" --as {name}, with the --text and --weights of then" if name != encoder else ""
+        return f"python -m mvsa_tune embed {place} --encoder {shlex.quote(encoder)}{called}"
     return f"python -m mvsa_tune import {place} --encoder {encoder} --modality {modality} --ids IDS.txt VECTORS.npy"
 
 
@@ -113,25 +122,33 @@ class Origin:
 
 
 def write_cache(
-    dataset: Dataset, folder: Path, encoder: str, modality: str, blocks: Iterable[NDArray[Any]], origin: Origin
+    dataset: Dataset,
+    folder: Path,
+    encoder: str,
+    modality: str,
+    blocks: Iterable[NDArray[Any]],
+    origin: Origin,
+    name: str = "",
 ) -> Cache:
     """Write the vectors of a data set, in its order, whole or not at all, a block at a time.
 
     Args:
         dataset: the samples; row i of the blocks, one after another, belongs to its sample i.
         folder: where caches live; the encoder's folder is made in it.
-        encoder: its name, which becomes a folder's.
+        encoder: its name.
         modality: `image` or `text`.
         blocks: `(rows, width)` each, floating point of one kind; float64 is stored as float32.
         origin: what made them, for the manifest.
+        name: the cache's, which becomes a folder's and stands in pairs; the encoder's by default.
 
     Raises:
         InputError: the name is not a plain file name, the shapes are wrong, a vector is not finite, or the folder cannot
             be written.
     """
-    if not is_file_name(encoder) and not find_encoder(encoder):
-        raise InputError(f"--encoder {encoder!r}: an encoder's name is a folder's; use letters, digits, - _ .")
-    path = cache_path(folder, encoder, modality)
+    name = name or encoder
+    if not is_file_name(name) and not is_encoder(name):
+        raise InputError(f"--encoder {name!r}: an encoder's name is a folder's; use letters, digits, - _ .")
+    path = cache_path(folder, name, modality)
     manifest_path = path.with_suffix(".json")
     written = _BlockWriter(dataset)
     try:
@@ -196,24 +213,30 @@ class _BlockWriter:
             raise InputError(f"{len(bad):,} vectors hold NaN or infinite values: those of samples {names}")
 
 
-def open_cache(dataset: Dataset, folder: Path, encoder: str, modality: str) -> Cache | None:
-    """Check a cache against the data set it is to serve; None where there is none.
+def _read_manifest(path: Path) -> Manifest:
+    """Read a manifest; ValueError or TypeError if it is damaged."""
+    manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    if not (isinstance(manifest.count, int) and isinstance(manifest.width, int)):
+        raise TypeError("count and width must be whole numbers")
+    return manifest
+
+
+def open_cache(dataset: Dataset, folder: Path, name: str, modality: str) -> Cache | None:
+    """Check a cache against the data set it is to serve; None where there is none of that name.
 
     Raises:
         InputError: it was made from other data, other samples or another order, or a file is damaged; the message holds
             both values and the command that mends it.
     """
-    path = cache_path(folder, encoder, modality)
+    path = cache_path(folder, name, modality)
     if not path.with_suffix(".json").exists():
         return None
-    mend = f"; make it again: {how_to_make(dataset, folder, encoder, modality)}"
     try:
-        fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        manifest = Manifest(**fields)
-        if not (isinstance(manifest.count, int) and isinstance(manifest.width, int)):
-            raise TypeError("count and width must be whole numbers")
+        manifest = _read_manifest(path.with_suffix(".json"))
     except (ValueError, TypeError) as error:
+        mend = f"; make it again: {how_to_make(dataset, folder, name, modality)}"
         raise InputError(f"damaged manifest {path.with_suffix('.json')} ({error}){mend}") from None
+    mend = f"; make it again: {how_to_make(dataset, folder, name, modality, manifest.encoder)}"
     if not path.is_file():
         raise InputError(f"{path} is missing, though its manifest is there{mend}")
     _check_samples(dataset, manifest, path, mend)

@@ -1,14 +1,16 @@
 """`python -m mvsa_tune COMMAND`, and how every command of the project reports what a user can mend."""
 
+import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
-from mvsa_tune.cache import Cache, Origin, cache_path, cached_encoders, default_folder, write_cache
+from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
 from mvsa_tune.config import MODALITIES, Parser
-from mvsa_tune.dataset import Dataset, read_dataset
-from mvsa_tune.encoders import ENCODERS, find_encoder
+from mvsa_tune.dataset import Dataset, is_file_name, read_dataset
+from mvsa_tune.encoders import ENCODERS, is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.vectors import read_vectors
@@ -25,9 +27,16 @@ def add_data_flags(parser: Parser) -> None:
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:
-    """Run a command; an InputError becomes one line on stderr and exit code 2, Ctrl-C one and 130."""
+    """Run a command; an InputError becomes one line on stderr and exit code 2, Ctrl-C one and 130, a closed pipe 141."""
     try:
-        return command()
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has enough, as `head` has; what is left of it must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
@@ -38,6 +47,10 @@ def report_errors(command: Callable[[], int], program: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run a command; return the exit code."""
+    return report_errors(lambda: _run(arguments), "python -m mvsa_tune")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m mvsa_tune", description="Tools around the sweeps in sweeps/.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     bring = commands.add_parser("import", help="make an embedding cache from vectors made elsewhere")
@@ -57,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bring.set_defaults(command=import_vectors)
     run = commands.add_parser("embed", help="make embedding caches with encoders")
     run.add_argument("--encoder", required=True, nargs="+", metavar="NAME", help="see `encoders`")
+    run.add_argument("--as", dest="name", metavar="NAME", help="what to call the caches in pairs (one encoder)")
     run.add_argument("--weights", type=Path, metavar="PATH", help="file or folder of the weights (one encoder)")
     run.add_argument("--text", choices=list(NORMALISERS), default="documents", help="normalisation of tweets")
     run.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU where there is one (default)")
@@ -70,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_data_flags(known)
     known.set_defaults(command=list_encoders)
     options = parser.parse_args(arguments)
-    return report_errors(lambda: int(options.command(options)), parser.prog)
+    return int(options.command(options))
 
 
 def import_vectors(options: Namespace) -> int:
@@ -101,8 +115,13 @@ def embed_with_encoders(options: Namespace) -> int:
     """`embed`: pictures and tweets → caches."""
     from mvsa_tune.embed import Settings, embed
 
-    if options.weights and len(options.encoder) > 1:
-        raise InputError("--weights is for one encoder: give one --encoder at a time with it")
+    if (options.weights or options.name) and len(options.encoder) > 1:
+        raise InputError("--weights and --as are for one encoder: give one --encoder at a time with them")
+    for name in [options.name] if options.name else options.encoder:
+        if "+" in name or (options.name and (is_encoder(name) or not is_file_name(name))):
+            raise InputError(
+                f"{name} cannot stand in a pair IMAGE+TEXT as a name of its own: give another with --as NAME"
+            )
     if options.batch_size < 1 or (options.workers or 1) < 1:
         raise InputError("--batch-size and --workers must be 1 or more")
     dataset = read_dataset(options.data)
@@ -114,6 +133,7 @@ def embed_with_encoders(options: Namespace) -> int:
         text=options.text,
         skip_bad=options.skip_bad,
         workers=options.workers,
+        name=options.name or "",
     )
     for name in options.encoder:
         for cache in embed(dataset, options.cache or default_folder(options.data), name, settings):
@@ -135,13 +155,28 @@ def describe_cache(cache: Cache) -> str:
 def list_encoders(options: Namespace) -> int:
     """`encoders`: what there is, what of it can be used here and now, and which caches exist."""
     folder = options.cache or default_folder(options.data)
-    print(f"{'encoder':<22} {'modality: width':<24} {'weights':<54} caches in {folder}")
-    for name in dict.fromkeys([*ENCODERS, *cached_encoders(folder)]):
-        encoder = find_encoder(name)
-        widths = ", ".join(f"{modality}: {width}" for modality, width in encoder.widths.items()) if encoder else "–"
-        weights = f"{'here' if encoder.here() else 'not here'}: {encoder.source}" if encoder else "imported"
-        caches = [
-            modality for modality in MODALITIES if cache_path(folder, name, modality).with_suffix(".json").exists()
-        ]
-        print(f"{name:<22} {widths:<24} {weights:<54} {', '.join(caches) or 'none'}")
+    caches = cached_encoders(folder)
+    print(f"caches in {folder}\n\n{'encoder':<22} {'vectors':<22} {'weights':<52} caches")
+    for name in dict.fromkeys([*ENCODERS, *caches]):
+        made = caches.get(name, [])
+        vectors, weights = _about_encoder(name) if name in ENCODERS else _about_caches(name, made)
+        # A long name has a line of its own.
+        label = name if len(name) <= 22 else f"{name}\n{'':<22}"
+        print(f"{label:<22} {vectors:<22} {weights:<52} {', '.join(manifest.modality for manifest in made) or 'none'}")
+    print("\nopen names: openclip:ARCH:TAG_OR_FILE  hf:ID_OR_FOLDER[@cls|@mean|@pooler]  torchvision:NAME  timm:NAME")
     return 0
+
+
+def _about_encoder(name: str) -> tuple[str, str]:
+    encoder = ENCODERS[name]
+    return _widths(encoder.widths), f"{'here' if encoder.here() else 'not here'}: {encoder.source}"
+
+
+def _about_caches(name: str, made: Sequence[Manifest]) -> tuple[str, str]:
+    # "embedded by" itself would say its name twice.
+    source = made[0].source.removesuffix(f" by {name}")
+    return _widths({manifest.modality: manifest.width for manifest in made}), shorten(source, 52, placeholder=" …")
+
+
+def _widths(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{modality}: {width}" for modality, width in widths.items())

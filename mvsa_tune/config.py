@@ -175,7 +175,10 @@ def split_pair(pair: str) -> tuple[str, str]:
     """Split `IMAGE+TEXT` into the two encoders' names."""
     image, plus, text = pair.partition("+")
     if not (image and plus and text) or "+" in text:
-        raise InputError(f"--pairs {pair}: write a pair as IMAGE_ENCODER+TEXT_ENCODER")
+        raise InputError(
+            f"--pairs {pair}: write a pair as IMAGE_ENCODER+TEXT_ENCODER, with one +; where a name holds a + of its own, give its "
+            "vectors another: `python -m mvsa_tune embed --encoder … --as NAME`"
+        )
     return image, text
 
 

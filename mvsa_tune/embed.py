@@ -47,6 +47,7 @@ class Settings:
         skip_bad: go on without the pictures that cannot be read, instead of stopping.
         workers: Ray workers; None for one a GPU, and no Ray for one.
         quiet: no progress bar.
+        name: the caches', which pairs are made of; empty for the encoder's.
     """
 
     weights: Path | None = None
@@ -57,6 +58,7 @@ class Settings:
     skip_bad: bool = False
     workers: int | None = None
     quiet: bool = False
+    name: str = ""
 
 
 DEFAULTS = Settings()
@@ -90,13 +92,14 @@ def embed(dataset: Dataset, folder: Path, name: str, settings: Settings = DEFAUL
 def _embed_modality(
     dataset: Dataset, folder: Path, name: str, encoder: Encoder, modality: str, settings: Settings
 ) -> Cache:
-    place = cache_path(folder, name, modality).parent
+    called = settings.name or name
+    place = cache_path(folder, called, modality).parent
     with _only_one(place, modality):
         device = _device(settings)
         # Loaded here first: weights that are missing or wrong are an error before any worker starts.
         tower = encoder.load(modality, settings.weights, device)
         origin = Origin(_preprocessing(tower, modality, settings), f"embedded by {name}", weights=tower.weights)
-        if cache := _there_already(dataset, folder, name, modality, origin, settings):
+        if cache := _there_already(dataset, folder, called, modality, origin, settings):
             return cache
         skipped = _check_pictures(dataset, settings) if modality == "image" else {}
         texts = [NORMALISERS[settings.text](sample.text) for sample in dataset.samples] if modality == "text" else []
@@ -106,19 +109,14 @@ def _embed_modality(
         todo = [index for index in range(len(blocks)) if not parts.path(index).exists()]
         task = Task(name, modality, settings, str(device), _threads(1), frozenset(skipped))
         done = len(dataset.samples) - sum(len(blocks[index]) for index in todo)
-        bar = tqdm(
-            total=len(dataset.samples),
-            initial=done,
-            unit=" samples",
-            desc=f"{name} {modality}",
-            disable=settings.quiet or not sys.stderr.isatty(),
-        )
-        with bar:
+        quiet = settings.quiet or not sys.stderr.isatty()
+        total, label = len(dataset.samples), f"{called} {modality}"
+        with tqdm(total=total, initial=done, unit=" samples", desc=label, disable=quiet) as bar:
             for index, vectors in _run(tower, task, blocks, todo):
                 parts.write(index, vectors)
                 bar.update(len(vectors))
         origin = Origin(origin.preprocessing, origin.source, tower.weights, truncated, skipped)
-        cache = write_cache(dataset, folder, name, modality, parts.read(len(blocks)), origin)
+        cache = write_cache(dataset, folder, name, modality, parts.read(len(blocks)), origin, called)
         parts.remove()
         return cache
 
@@ -137,7 +135,7 @@ def _there_already(
     if (made.preprocessing, made.weights, made.dtype) != wanted:
         raise InputError(
             f"{cache.path} was made otherwise ({made.preprocessing}; {made.weights or 'weights unknown'}; {made.dtype}), "
-            f"not as asked for now ({'; '.join(wanted)}): delete it, or give another --cache folder"
+            f"not as asked for now ({'; '.join(wanted)}): delete it, or give a name with --as NAME"
         )
     return cache
 

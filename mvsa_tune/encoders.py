@@ -4,14 +4,13 @@ Open names: `openclip:ARCH:TAG_OR_FILE`, `hf:ID_OR_FOLDER` (`@cls`, `@mean` or `
 `torchvision:NAME`, `timm:NAME`.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mvsa_tune import loaders, towers
+from mvsa_tune import from_transformers, loaders, towers
 from mvsa_tune.errors import InputError
 from mvsa_tune.towers import Tower
 
@@ -21,16 +20,27 @@ class Encoder:
     """What a name stands for; nothing is loaded.
 
     Attributes:
-        widths: length of its vectors by modality, 0 where only loading tells; the keys are the modalities it has.
-        load: modality, weights (or None) and device → the loaded tower. InputError if the weights cannot be had.
+        widths: length of its vectors by modality, 0 where only loading tells; the keys are the modalities it has. Empty for
+            a model of the hub of which nothing is on this machine.
+        loader: modality, weights (or None) and device → the loaded tower.
         source: where its weights come from when none are given.
         here: whether those are on this machine.
     """
 
     widths: Mapping[str, int]
-    load: Callable[[str, Path | None, Any], Tower]
+    loader: Callable[[str, Path | None, Any], Tower]
     source: str
     here: Callable[[], bool]
+
+    def load(self, modality: str, weights: Path | None, device: Any) -> Tower:
+        """Load a tower; InputError if the weights cannot be had, or are not of this encoder's width."""
+        tower, width = self.loader(modality, weights, device), self.widths[modality]
+        if weights and width and tower.width != width:
+            raise InputError(
+                f"--weights {weights} gives {modality} vectors of width {tower.width}, where this encoder's ({self.source}) have "
+                f"{width}: give it its own weights, or take these under an open name such as hf:FOLDER"
+            )
+        return tower
 
 
 def _clip(architecture: str, width: int) -> Encoder:
@@ -46,8 +56,8 @@ def _torchvision(name: str, width: int, cut: str = "") -> Encoder:
 
 
 def _transformers(modality: str, source: str, pooling: str, width: int) -> Encoder:
-    load = partial(loaders.load_transformers, source, pooling)
-    return Encoder({modality: width}, load, f"hub {source}", partial(loaders.has_transformers, source))
+    load = partial(from_transformers.load_transformers, source, pooling)
+    return Encoder({modality: width}, load, f"hub {source}", partial(from_transformers.has_transformers, source))
 
 
 ENCODERS: dict[str, Encoder] = {
@@ -67,17 +77,29 @@ ENCODERS: dict[str, Encoder] = {
 }
 
 
-def find_encoder(name: str) -> Encoder | None:
+OPEN_NAMES = ("openclip", "hf", "torchvision", "timm")
+
+
+def is_encoder(name: str) -> bool:
+    """Whether a name is a preset's, or is written as an open one; what that stands for is not looked up."""
+    kind, _, rest = name.partition(":")
+    return name in ENCODERS or (kind in OPEN_NAMES and bool(rest))
+
+
+def find_encoder(name: str, *, fetch: bool = True) -> Encoder | None:
     """Return the encoder of a preset or open name; None for a name that is neither.
 
+    With `fetch`, the config of a model of the hub is fetched where it is not on this machine: it tells the modality.
+
     Raises:
-        InputError: an open name that names nothing, saying what was expected.
+        InputError: an open name that names nothing, saying what was expected; or the hub cannot be reached.
     """
-    if name in ENCODERS:
-        return ENCODERS[name]
+    if name in ENCODERS or not is_encoder(name):
+        return ENCODERS.get(name)
     kind, _, rest = name.partition(":")
-    find = {"openclip": _open_clip, "hf": _hub, "torchvision": _any_torchvision, "timm": _timm}.get(kind)
-    return find(rest) if find and rest else None
+    if kind == "hf":
+        return _hub(rest, fetch)
+    return {"openclip": _open_clip, "torchvision": _any_torchvision, "timm": _timm}[kind](rest)
 
 
 def _open_clip(rest: str) -> Encoder:
@@ -91,26 +113,24 @@ def _open_clip(rest: str) -> Encoder:
         return loaders.load_open_clip(architecture, "" if file else tag, modality, weights or file, device)
 
     here = file.exists if file else partial(loaders.has_open_clip, architecture, tag)
-    return Encoder(widths, load, f"open_clip {architecture} {tag}", here)
+    return Encoder(widths, load, f"open_clip {architecture} {file.name if file else tag}", here)
 
 
-def _hub(rest: str) -> Encoder:
+def _hub(rest: str, fetch: bool) -> Encoder:
     source, _, pooling = rest.partition("@")
-    if pooling not in {"", "cls", "mean", "pooler"}:
-        raise InputError(f"hf:{rest}: the pooling behind @ is one of cls, mean, pooler")
-    config = Path(source) / "config.json"
-    known = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    vision = "image_size" in known or (Path(source) / "preprocessor_config.json").exists() or "vit" in source.lower()
-    modality = "image" if vision else "text"
-    pooling = pooling or ("cls" if vision else "mean")
-    return _transformers(modality, source, pooling, int(known.get("hidden_size", 0)))
+    if not source or pooling not in {"", "cls", "mean", "pooler"}:
+        raise InputError(f"hf:{rest}: write hf:ID_OR_FOLDER; the pooling behind @ is one of cls, mean, pooler")
+    known = from_transformers.modality_and_width(source, fetch)
+    if known is None:
+        return replace(_transformers("", source, pooling, 0), widths={})
+    modality, width = known
+    return _transformers(modality, source, pooling or {"image": "cls", "text": "mean"}[modality], width)
 
 
 def _any_torchvision(name: str) -> Encoder:
-    loaders.check_torchvision(name)
-    return _torchvision(name, 0)
+    return _torchvision(name, loaders.torchvision_width(name))
 
 
 def _timm(name: str) -> Encoder:
-    loaders.check_timm(name)
-    return Encoder({"image": 0}, partial(loaders.load_timm, name), f"timm {name}", partial(loaders.has_timm, name))
+    load, here = partial(loaders.load_timm, name), partial(loaders.has_timm, name)
+    return Encoder({"image": loaders.timm_width(name)}, load, f"timm {name}", here)

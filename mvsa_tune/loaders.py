@@ -1,16 +1,13 @@
-"""One loader for each library of encoders: name, modality, weights and device → tower."""
+"""One loader for each library of encoders: name, modality, weights and device → tower; `from_transformers.py` has another."""
 
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import sha256_of
 from mvsa_tune.towers import PictureTower, TextTower, Tower
-from mvsa_tune.weights import cached, fetching, fill, folder_identity, hub_file, need_hub, reachable, read_state_dict
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+from mvsa_tune.weights import cached, fetching, fill, hub_file, reachable, read_state_dict
 
 OPEN_CLIP_FILE = "open_clip_model.safetensors"
 
@@ -89,12 +86,13 @@ def open_clip_widths(architecture: str) -> dict[str, int]:
     return dict.fromkeys(modalities, int(config["embed_dim"]))
 
 
-def check_torchvision(name: str) -> None:
-    """InputError if torchvision has no classifier of this name."""
+def torchvision_width(name: str) -> int:
+    """Outputs of one of torchvision's classifiers; InputError if it has none of this name."""
     import torchvision
 
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise InputError(f"torchvision:{name}: no such model; torchvision.models.list_models() names them")
+    return len(_torchvision_weights(name).meta["categories"])
 
 
 def _torchvision_weights(name: str) -> Any:
@@ -146,12 +144,20 @@ def load_torchvision(name: str, cut: str, modality: str, weights: Path | None, d
 TIMM_FILE = "model.safetensors"
 
 
-def check_timm(name: str) -> None:
-    """InputError if timm has no model of this name."""
+@cache
+def timm_width(name: str) -> int:
+    """Length of a timm model's pooled features, 0 where only loading tells; InputError if timm has none of this name."""
     import timm
+    import torch
 
     if not timm.is_model(name):
         raise InputError(f"timm:{name}: no such model; timm.list_models() names them")
+    try:
+        with torch.device("meta"):  # shapes alone: no memory, no weights
+            model: Any = timm.create_model(name, num_classes=0).eval()
+            return int(model(torch.empty(1, *model.pretrained_cfg["input_size"])).shape[1])
+    except RuntimeError:  # its construction reads values, which the meta device has none of
+        return 0
 
 
 def _timm_repository(name: str) -> str:
@@ -186,106 +192,3 @@ def load_timm(name: str, modality: str, weights: Path | None, device: Any) -> To
     transform = create_transform(**config, is_training=False)
     about = f"timm {config['input_size'][-1]} px, {config['interpolation']}, crop {config['crop_pct']}"
     return PictureTower(model, transform, about, f"{path.name} sha256:{sha256_of(path)}", device)
-
-
-TEXT_LIMIT = 128  # tokens, as the documents cut their texts
-
-
-def has_transformers(source: str) -> bool:
-    """Whether a folder is there, or a hub id is in the hub's cache on this machine."""
-    return Path(source).is_dir() or cached(source, "config.json") is not None
-
-
-def _pretrained(kind: Any, place: str, **options: Any) -> Any:
-    """`from_pretrained` from a folder or the cache; from the hub only where it answers."""
-    try:
-        return kind.from_pretrained(place, local_files_only=True, **options)
-    except Exception as error:  # each format of weights has errors of its own
-        if Path(place).is_dir() or not isinstance(error, (OSError, ValueError)):
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{place} is not a complete transformers folder of plain tensors: {reason}") from None
-    need_hub(place)
-    with fetching(place):
-        return kind.from_pretrained(place, **options)
-
-
-def _body(place: str, pooling: str) -> Any:
-    """A transformers model, every weight that its pooling uses from the file.
-
-    Raises:
-        InputError: some are not in it: transformers would go on with random ones.
-    """
-    import transformers
-
-    def load(**options: Any) -> tuple[Any, list[str]]:
-        body, told = _pretrained(transformers.AutoModel, place, output_loading_info=True, **options)
-        return body, sorted(key for key in told["missing_keys"] if pooling == "pooler" or "pooler" not in key)
-
-    body, missing = load()
-    # A checkpoint whose safetensors lack the pooler may have it in an older .bin.
-    older = not Path(place).is_dir() or (Path(place) / "pytorch_model.bin").exists()
-    if missing and older and all("pooler" in key for key in missing):
-        body, missing = load(use_safetensors=False)
-    if missing:
-        advice = "; choose another pooling" if all("pooler" in key for key in missing) else ""
-        raise InputError(f"the weights of {place} are not whole: they lack {some(missing, 2)}{advice}")
-    return body
-
-
-def _pooled(body: Any, pooling: str) -> Any:
-    """A model and its pooling as one: pixels `(n, 3, H, W)`, or ids and mask `(n, L)`, → `(n, width)`."""
-    from torch import nn
-
-    class Pooled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = body
-
-        def forward(self, x: Any, mask: Any = None) -> Any:
-            out = self.body(pixel_values=x) if mask is None else self.body(input_ids=x, attention_mask=mask)
-            if pooling == "pooler":
-                return out.pooler_output
-            states = out.last_hidden_state
-            if pooling == "cls":
-                return states[:, 0]
-            weight = states.new_ones(states.shape[:2]) if mask is None else mask.to(states.dtype)
-            return (states * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)
-
-    return Pooled()
-
-
-def load_transformers(source: str, pooling: str, modality: str, weights: Path | None, device: Any) -> Tower:
-    """A transformers model with its pooling: `pooler` output, `cls` token, or `mean` over the tokens."""
-    import transformers
-
-    if weights and not weights.is_dir():
-        raise InputError(f"--weights {weights}: transformers takes a folder (config.json, weights and tokenizer in it)")
-    place = str(weights or source)
-    transformers.utils.logging.disable_progress_bar()
-    body = _body(place, pooling).float()
-    local = Path(place).is_dir()
-    identity = folder_identity(Path(place)) if local else f"{place} revision {body.config._commit_hash}"
-    model = _pooled(body, pooling).eval().to(device)
-    if modality == "image":
-        processor = _pretrained(transformers.AutoImageProcessor, place)
-
-        def transform(picture: "Image") -> Any:
-            return processor(picture, return_tensors="pt")["pixel_values"][0]
-
-        about = f"{type(processor).__name__} {dict(processor.size)}, {pooling}"
-        return PictureTower(model, transform, about, identity, device)
-    tokenizer = _pretrained(transformers.AutoTokenizer, place)
-
-    def tokens(text: str) -> list[int]:
-        return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
-
-    tower = TextTower(
-        model,
-        tokens,
-        TEXT_LIMIT,
-        body.config.hidden_size,
-        (f"{type(tokenizer).__name__}, at most {TEXT_LIMIT} tokens, {pooling}", identity),
-        device,
-    )
-    tower.pad = tokenizer.pad_token_id or 0
-    return tower

@@ -12,7 +12,7 @@ from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
 from mvsa_tune.cluster import cpu_count
 from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.dataset import LABELS, Dataset
-from mvsa_tune.encoders import ENCODERS
+from mvsa_tune.encoders import ENCODERS, find_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.heads import count_parameters
 from mvsa_tune.space import Search
@@ -89,12 +89,20 @@ class Plan:
         return [config for config in self.configs if config.id not in self.not_run]
 
     def widths(self, config: Config) -> dict[str, int]:
-        """Length of a configuration's vectors by modality: the caches', else the registry's."""
+        """Length of a configuration's vectors by modality: the caches', else the encoders'; 0 where neither tells."""
         widths = {}
-        for modality, encoder in config.encoders.items():
-            cache = self.caches.get((encoder, modality))
-            widths[modality] = cache.manifest.width if cache else ENCODERS[encoder].widths[modality]
+        for modality, name in config.encoders.items():
+            if cache := self.caches.get((name, modality)):
+                widths[modality] = cache.manifest.width
+            else:
+                encoder = find_encoder(name, fetch=False)
+                widths[modality] = encoder.widths.get(modality, 0) if encoder else 0
         return widths
+
+    @property
+    def sized(self) -> list[Config]:
+        """The configurations whose vectors' lengths are known: those of which cost can be told."""
+        return [config for config in self.configs if all(self.widths(config).values())]
 
 
 def find_caches(
@@ -116,18 +124,18 @@ def find_caches(
     return caches, missing
 
 
-def _check_known(encoder: str, modality: str, folder: Path) -> None:
+def _check_known(name: str, modality: str, folder: Path) -> None:
+    if encoder := find_encoder(name, fetch=False):
+        if encoder.widths and modality not in encoder.widths:
+            raise InputError(f"encoder {name} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
+        return
     cached = cached_encoders(folder)
-    if encoder not in ENCODERS and encoder not in cached:
-        known = ", ".join(dict.fromkeys([*ENCODERS, *cached]))
-        raise InputError(
-            f"unknown encoder {encoder}: known are {known}; vectors made elsewhere become an encoder by "
-            "`python -m mvsa_tune import --encoder NAME …`"
-        )
-    if encoder in ENCODERS and modality not in ENCODERS[encoder].widths:
-        raise InputError(f"encoder {encoder} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
-    if encoder not in ENCODERS:
-        raise InputError(f"there is no {modality} cache of {encoder} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
+    if name in cached:
+        raise InputError(f"there is no {modality} cache of {name} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
+    raise InputError(
+        f"unknown encoder {name}: known are {', '.join(dict.fromkeys([*ENCODERS, *cached]))}, and open names such as timm:NAME "
+        "or hf:FOLDER; vectors made elsewhere become an encoder by `python -m mvsa_tune import --encoder NAME …`"
+    )
 
 
 def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None) -> Placement:
@@ -206,11 +214,14 @@ def trial_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
 
 
 def memory_bytes(plan: Plan) -> int:
-    """Estimate the memory of one worker: all vectors once, and the largest stack's weights, moments and activations."""
+    """Estimate the memory of one worker: all vectors once, and the largest stack's weights, moments and activations.
+
+    Configurations whose vectors' lengths are not known are left out.
+    """
     count = len(plan.dataset.labels)
     vectors: dict[tuple[str, str], int] = {}
-    stacks = []
-    for config in plan.configs:
+    stacks = [0]
+    for config in plan.sized:
         widths = plan.widths(config)
         vectors |= {(config.encoders[modality], modality): count * width for modality, width in widths.items()}
         weights = 4 * count_parameters(config.head, widths, config.D, len(LABELS))  # with gradient and two moments
@@ -221,7 +232,10 @@ def memory_bytes(plan: Plan) -> int:
 
 def describe(plan: Plan) -> str:
     """Write the plan for a person, a configuration a line."""
-    estimates = trial_seconds(plan, plan.configs)
+    sized = plan.sized
+    estimates = trial_seconds(plan, sized)
+    unsized = len(plan.configs) - len(sized)
+    without = f"; not counting {unsized} configurations: an encoder's width shows once it is loaded" if unsized else ""
     place_, count = plan.placement, len(plan.replicates)
     seeds = ", ".join(str(replicate.seed) for replicate in plan.replicates)
     train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
@@ -233,16 +247,19 @@ def describe(plan: Plan) -> str:
         f"trials    {len(plan.runnable)} of {len(plan.configs)} configurations, each with {count} replicates (seeds {seeds})",
         f"machine   {place_.concurrent} at once on {place_.device}, {place_.cpus} CPU thread{'s' * (place_.cpus > 1)} each"
         + (f", {place_.gpus:g} GPU each" if place_.gpus else ""),
-        f"memory    about {memory_bytes(plan) / 2**20:,.0f} MiB a worker, beside torch itself",
+        f"memory    about {memory_bytes(plan) / 2**20:,.0f} MiB a worker, beside torch itself{without}",
         f"time      {_total(plan, plan.runnable, estimates)}"
-        + (f"; {_total(plan, plan.configs, estimates)} with those whose caches are missing" if plan.not_run else ""),
+        + (f"; {_total(plan, sized, estimates)} with those whose caches are missing" if plan.not_run and sized else ""),
         "",
     ]
     width = max(len(config.name) for config in plan.configs)
     for config in plan.configs:
-        parameters = f"{count_parameters(config.head, plan.widths(config), config.D, len(LABELS)):>9,} parameters"
-        state = [f"about {clock(estimates[config.id])}", *filter(None, [plan.not_run.get(config.id)])]
-        lines.append(f"{config.name:<{width}}  {parameters} × {count}  {', '.join(state)}")
+        weights, seconds = "?", []
+        if config.id in estimates:
+            weights = f"{count_parameters(config.head, plan.widths(config), config.D, len(LABELS)):,}"
+            seconds = [f"about {clock(estimates[config.id])}"]
+        state = ", ".join([*seconds, *filter(None, [plan.not_run.get(config.id)])])
+        lines.append(f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}")
     return "\n".join(lines)
 
 

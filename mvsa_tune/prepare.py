@@ -103,7 +103,7 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     dataset = read_dataset(options.data)
     folder = options.cache or default_folder(options.data)
     caches, missing = find_caches(dataset, folder, configs)
-    if missing and (options.embed or options.demo):
+    if missing and ((options.embed and not options.dry_run) or options.demo):
         for encoder in dict.fromkeys(encoder for encoder, _ in missing):
             embed(dataset, folder, encoder, Settings(quiet=options.quiet))
         caches, missing = find_caches(dataset, folder, configs)

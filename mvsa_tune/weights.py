@@ -4,16 +4,21 @@ Nothing is unpickled: safetensors, or torch's `weights_only`.
 """
 
 import hashlib
-import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import sha256_of
+
+ANSWER_SECONDS = 5  # that a server may take before it counts as out of reach
+BY_WEIGHTS = "give its path with --weights PATH"
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
@@ -52,24 +57,36 @@ def fill(model: Any, path: Path) -> str:
 
 
 def reachable(url: str) -> bool:
-    """Whether the host of a URL, or the proxy on the way to it, answers within five seconds."""
-    place = urlsplit(getproxies().get("https", url))
-    port = place.port or {"http": 80}.get(place.scheme, 443)
-    try:
-        socket.create_connection((place.hostname or "", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    """Whether a URL's server, or the proxy on the way, answers within five seconds in all with anything but its own failure."""
+    answered = []
+
+    def ask() -> None:
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=ANSWER_SECONDS).close()
+        except HTTPError as error:  # not found, or a login needed: that is for the library to tell
+            answered.extend([True] * (error.code < 500))
+        except OSError as error:  # the libraries have certificates of their own: one unknown here may be known there
+            answered.extend([True] * isinstance(getattr(error, "reason", error), SSLCertVerificationError))
+        except (HTTPException, ValueError):  # ValueError: no URL at all
+            pass
+        else:
+            answered.append(True)
+
+    # A thread, because a time limit on a socket bounds neither the look-up of its name nor all its addresses together.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    return bool(answered)
 
 
 @contextmanager
-def fetching(what: str) -> Iterator[None]:
+def fetching(what: str, instead: str = BY_WEIGHTS) -> Iterator[None]:
     """A download that fails is one line: a name that is not there, a login that is needed, a line that breaks."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"cannot fetch {what} ({reason}): fetch it elsewhere and give --weights PATH") from None
+        raise InputError(f"cannot fetch {what} ({reason}): fetch it elsewhere and {instead}") from None
 
 
 def cached(repository: str, name: str) -> Path | None:
@@ -86,25 +103,42 @@ def hub_file(repository: str, name: str) -> Path:
         return found
     from huggingface_hub import hf_hub_download
 
-    need_hub(f"{name} of {repository}")
+    need_hub(repository, name)
     with fetching(f"{name} of {repository}"):
-        return Path(hf_hub_download(repository, name, etag_timeout=5))
+        return Path(hf_hub_download(repository, name, etag_timeout=ANSWER_SECONDS))
 
 
-def need_hub(what: str) -> None:
-    """InputError, within seconds, unless the hub can be reached; `what` is what is wanted of it."""
+def need_hub(repository: str, name: str = "", instead: str = BY_WEIGHTS) -> None:
+    """InputError, within seconds, unless the hub answers when asked for a file; without `name`, for all of a repository.
+
+    `instead` is what to do with what was fetched elsewhere.
+    """
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
+    url = f"{constants.ENDPOINT}/{repository}/resolve/main/{name or 'config.json'}"
+    if constants.HF_HUB_OFFLINE or not reachable(url):
+        what = f"{name} of {repository}" if name else repository
         raise InputError(
             f"no weights: {what} is not in the hub's cache on this machine, and the hub cannot be reached: fetch it elsewhere "
-            "and give its path with --weights PATH"
+            f"and {instead}"
         )
 
 
-def folder_identity(folder: Path) -> str:
-    """Identity of a folder of weights: SHA-256 over its files' names and contents."""
+# What transformers reads of a folder besides the weights.
+BESIDE_WEIGHTS = (
+    "config.json",
+    "*processor_config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*tokens*.json",
+)
+
+
+def folder_identity(folder: Path, weights: str) -> str:
+    """Identity of a transformers folder: SHA-256 over names and contents of the files read; `weights` is their pattern."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted({path for pattern in (weights, *BESIDE_WEIGHTS) for path in folder.glob(pattern)}):
         digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     return f"{folder.name}/ sha256:{digest.hexdigest()}"

@@ -54,9 +54,9 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plan, then run; return the exit code."""
-    options = parse(arguments)
 
     def command() -> int:
+        options = parse(arguments)
         plan = make_plan(options, configurations(options))
         if options.dry_run:
             print(describe(plan))

@@ -102,9 +102,9 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Search, confirm; return the exit code."""
-    options = parse(arguments)
 
     def command() -> int:
+        options = parse(arguments)
         plan, folder = prepare(options), options.results / options.name
         if options.dry_run:
             print(describe(plan))

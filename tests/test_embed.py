@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, encode_pixels, encode_words, grid
+from grid import main as sweep_a_grid
 from mvsa_tune import embed as embedding
-from mvsa_tune.cache import default_folder, open_cache
+from mvsa_tune.cache import cached_encoders, default_folder, open_cache
 from mvsa_tune.cli import main
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.demo import make_demo_set
@@ -71,6 +72,38 @@ def test_a_cache_made_otherwise_is_not_taken_for_this_one(pairs: Dataset) -> Non
     embed(pairs, folder, "demo-words", QUIET)
     with pytest.raises(InputError, match=r"was made otherwise \(text documents.*not as asked for now \(text raw"):
         embed(pairs, folder, "demo-words", Settings(text="raw", quiet=True))
+
+
+def test_vectors_made_otherwise_stand_in_a_grid_under_another_name(
+    pairs: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(pairs, "--encoder", "demo-pixels", "demo-words") == 0
+    before = stored(pairs, "demo-words", "text")
+    raw = ["--encoder", "demo-words", "--text", "raw", "--as", "words-raw"]
+    assert run(pairs, *raw) == run(pairs, *raw) == 0
+    words = encode_words([sample.text for sample in pairs.samples])
+    np.testing.assert_allclose(stored(pairs, "words-raw", "text"), words, atol=1e-6)
+    np.testing.assert_array_equal(stored(pairs, "demo-words", "text"), before)
+    cached = cached_encoders(default_folder(pairs.folder))
+    assert {name: made[0].encoder for name, made in cached.items()} == {
+        "demo-pixels": "demo-pixels", "demo-words": "demo-words", "words-raw": "demo-words"
+    }  # fmt: skip
+    arguments = ["--data", str(pairs.folder), "--dry-run", "--pairs", "demo-pixels+demo-words", "demo-pixels+words-raw"]
+    assert sweep_a_grid([*arguments, "--D", "8"]) == 0
+    assert "2 of 2 configurations" in capsys.readouterr().out
+    (pairs.folder / "embeddings" / "words-raw" / "text.npy").unlink()
+    with pytest.raises(InputError, match="--encoder demo-words --as words-raw"):
+        stored(pairs, "words-raw", "text")
+
+
+@pytest.mark.parametrize("name", ["a+b", "../elsewhere", "demo-pixels", "timm:resnet10t"])
+def test_a_name_that_no_pair_could_tell_apart_is_refused(
+    name: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = list(default_folder(tiny).iterdir())
+    assert main(["embed", "--data", str(tiny), "--encoder", "demo-words", "--as", name]) == 2
+    assert f"{name} cannot stand in a pair" in capsys.readouterr().err
+    assert list(default_folder(tiny).iterdir()) == before
 
 
 def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_bytes(pairs: Dataset, tmp_path: Path) -> None:
@@ -190,7 +223,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
 def test_encoders_lists_what_there_is(pairs: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     embed(pairs, default_folder(pairs.folder), "demo-words", QUIET)
     assert main(["encoders", "--data", str(pairs.folder)]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert {"clip-vit-b-32", "roberta-base", "resnet50", "demo-words"} <= set(lines)
     assert lines["demo-words"].endswith("text") and lines["demo-pixels"].endswith("none")
     assert "image: 512, text: 512" in lines["clip-vit-b-32"]
@@ -200,7 +233,7 @@ def test_an_unknown_encoder_and_odd_settings_are_refused(pairs: Dataset, capsys:
     for arguments, told in (
         (["--encoder", "mystery"], "unknown encoder mystery"),
         (["--encoder", "demo-pixels", "--batch-size", "0"], "must be 1 or more"),
-        (["--encoder", "demo-pixels", "demo-words", "--weights", "x"], "--weights is for one encoder"),
+        (["--encoder", "demo-pixels", "demo-words", "--weights", "x"], "--weights and --as are for one encoder"),
         (["--encoder", "demo-pixels", "--device", "cuda"], "has no GPU"),
     ):
         assert run(pairs, *arguments) == 2

@@ -1,7 +1,13 @@
 """Each library's own answer, against ours, on tiny models of random weights saved in its own format; and the real ones."""
 
+import contextlib
 import importlib.util
 import json
+import os
+import socket
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import make_set
 from mvsa_tune.cli import main
 from mvsa_tune.dataset import read_dataset
 from mvsa_tune.encoders import ENCODERS, find_encoder
@@ -64,13 +71,13 @@ def word_tokenizer(folder: Path, **special: str) -> Any:
     return fast
 
 
-def text_model(kind: str, folder: Path) -> tuple[Any, Any]:
+def text_model(kind: str, folder: Path, positions: int = 140) -> tuple[Any, Any]:
     import transformers
 
     torch.manual_seed(0)
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=100, max_position_embeddings=140, type_vocab_size=1, pad_token_id=1, **small
+        vocab_size=100, max_position_embeddings=positions, type_vocab_size=1, pad_token_id=1, **small
     )
     model = getattr(transformers, f"{kind}Model")(config).eval()
     model.save_pretrained(folder)
@@ -104,6 +111,107 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path) -> None:
     assert [tower.is_truncated(text) for text in TEXTS] == [False, False, False, True]
     cut = tower.prepare(TEXTS[3])
     assert cut == tokenizer(TEXTS[3], truncation=True, max_length=128)["input_ids"] and len(cut) == 128
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("Bert", 40), ("Roberta", 38), ("DebertaV2", 40)])
+def test_a_text_is_cut_to_the_positions_that_a_model_has(tmp_path: Path, kind: str, limit: int) -> None:
+    model, tokenizer = text_model(kind, tmp_path, positions=40)
+    tower = load(f"hf:{tmp_path}@cls", "text")
+    assert len(tower.prepare(TEXTS[3])) == limit and f"at most {limit} tokens" in tower.preprocessing
+    batch = tokenizer([TEXTS[3]], truncation=True, max_length=limit, return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        theirs = model(**batch).last_hidden_state[:, 0]
+    torch.testing.assert_close(vectors(tower, [TEXTS[3]]), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_text_is_cut_to_what_the_tokenizer_says(tmp_path: Path) -> None:
+    _, tokenizer = text_model("Roberta", tmp_path)
+    tokenizer.model_max_length = 30
+    tokenizer.save_pretrained(tmp_path)
+    assert len(load(f"hf:{tmp_path}", "text").prepare(TEXTS[3])) == 30
+
+
+def test_what_a_folder_holds_is_told_by_its_config_not_by_its_name(tmp_path: Path) -> None:
+    from transformers import CLIPConfig, DistilBertConfig, T5Config, ViTConfig
+
+    text_model("Roberta", tmp_path / "invitation")
+    ViTConfig(hidden_size=24, num_attention_heads=2).save_pretrained(tmp_path / "bert")
+    DistilBertConfig(dim=36, n_heads=2).save_pretrained(tmp_path / "distilled")
+    for name, widths in (("invitation", {"text": 16}), ("bert", {"image": 24}), ("distilled", {"text": 36})):
+        encoder = find_encoder(f"hf:{tmp_path / name}")
+        assert encoder is not None and encoder.widths == widths
+    CLIPConfig().save_pretrained(tmp_path / "both")
+    T5Config().save_pretrained(tmp_path / "neither")
+    for name, kind in (("both", "clip"), ("neither", "t5")):
+        with pytest.raises(InputError, match=f"{kind} is not an encoder of pictures alone or of texts alone"):
+            find_encoder(f"hf:{tmp_path / name}")
+    with pytest.raises(InputError, match="no such folder"):
+        find_encoder(f"hf:{tmp_path / 'nothing'}")
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t", "timm:mobilenetv3_small_050", "torchvision:squeezenet1_0"])
+def test_the_width_of_an_open_name_is_known_before_it_is_loaded(name: str, tmp_path: Path) -> None:
+    kind, _, model = name.partition(":")
+    create = importlib.import_module(kind).create_model if kind == "timm" else None
+    made = create(model) if create else importlib.import_module("torchvision").models.get_model(model)
+    torch.save(made.state_dict(), tmp_path / "weights.pth")
+    encoder = find_encoder(name)
+    assert encoder is not None
+    assert encoder.widths["image"] == encoder.load("image", tmp_path / "weights.pth", CPU).width > 0
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    text_model("Roberta", tmp_path)
+    with pytest.raises(InputError, match=r"text vectors of width 16, .*FacebookAI/roberta-base.* have 768"):
+        load("roberta-base", "text", tmp_path)
+
+
+def test_only_the_files_that_are_read_identify_a_folder(tmp_path: Path) -> None:
+    model, _ = text_model("Roberta", tmp_path)
+    first = load(f"hf:{tmp_path}", "text").weights
+    (tmp_path / "README.md").write_text("about it")
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")  # beside the safetensors, which are read
+    assert load(f"hf:{tmp_path}", "text").weights == first
+    tokens = tmp_path / "tokenizer_config.json"
+    tokens.write_text(tokens.read_text() + "\n")
+    second = load(f"hf:{tmp_path}", "text").weights
+    assert second != first
+    (tmp_path / "model.safetensors").unlink()
+    assert load(f"hf:{tmp_path}", "text").weights not in {first, second}
+
+
+@pytest.mark.parametrize(
+    ("how", "encoder"),
+    [
+        ("refuses", "clip-vit-b-32"),
+        ("refuses", "hf:someone/model"),
+        ("stalls", "roberta-base"),
+        ("stalls", "timm:resnet10t"),
+    ],
+)
+def test_a_hub_that_answers_with_its_own_failure_or_never_ends_the_command_soon(
+    how: str, encoder: str, tmp_path: Path
+) -> None:
+    make_set(tmp_path / "set")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server, how), daemon=True).start()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}", "HF_HOME": str(tmp_path / "home")}
+        command = [sys.executable, "-m", "mvsa_tune", "embed", "--data", str(tmp_path / "set"), "--encoder", encoder]
+        started = time.monotonic()
+        done = subprocess.run(command, env=os.environ | hub, capture_output=True, text=True, timeout=60, check=False)
+        assert time.monotonic() - started < 20  # 15 and the libraries' imports
+    assert done.returncode == 2 and "the hub cannot be reached" in done.stderr and done.stderr.count("\n") == 1
+
+
+def answer(server: socket.socket, how: str) -> None:
+    held = []
+    with contextlib.suppress(OSError):  # the server is closed at the end
+        while True:
+            connection, _ = server.accept()
+            held.append(connection)
+            if how == "refuses":
+                connection.recv(10_000)
+                connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 
 
 def test_a_transformers_vision_model_gives_what_the_library_gives(tmp_path: Path, photos: list[Image.Image]) -> None:
@@ -165,7 +273,7 @@ def test_open_clip_gives_both_towers_raw(tiny_clip: tuple[Any, Path], photos: li
 def test_clip_presets_have_openais_quick_gelu(name: str) -> None:
     import open_clip
 
-    architecture = ENCODERS[name].load.args[0]  # type: ignore[attr-defined]
+    architecture = ENCODERS[name].loader.args[0]  # type: ignore[attr-defined]
     config = open_clip.get_model_config(architecture)
     assert config["quick_gelu"] and config["embed_dim"] == ENCODERS[name].widths["image"]
 

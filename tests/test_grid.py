@@ -1,5 +1,6 @@
 """`sweeps/grid.py` as a person meets it: what bad input prints, what the plan says, and whole tiny sweeps."""
 
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,15 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
+from PIL import Image
 
 import grid as script
-from conftest import ROOT, grid
-from mvsa_tune import __version__, sweep
+from conftest import ROOT, grid, make_set
+from mvsa_tune import __version__, loaders, sweep
 from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.splits import documents_split
 from mvsa_tune.training import Samples, StackTrainer
+from test_encoders import text_model
 
 TIMES = ["seconds", "finished_at", "command", "sweep"]
 FEW = ("--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "3", "--seeds", "2", "--scheduler", "none")
@@ -42,6 +46,10 @@ BAD = {
     "unknown encoder": (("--pairs", "mystery+ear"), "unknown encoder mystery: known are"),
     "swapped pair": (("--pairs", "ear+eye"), "there is no image cache of ear"),
     "text encoder for pictures": (("--pairs", "roberta-base+ear"), "roberta-base has no image side"),
+    "open name of nothing": (("--pairs", "timm:mystery+ear"), "timm:mystery: no such model"),
+    "open name on the wrong side": (("--pairs", "eye+timm:resnet10t"), "timm:resnet10t has no text side"),
+    "open name that holds a +": (("--pairs", "eye+hf:/models/a+b"), "--as NAME"),
+    "no such folder": (("--pairs", "eye+hf:/models/nothing"), "hf:/models/nothing: there is no such folder"),
     "half a pair": (("--pairs", "eye"), "IMAGE_ENCODER+TEXT_ENCODER"),
     "lr 0": (("--pairs", "eye+ear", "--lr", "0"), "--lr 0.0: must be greater than 0"),
     "lr of letters": (("--pairs", "eye+ear", "--lr", "fast"), "invalid float value: 'fast'"),
@@ -129,6 +137,54 @@ def test_the_plan_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str])
     assert "no image cache of clip-vit-b-32" in printed.out and "mvsa_tune embed" in printed.err
     assert "time " in printed.out and "memory " in printed.out
     assert not (tiny / "results").exists()
+
+
+@pytest.fixture
+def open_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """Real pictures and texts, and a pair of open names: weights in torch's cache, and a folder of transformers."""
+    folder = make_set(tmp_path / "open")
+    generator = np.random.default_rng(0)
+    for path in (folder / "data").glob("*.jpg"):
+        Image.fromarray(generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    weights = loaders._torchvision_file("squeezenet1_1")
+    weights.parent.mkdir(parents=True)
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+    text_model("Bert", tmp_path / "my bert")
+    return folder, f"torchvision:squeezenet1_1+hf:{tmp_path / 'my bert'}@mean"
+
+
+def test_a_pair_of_open_names_goes_from_folder_to_tables(
+    open_pair: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, pair = open_pair
+    arguments = ["--data", folder, "--pairs", pair, "--results", folder / "results", *FEW]
+    told = refused(capsys, *arguments)
+    for name in pair.split("+"):
+        assert f"python -m mvsa_tune embed --data {folder} --encoder {shlex.quote(name)}" in told
+    assert script.main([*map(str, arguments), "--dry-run", "--embed"]) == 0
+    # (1000 × 4 + 4) + (16 × 4 + 4) for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
+    assert "4,115 parameters × 2" in capsys.readouterr().out
+    assert not (folder / "embeddings").exists()
+    done = grid(*arguments, "--embed", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    written = rows(folder / "results" / "grid")
+    assert [*written["image_encoder"], *written["text_encoder"]] == [name for name in pair.split("+") for _ in range(2)]
+    assert set(written["status"]) == {"finished"}
+    assert cli(["encoders", "--data", str(folder)]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n{name}" in listed for name in pair.split("+"))
+
+
+def test_a_width_that_nothing_here_tells_is_said_to_be_unknown(
+    open_pair: tuple[Path, str], tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", tiny, "--pairs", "eye+hf:someone/model", "eye+ear", "--dry-run", *FEW]
+    assert script.main([*map(str, arguments)]) == 0
+    printed = capsys.readouterr().out
+    assert "not counting 1 configurations: an encoder's width shows once it is loaded" in printed
+    assert "? parameters × 2  no text cache of hf:someone/model" in printed and "99 parameters × 2" in printed
 
 
 def rows(folder: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ MODULES = sorted((ROOT / "mvsa_tune").glob("*.py")) + sorted((ROOT / "sweeps").g
 ROOMS = {
     "ray": {"cluster", "trainable", "scheduler", "searcher", "recorder", "sweep", "embed"},
     "open_clip": {"loaders", "finetune"},
-    "transformers": {"loaders", "finetune"},
+    "transformers": {"from_transformers", "finetune"},
     "torchvision": {"loaders", "finetune"},
     "timm": {"loaders", "finetune"},
     "optuna": {"searcher", "stats"},

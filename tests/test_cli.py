@@ -1,0 +1,53 @@
+"""What every command has in common: how it lists, and how it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, add_cache
+from mvsa_tune.cache import Origin, default_folder, write_cache
+from mvsa_tune.cli import main
+from mvsa_tune.dataset import read_dataset
+
+COMMANDS = {
+    "encoders": ["-m", "mvsa_tune", "encoders"],
+    "help": ["-m", "mvsa_tune", "embed", "--help"],
+    "help of a sweep": [str(ROOT / "sweeps" / "grid.py"), "--help"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_reader_that_has_enough_is_no_error(command: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, *COMMANDS[command]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},  # buffered, as it is for people: the pipe is met at the end
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(60) == 141 and process.stderr.read() == b""
+
+
+def test_the_list_names_caches_as_pairs_do_and_stays_within_the_page(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = read_dataset(tiny)
+    long = "hf:/models/of/some/length/a-tweet-model@pooler"
+    add_cache(dataset, long, "text")
+    add_cache(dataset, "demo-pixels", "image")
+    vectors = [np.zeros((len(dataset.samples), 6), dtype=np.float32)]
+    (default_folder(tiny) / "eye" / "image.json").write_text("{")  # damaged: left out
+    write_cache(dataset, default_folder(tiny), "minilm", "text", vectors, Origin("raw", "embedded by minilm"), "tweets")
+    assert main(["encoders", "--data", str(tiny)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[1:])) <= 120
+    assert f"{long}" in lines and "eye" not in " ".join(lines)
+    rows = {line.split()[0]: line for line in lines if line and line[0] != " "}
+    assert rows["demo-pixels"].endswith(" image") and rows["roberta-base"].endswith(" none")
+    assert "text: 6" in rows["tweets"] and "embedded by minilm" in rows["tweets"] and rows["tweets"].endswith(" text")
+    assert rows["minilm"].endswith(" none")

@@ -48,7 +48,7 @@ def embed_blocks(tower: Tower, task: Task, blocks: Mapping[int, Sequence[Sample]
     block is sorted by length first, so that a batch needs little padding.
     """
     ahead = 4 * task.batch_size if task.modality == "image" else max(map(len, blocks.values()), default=0)
-    with _preparing_threads(task.threads) as pool:
+    with preparing_threads(task.threads) as pool:
         samples = chain.from_iterable(blocks.values())
         ready = _prefetch(pool, lambda sample: _prepare(tower, task, sample), samples, ahead)
         for index, block in blocks.items():
@@ -92,7 +92,7 @@ def _encode(tower: Tower, task: Task, count: int, prepared: Iterable[Any]) -> Bl
 
 
 @contextmanager
-def _preparing_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+def preparing_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that prepare. Torch's own threads are for the encoder: each of these would bring as many again."""
     import torch
 

@@ -222,6 +222,14 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
     assert peaks[1] - peaks[0] < 40, peaks  # MiB, for eight times the samples
 
 
+def test_the_bench_of_the_pipeline_needs_no_ray(pairs: Dataset) -> None:
+    code = "import runpy, sys; sys.modules['ray'] = None; sys.path.insert(0, ''); runpy.run_path('bench/embed.py', run_name='__main__')"
+    for encoder in ("demo-pixels", "demo-words"):
+        command = [sys.executable, "-c", code, "--data", str(pairs.folder), "--encoder", encoder, "--rounds", "1"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        assert "pipeline / forward" in printed
+
+
 def test_encoders_lists_what_there_is(pairs: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     embed(pairs, default_folder(pairs.folder), "demo-words", QUIET)
     assert main(["encoders", "--data", str(pairs.folder)]) == 0

@@ -102,6 +102,5 @@ def preparing_threads(count: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(
-            threads
-        )  # also what threads begun from now on take: the call is the thread's own and the default
+        # In each of those threads the call set what threads begun from now on take, too.
+        torch.set_num_threads(threads)

@@ -120,7 +120,7 @@ def test_cut_texts_are_counted_once_however_often_it_is_interrupted(
     pairs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
 ) -> None:
     text_model("Roberta", tmp_path / "model")
-    for row in (0, 1, 2, 200, 659):
+    for row in (*range(20), 200, 659):
         (pairs.folder / "data" / f"{pairs.guids[row]}.txt").write_text("ok " * 200)
     pairs = read_dataset(pairs.folder)
     tokenised: list[str] = []
@@ -143,7 +143,7 @@ def test_cut_texts_are_counted_once_however_often_it_is_interrupted(
             embed(pairs, tmp_path / "cache", name, settings)
     tokenised.clear()
     (cache,) = embed(pairs, tmp_path / "cache", name, settings)
-    assert cache.manifest.truncated == 5
+    assert cache.manifest.truncated == 22
     assert len(tokenised) == (0 if workers else 660 - 300)  # each text that was left, once; by Ray's workers not here
 
 

@@ -1,92 +1,109 @@
 """Samples per second of the embedding pipeline, against the same encoder's forward alone on ready batches, side by side.
 
-    python bench/embed.py --data DIR --encoder mobilenet_v2 --weights FILE [--samples 512] [--rounds 3] [--batch-size 32]
+    python bench/embed.py --data DIR --encoder mobilenet_v2 --weights FILE [--samples 128] [--rounds 5] [--device cuda]
 
-Alternates three ways in one process, on the first samples of the set, and prints medians and ratios: the pipeline (read, decode,
-prepare, encode, write blocks), the forward alone on batches prepared beforehand, and one sample at a time as the older scripts did.
+One process and one loaded encoder, the same threads and batches for all; loading it is not counted. A round takes the next samples of
+the set through forward, pipeline, forward; its ratio is the pipeline's rate by that of the two forwards around it, because what else
+the machine does weighs on all. Beside them: preparing alone (read, decode, transform) on as many threads, which with the forward
+gives the bound for work that shares the same cores; and one sample at a time, as the older scripts did, on an eighth of the samples.
 """
 
 import argparse
+import os
 import statistics
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mvsa_tune.dataset import Dataset, read_dataset
-from mvsa_tune.embed import Settings, embed
+from mvsa_tune.dataset import Sample, read_dataset
+from mvsa_tune.embed import BATCH
 from mvsa_tune.encoders import find_encoder
 from mvsa_tune.pictures import open_picture
+from mvsa_tune.pipeline import Task, embed_blocks, preparing_threads
 from mvsa_tune.text import documents
+from mvsa_tune.towers import Tower
 
 
-def timed(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """Return the seconds that a call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
-def main() -> None:
-    """Measure and print."""
+def read_flags() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    whole = read_dataset(options.data)
-    dataset = replace(whole, samples=whole.samples[: options.samples])
-    encoder = find_encoder(options.encoder)
-    assert encoder is not None, options.encoder
-    modality = next(iter(encoder.widths))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tower = encoder.load(modality, options.weights, device)
+    parser.add_argument("--samples", type=int, default=128, help="a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, help="default: the pipeline's own for the device")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
 
-    def items(dataset: Dataset) -> list[object]:
-        if modality == "text":
-            return [tower.prepare(documents(sample.text)) for sample in dataset.samples]
-        return [tower.prepare(open_picture(sample.picture)) for sample in dataset.samples]
 
-    ready = sorted(items(dataset), key=tower.length)
-    batches = [ready[start : start + options.batch_size] for start in range(0, len(ready), options.batch_size)]
-    settings = Settings(weights=options.weights, batch_size=options.batch_size, quiet=True)
+def measure(tower: Tower, task: Task, samples: Sequence[Sample]) -> dict[str, float]:
+    """Return the seconds a sample that each way takes."""
 
-    def pipeline() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            embed(dataset, Path(folder), options.encoder, settings)
+    def prepare(sample: Sample) -> Any:
+        return tower.prepare(open_picture(sample.picture) if task.modality == "image" else documents(sample.text))
+
+    ready = sorted(map(prepare, samples), key=tower.length)
+    few = samples[: max(1, len(samples) // 8)]
 
     def forward() -> None:
-        for batch in batches:
-            tower.encode(batch)
+        for start in range(0, len(ready), task.batch_size):
+            tower.encode(ready[start : start + task.batch_size])
 
-    few = replace(dataset, samples=dataset.samples[: max(1, options.samples // 8)])
+    def preparing() -> None:
+        with preparing_threads(task.threads) as pool:
+            for _ in pool.map(prepare, samples):
+                pass
 
     def one_by_one() -> None:
-        for sample in few.samples:
-            tower.encode(items(replace(few, samples=(sample,))))
+        for sample in few:
+            tower.encode([prepare(sample)])
 
-    load = timed(lambda: encoder.load(modality, options.weights, device))
-    rates: dict[str, list[float]] = {"pipeline": [], "forward": [], "one": []}
-    for _ in range(options.rounds):
-        rates["forward"].append(len(ready) / timed(forward))
-        rates["pipeline"].append(len(ready) / (timed(pipeline) - load))
-        rates["one"].append(len(few.samples) / timed(one_by_one))
-    median = {name: statistics.median(values) for name, values in rates.items()}
-    print(
-        f"{options.encoder} {modality} on {device}, {len(ready)} samples, batch size {options.batch_size}, {options.rounds} rounds"
-    )
-    for name, rate in median.items():
-        print(f"  {name:<10} {rate:8.1f} samples/s")
-    shares = [a / b for a, b in zip(rates["pipeline"], rates["forward"], strict=True)]
-    print(
-        f"  pipeline / forward {statistics.median(shares):.2f}   pipeline / one {median['pipeline'] / median['one']:.2f}"
-    )
+    before = seconds(forward)
+    piped = seconds(lambda: list(embed_blocks(tower, task, {0: samples})))
+    return {
+        "forward": (before + seconds(forward)) / 2 / len(samples),
+        "pipeline": piped / len(samples),
+        "preparing": seconds(preparing) / len(samples),
+        "one": seconds(one_by_one) / len(few),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    options = read_flags()
+    encoder = find_encoder(options.encoder)
+    assert encoder is not None, options.encoder
+    modality, device = next(iter(encoder.widths)), torch.device(options.device)
+    tower = encoder.load(modality, options.weights, device)
+    samples = read_dataset(options.data).samples
+    batch_size = options.batch_size or BATCH[device.type]
+    task = Task(modality, "documents", "float32", batch_size, torch.get_num_threads(), frozenset())
+    measure(tower, task, samples[:batch_size])
+    rounds = []
+    for number in range(options.rounds):
+        start = number * options.samples % len(samples)
+        rounds.append(measure(tower, task, samples[start : start + options.samples]))
+        rates = "   ".join(f"{name} {1 / time:.1f}/s" for name, time in rounds[-1].items())
+        print(f"round {number + 1}: {rates}   load {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"{options.encoder} {modality}, {device}, {task.threads} threads, batch size {batch_size},", end=" ")
+    print(f"{options.rounds} rounds of {options.samples} samples: median (least to most)")
+    for name, ratios in {
+        "pipeline / forward": [times["forward"] / times["pipeline"] for times in rounds],
+        "bound on shared cores": [times["forward"] / (times["forward"] + times["preparing"]) for times in rounds],
+        "pipeline / one at a time": [times["one"] / times["pipeline"] for times in rounds],
+    }.items():
+        print(f"  {name:<25} {statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a trial costs besides its training, and whether the driver's memory grows: 1,000 tiny trials on the demo set.
 
-    python bench/trials.py                 about two minutes on 2 cores
+python bench/trials.py                 about two minutes on 2 cores
 """
 
 import argparse
@@ -41,14 +41,29 @@ def main() -> None:
     over = threading.Event()
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
-        flags = ["--demo", "--D", "8", "--batch-size", "512", "--epochs", "4", "--seeds", "1", "--quiet", "--grace-period", "1"]
+        flags = [
+            "--demo",
+            "--D",
+            "8",
+            "--batch-size",
+            "512",
+            "--epochs",
+            "4",
+            "--seeds",
+            "1",
+            "--quiet",
+            "--grace-period",
+            "1",
+        ]
         threading.Thread(target=watch, args=(Path("results/demo/trials.csv"), seen, over), daemon=True).start()
         code = grid.main([*flags, "--scheduler", options.scheduler, "--lr", *rates])
         over.set()
         rows = Store(Path("results/demo")).rows()
     assert code == 0 and len(rows) == options.trials
     counts = sorted(count for count in seen if count > 0)
-    first, last = (min(counts, key=lambda count: abs(count - wanted)) for wanted in (options.trials // 10, options.trials))
+    first, last = (
+        min(counts, key=lambda count: abs(count - wanted)) for wanted in (options.trials // 10, options.trials)
+    )
     wall = (seen[last][0] - seen[first][0]) / (last - first)
     training = rows["seconds"].mean() / (os.cpu_count() or 1)
     print(

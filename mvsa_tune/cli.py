@@ -74,9 +74,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     run.add_argument("--weights", type=Path, metavar="PATH", help="file or folder of the weights (one encoder)")
     run.add_argument("--text", choices=list(NORMALISERS), default="documents", help="normalisation of tweets")
     run.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU where there is one (default)")
-    run.add_argument("--batch-size", type=int, default=32, metavar="N", help="samples the encoder sees at once (32)")
+    run.add_argument("--batch-size", type=int, metavar="N", help="samples the encoder sees at once (CPU 8, GPU 64)")
     run.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="number format of the cache")
-    run.add_argument("--workers", type=int, metavar="N", help="Ray workers (default one a GPU; one runs without Ray)")
+    run.add_argument(
+        "--workers", type=int, metavar="N", help="Ray workers (default one a GPU, or one for 8 CPUs; one is no Ray)"
+    )
     run.add_argument("--skip-bad", action="store_true", help="go on without the pictures that cannot be read")
     add_data_flags(run)
     run.set_defaults(command=embed_with_encoders)
@@ -122,7 +124,7 @@ def embed_with_encoders(options: Namespace) -> int:
             raise InputError(
                 f"{name} cannot stand in a pair IMAGE+TEXT as a name of its own: give another with --as NAME"
             )
-    if options.batch_size < 1 or (options.workers or 1) < 1:
+    if any(number is not None and number < 1 for number in (options.batch_size, options.workers)):
         raise InputError("--batch-size and --workers must be 1 or more")
     dataset = read_dataset(options.data)
     settings = Settings(

@@ -1,37 +1,36 @@
-"""Samples × encoder → cache: in blocks, resumable, on one process or on Ray workers.
+"""Samples × encoder → cache: in blocks, resumable, in this process or on Ray workers.
 
-Finished blocks lie in `ENCODER/.MODALITY.parts/`, written whole, until the cache is made of them: a command that was killed goes on
-from the last one. A block's vectors depend on the samples and the encoder alone, so the cache is the same to the byte.
+A block's vectors depend on the samples, the encoder and the settings alone, so the cache is the same to the byte however often the
+command was killed on the way.
 """
 
 import json
-import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mvsa_tune.cache import Cache, Origin, cache_path, open_cache, write_cache
-from mvsa_tune.cluster import cpu_count, local_ray
+from mvsa_tune.cluster import cpu_count
 from mvsa_tune.dataset import Dataset, Sample
 from mvsa_tune.encoders import Encoder, find_encoder
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.files import write_text_whole, write_whole
-from mvsa_tune.pictures import UnreadablePictureError, open_picture, unreadable
-from mvsa_tune.text import NORMALISERS
+from mvsa_tune.parts import Block, Parts
+from mvsa_tune.pictures import unreadable
+from mvsa_tune.pipeline import Task, embed_blocks
 from mvsa_tune.towers import Tower
+from mvsa_tune.workers import embed_on_ray, worker_count
 
-# Samples in a block: what a kill can cost, and what lies prepared in memory (twice). Pictures weigh 600 kB each there.
+# Samples in a block: what a kill can cost. Texts of one block are sorted by length before they are batched.
 BLOCK = {"image": 256, "text": 4096}
-NUMBERS = {"float32": np.float32, "float16": np.float16}
+# Samples that the encoder sees at once. A CPU gains nothing from more than 8, and the allocator takes and returns the memory of
+# larger activations page by page every time.
+BATCH = {"cpu": 8, "cuda": 64}
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,18 @@ class Settings:
     Attributes:
         weights: file or folder of the encoder's weights; None for the hub's cache or the hub.
         device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
-        batch_size: samples that the encoder sees at once.
+        batch_size: samples that the encoder sees at once; None for what suits the device (`BATCH`).
         dtype: number format of the cache, `float32` or `float16`.
         text: name of the normalisation that tweets go through.
         skip_bad: go on without the pictures that cannot be read, instead of stopping.
-        workers: Ray workers; None for one a GPU, and no Ray for one.
+        workers: Ray workers; None for one a GPU or one for eight CPUs, and no Ray for one.
         quiet: no progress bar.
         name: the caches', which pairs are made of; empty for the encoder's.
     """
 
     weights: Path | None = None
     device: str = "auto"
-    batch_size: int = 32
+    batch_size: int | None = None
     dtype: str = "float32"
     text: str = "documents"
     skip_bad: bool = False
@@ -62,18 +61,6 @@ class Settings:
 
 
 DEFAULTS = Settings()
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker needs to embed any block: small, and the same for all of them."""
-
-    encoder: str
-    modality: str
-    settings: Settings
-    device: str
-    threads: int
-    skipped: frozenset[str]
 
 
 def embed(dataset: Dataset, folder: Path, name: str, settings: Settings = DEFAULTS) -> list[Cache]:
@@ -102,23 +89,37 @@ def _embed_modality(
         if cache := _there_already(dataset, folder, called, modality, origin, settings):
             return cache
         skipped = _check_pictures(dataset, settings) if modality == "image" else {}
-        texts = [NORMALISERS[settings.text](sample.text) for sample in dataset.samples] if modality == "text" else []
-        truncated = sum(map(tower.is_truncated, texts))
-        parts = _Parts(place / f".{modality}.parts", _identity(dataset, origin, settings, skipped, modality))
+        batch_size = settings.batch_size or BATCH.get(device.type, BATCH["cuda"])
+        parts = Parts(place / f".{modality}.parts", _identity(dataset, origin, settings, skipped, modality, batch_size))
         blocks = _blocks(dataset, modality)
-        todo = [index for index in range(len(blocks)) if not parts.path(index).exists()]
-        task = Task(name, modality, settings, str(device), _threads(1), frozenset(skipped))
-        done = len(dataset.samples) - sum(len(blocks[index]) for index in todo)
-        quiet = settings.quiet or not sys.stderr.isatty()
-        total, label = len(dataset.samples), f"{called} {modality}"
-        with tqdm(total=total, initial=done, unit=" samples", desc=label, disable=quiet) as bar:
-            for index, vectors in _run(tower, task, blocks, todo):
-                parts.write(index, vectors)
-                bar.update(len(vectors))
+        todo = {index: block for index, block in enumerate(blocks) if not parts.path(index).exists()}
+        task = Task(modality, settings.text, settings.dtype, batch_size, cpu_count(), frozenset(skipped))
+        left = sum(map(len, todo.values()))
+        bar = tqdm(
+            total=len(dataset.samples),
+            initial=len(dataset.samples) - left,
+            unit=" samples",
+            desc=f"{called} {modality}",
+            disable=settings.quiet or not sys.stderr.isatty(),
+        )
+        with bar:
+            for index, block in _run(tower, name, device, settings, task, todo):
+                parts.write(index, block)
+                bar.update(len(block.vectors))
+        truncated = parts.truncated(len(blocks))
         origin = Origin(origin.preprocessing, origin.source, tower.weights, truncated, skipped)
-        cache = write_cache(dataset, folder, name, modality, parts.read(len(blocks)), origin, called)
+        cache = write_cache(dataset, folder, name, modality, parts.vectors(len(blocks)), origin, called)
         parts.remove()
         return cache
+
+
+def _run(
+    tower: Tower, name: str, device: Any, settings: Settings, task: Task, todo: Mapping[int, Sequence[Sample]]
+) -> Iterator[tuple[int, Block]]:
+    workers = worker_count(settings.workers, device, len(todo))
+    if workers == 1:
+        return embed_blocks(tower, task, todo)
+    return embed_on_ray(name, settings.weights, device, task, todo, workers)
 
 
 def _preprocessing(tower: Tower, modality: str, settings: Settings) -> str:
@@ -142,7 +143,7 @@ def _there_already(
 
 def _check_pictures(dataset: Dataset, settings: Settings) -> dict[str, str]:
     """Guid → why its picture cannot be read; InputError lists them all unless they are to be skipped."""
-    bad = unreadable([sample.picture for sample in dataset.samples], _threads(1))
+    bad = unreadable([sample.picture for sample in dataset.samples], cpu_count())
     reasons = {path.stem: why for path, why in bad.items()}
     if reasons and not settings.skip_bad:
         listed = "".join(f"\n  {path}: {why}" for path, why in bad.items())
@@ -152,131 +153,21 @@ def _check_pictures(dataset: Dataset, settings: Settings) -> dict[str, str]:
     return reasons
 
 
-def _identity(dataset: Dataset, origin: Origin, settings: Settings, skipped: dict[str, str], modality: str) -> str:
+def _identity(
+    dataset: Dataset, origin: Origin, settings: Settings, skipped: dict[str, str], modality: str, batch_size: int
+) -> str:
     """What finished blocks depend on: where it changed, they are made again."""
     return json.dumps(
         [
-            dataset.content_fingerprint, origin.preprocessing, origin.weights, settings.dtype, settings.batch_size,
+            dataset.content_fingerprint, origin.preprocessing, origin.weights, settings.dtype, batch_size,
             BLOCK[modality], sorted(skipped),
         ]
     )  # fmt: skip
 
 
-class _Parts:
-    """The folder of finished blocks."""
-
-    def __init__(self, folder: Path, identity: str) -> None:
-        self.folder = folder
-        label = folder / "identity.json"
-        if label.exists() and label.read_text(encoding="utf-8") != identity:
-            shutil.rmtree(folder)
-        write_text_whole(label, identity)
-
-    def path(self, index: int) -> Path:
-        return self.folder / f"{index:07d}.npy"
-
-    def write(self, index: int, vectors: NDArray[Any]) -> None:
-        write_whole(self.path(index), lambda file: np.save(file, vectors, allow_pickle=False))
-
-    def read(self, count: int) -> Iterator[NDArray[Any]]:
-        for index in range(count):
-            yield np.load(self.path(index), allow_pickle=False)
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder)
-
-
 def _blocks(dataset: Dataset, modality: str) -> list[Sequence[Sample]]:
     size = BLOCK[modality]
     return [dataset.samples[start : start + size] for start in range(0, len(dataset.samples), size)]
-
-
-def embed_blocks(
-    tower: Tower, task: Task, blocks: Sequence[Sequence[Sample]], todo: Iterable[int]
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Embed blocks one after another; the next one is read and prepared while the encoder works on this one."""
-    with ThreadPoolExecutor(task.threads) as pool:
-
-        def begin(index: int) -> tuple[int, list[Future[Any]]]:
-            return index, [pool.submit(_prepare, tower, task, sample) for sample in blocks[index]]
-
-        waiting = None
-        for index in todo:
-            upcoming = begin(index)
-            if waiting:
-                yield _finish(tower, task, *waiting)
-            waiting = upcoming
-        if waiting:
-            yield _finish(tower, task, *waiting)
-
-
-def _prepare(tower: Tower, task: Task, sample: Sample) -> Any:
-    """A sample as its tower takes it; None for one that is skipped."""
-    if task.modality == "text":
-        return tower.prepare(NORMALISERS[task.settings.text](sample.text))
-    if sample.guid in task.skipped:
-        return None
-    try:
-        return tower.prepare(open_picture(sample.picture))
-    except UnreadablePictureError as error:  # it changed since all of them were checked
-        raise InputError(f"{sample.picture} cannot be read: {error}") from None
-
-
-def _finish(tower: Tower, task: Task, index: int, futures: list[Future[Any]]) -> tuple[int, NDArray[Any]]:
-    prepared = [future.result() for future in futures]
-    vectors = np.zeros((len(prepared), tower.width), dtype=NUMBERS[task.settings.dtype])
-    rows = [row for row, item in enumerate(prepared) if item is not None]
-    rows.sort(key=lambda row: tower.length(prepared[row]))  # texts of a length together need little padding
-    for start in range(0, len(rows), task.settings.batch_size):
-        batch = rows[start : start + task.settings.batch_size]
-        vectors[batch] = tower.encode([prepared[row] for row in batch]).numpy()
-    return index, vectors
-
-
-def _run(
-    tower: Tower, task: Task, blocks: Sequence[Sequence[Sample]], todo: list[int]
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    workers = min(_workers(task.settings), len(todo))
-    if workers <= 1:
-        return embed_blocks(tower, task, blocks, todo)
-    return _run_on_ray(task, blocks, todo, workers)
-
-
-def _run_on_ray(
-    task: Task, blocks: Sequence[Sequence[Sample]], todo: list[int], workers: int
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The same on Ray: each worker loads the encoder and streams its share of the blocks back, to be written here."""
-    import ray
-
-    cuda = task.device.startswith("cuda")
-
-    @ray.remote(num_cpus=_threads(workers), num_gpus=1 if cuda else 0)
-    def work(task: Task, blocks: list[tuple[int, Sequence[Sample]]]) -> Iterator[tuple[int, NDArray[Any]]]:
-        import torch
-
-        torch.set_num_threads(task.threads)
-        encoder = find_encoder(task.encoder)
-        assert encoder is not None
-        tower = encoder.load(task.modality, task.settings.weights, torch.device(task.device))
-        mine = dict(blocks)
-        numbered = [mine.get(index, ()) for index in range(max(mine) + 1)]
-        yield from embed_blocks(tower, task, numbered, sorted(mine))
-
-    share = Task(task.encoder, task.modality, task.settings, task.device, _threads(workers), task.skipped)
-    with local_ray(_threads(workers) * workers):
-        streams = [
-            work.options(num_returns="streaming").remote(
-                share, [(index, blocks[index]) for index in todo[one::workers]]
-            )
-            for one in range(workers)
-        ]
-        while streams:
-            ready, _ = ray.wait(streams, num_returns=1)
-            stream: Any = ready[0]
-            try:
-                yield ray.get(next(stream))
-            except StopIteration:
-                streams.remove(stream)
 
 
 def _device(settings: Settings) -> Any:
@@ -287,16 +178,6 @@ def _device(settings: Settings) -> Any:
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {settings.device}: this machine has no GPU that torch can use")
     return torch.device(settings.device)
-
-
-def _workers(settings: Settings) -> int:
-    import torch
-
-    return settings.workers or (torch.cuda.device_count() if settings.device in ("auto", "cuda") else 1) or 1
-
-
-def _threads(workers: int) -> int:
-    return max(1, cpu_count() // workers)
 
 
 @contextmanager

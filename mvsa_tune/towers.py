@@ -32,12 +32,12 @@ class Tower(ABC):
     def encode(self, prepared: Sequence[Any]) -> "torch.Tensor":
         """Encode a batch: `(n, width)` float32, on the CPU."""
 
-    def is_truncated(self, text: str) -> bool:
-        """Whether a text is longer than the encoder takes."""
+    def is_truncated(self, prepared: Any) -> bool:
+        """Whether a prepared text is longer than the encoder takes: `encode` cuts it."""
         return False
 
     def length(self, prepared: Any) -> int:
-        """Tokens of a prepared text; 1 for a picture. Batches of like length need little padding."""
+        """Tokens of a prepared text; 1 for what has none. Batches of like length need little padding."""
         return 1
 
 
@@ -87,32 +87,32 @@ class TextTower(Tower):
         self.pad_to_limit = False
         self.lock = threading.Lock()  # the libraries' tokenisers are not safe in several threads
 
-    def ids(self, text: str) -> list[int]:
+    def prepare(self, item: str) -> list[int]:
         """All tokens of a text, special ones included."""
         with self.lock:
-            return self.tokens(text)
+            return self.tokens(item)
 
-    def is_truncated(self, text: str) -> bool:
+    def is_truncated(self, prepared: list[int]) -> bool:
         """Whether its tokens are more than the limit."""
-        return len(self.ids(text)) > self.limit
+        return len(prepared) > self.limit
 
-    def prepare(self, item: str) -> list[int]:
-        """Tokens, cut to the limit; the last special one stays."""
-        ids = self.ids(item)
-        return ids if len(ids) <= self.limit else [*ids[: self.limit - 1], ids[-1]]
+    def cut(self, prepared: list[int]) -> list[int]:
+        """Tokens up to the limit; the last special one stays."""
+        return prepared if len(prepared) <= self.limit else [*prepared[: self.limit - 1], prepared[-1]]
 
     def length(self, prepared: list[int]) -> int:
         """Number of tokens."""
         return len(prepared)
 
     def encode(self, prepared: Sequence[list[int]]) -> "torch.Tensor":
-        """Pad, mask, run."""
+        """Cut, pad, mask, run."""
         import torch
 
-        longest = self.limit if self.pad_to_limit else max(map(len, prepared))
-        ids = torch.full((len(prepared), longest), self.pad, dtype=torch.int64)
+        fitting = [self.cut(own) for own in prepared]
+        longest = self.limit if self.pad_to_limit else max(map(len, fitting))
+        ids = torch.full((len(fitting), longest), self.pad, dtype=torch.int64)
         mask = torch.zeros_like(ids)
-        for row, own in enumerate(prepared):
+        for row, own in enumerate(fitting):
             ids[row, : len(own)] = torch.tensor(own)
             mask[row, : len(own)] = 1
         mixed = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")

@@ -18,7 +18,10 @@ from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.demo import make_demo_set
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
+from mvsa_tune.parts import Block, Parts
 from mvsa_tune.text import documents
+from mvsa_tune.towers import TextTower
+from test_encoders import text_model
 
 QUIET = Settings(quiet=True)
 
@@ -110,22 +113,22 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_bytes(pairs: 
     embed(pairs, tmp_path / "reference", "demo-pixels", QUIET)
     whole = (tmp_path / "reference" / "demo-pixels" / "image.npy").read_bytes()
     code = (
-        "import sys, time; from mvsa_tune import embed; from mvsa_tune.cli import main; embed.BLOCK['image'] = 16;"
-        "finish = embed._finish; embed._finish = lambda *a: (time.sleep(0.05), finish(*a))[1];"
+        "import sys, time; from mvsa_tune import embed, pipeline; from mvsa_tune.cli import main; embed.BLOCK['image'] = 16;"
+        "encode = pipeline._encode; pipeline._encode = lambda *a: (time.sleep(0.05), encode(*a))[1];"
         "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "embed", "--data", str(pairs.folder), "--encoder", "demo-pixels"]
     folder = pairs.folder / "embeddings" / "demo-pixels"
     for signal_number, least in ((signal.SIGKILL, 3), (signal.SIGINT, 8), (signal.SIGKILL, 12)):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        while len(list(folder.glob(".image.parts/*.npy"))) < least:
+        while len(list(folder.glob(".image.parts/*.npz"))) < least:
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal_number)
         _, told = process.communicate(timeout=60)
         assert "Traceback" not in told, told
         assert not (folder / "image.json").exists()
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob(".image.parts/*.npy")}
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob(".image.parts/*.npz")}
     assert len(kept) >= 12
     assert subprocess.run(command, check=False).returncode == 0
     assert (folder / "image.npy").read_bytes() == whole
@@ -145,10 +148,42 @@ def test_finished_blocks_of_other_settings_are_not_used(pairs: Dataset, monkeypa
     np.testing.assert_allclose(stored(pairs, "demo-words", "text"), words, atol=1e-6)
 
 
+@pytest.mark.parametrize("workers", [None, 2])
+def test_cut_texts_are_counted_once_however_often_it_is_interrupted(
+    pairs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
+) -> None:
+    text_model("Roberta", tmp_path / "model")
+    for row in (*range(20), 200, 659):
+        (pairs.folder / "data" / f"{pairs.guids[row]}.txt").write_text("ok " * 200)
+    pairs = read_dataset(pairs.folder)
+    tokenised: list[str] = []
+    prepare = TextTower.prepare
+    monkeypatch.setattr(TextTower, "prepare", lambda self, text: (tokenised.append(text), prepare(self, text))[1])
+    monkeypatch.setitem(embedding.BLOCK, "text", 100)
+    settings = Settings(text="raw", workers=workers, quiet=True)
+    name = f"hf:{tmp_path / 'model'}"
+    write, kept = Parts.write, []
+
+    def write_three(parts: Parts, index: int, block: Block) -> None:
+        if len(kept) == 3:
+            raise KeyboardInterrupt
+        write(parts, index, block)
+        kept.append(index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "write", write_three)
+        with pytest.raises(KeyboardInterrupt):
+            embed(pairs, tmp_path / "cache", name, settings)
+    tokenised.clear()
+    (cache,) = embed(pairs, tmp_path / "cache", name, settings)
+    assert cache.manifest.truncated == 22
+    assert len(tokenised) == (0 if workers else 660 - 300)  # each text that was left, once; by Ray's workers not here
+
+
 def test_of_two_at_once_the_second_waits_and_says_so(pairs: Dataset) -> None:
     code = (
-        "import sys, time; from mvsa_tune import embed; from mvsa_tune.cli import main;"
-        "finish = embed._finish; embed._finish = lambda *a: (time.sleep(0.5), finish(*a))[1];"
+        "import sys, time; from mvsa_tune import pipeline; from mvsa_tune.cli import main;"
+        "encode = pipeline._encode; pipeline._encode = lambda *a: (time.sleep(0.5), encode(*a))[1];"
         "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "embed", "--data", str(pairs.folder), "--encoder", "demo-pixels"]
@@ -220,6 +255,14 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
     assert peaks[1] - peaks[0] < 40, peaks  # MiB, for eight times the samples
 
 
+def test_the_bench_of_the_pipeline_needs_no_ray(pairs: Dataset) -> None:
+    code = "import runpy, sys; sys.modules['ray'] = None; sys.path.insert(0, ''); runpy.run_path('bench/embed.py', run_name='__main__')"
+    for encoder in ("demo-pixels", "demo-words"):
+        command = [sys.executable, "-c", code, "--data", str(pairs.folder), "--encoder", encoder, "--rounds", "1"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        assert "pipeline / forward" in printed
+
+
 def test_encoders_lists_what_there_is(pairs: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     embed(pairs, default_folder(pairs.folder), "demo-words", QUIET)
     assert main(["encoders", "--data", str(pairs.folder)]) == 0
@@ -233,6 +276,7 @@ def test_an_unknown_encoder_and_odd_settings_are_refused(pairs: Dataset, capsys:
     for arguments, told in (
         (["--encoder", "mystery"], "unknown encoder mystery"),
         (["--encoder", "demo-pixels", "--batch-size", "0"], "must be 1 or more"),
+        (["--encoder", "demo-pixels", "--workers", "0"], "must be 1 or more"),
         (["--encoder", "demo-pixels", "demo-words", "--weights", "x"], "--weights and --as are for one encoder"),
         (["--encoder", "demo-pixels", "--device", "cuda"], "has no GPU"),
     ):

@@ -108,8 +108,8 @@ def test_a_transformers_text_model_gives_what_the_library_gives(tmp_path: Path, 
 def test_long_texts_are_cut_and_counted(tmp_path: Path) -> None:
     _, tokenizer = text_model("Roberta", tmp_path)
     tower = load(f"hf:{tmp_path}", "text")
-    assert [tower.is_truncated(text) for text in TEXTS] == [False, False, False, True]
-    cut = tower.prepare(TEXTS[3])
+    assert [tower.is_truncated(tower.prepare(text)) for text in TEXTS] == [False, False, False, True]
+    cut = tower.cut(tower.prepare(TEXTS[3]))
     assert cut == tokenizer(TEXTS[3], truncation=True, max_length=128)["input_ids"] and len(cut) == 128
 
 
@@ -265,7 +265,7 @@ def test_open_clip_gives_both_towers_raw(tiny_clip: tuple[Any, Path], photos: li
     torch.testing.assert_close(vectors(load(name, "image"), photos), pictures, rtol=1e-5, atol=1e-5)
     ours = load(name, "text")
     torch.testing.assert_close(vectors(ours, TEXTS), texts, rtol=1e-5, atol=1e-5)
-    assert [ours.is_truncated(text) for text in TEXTS] == [False, False, False, True]
+    assert [ours.is_truncated(ours.prepare(text)) for text in TEXTS] == [False, False, False, True]
     assert not torch.allclose(pictures.norm(dim=1), torch.ones(len(photos)))  # raw, not normalised
 
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "mvsa_tune").glob("*.py")) + sorted((ROOT / "sweeps").glob("*.py"))
 ROOMS = {
-    "ray": {"cluster", "trainable", "scheduler", "searcher", "recorder", "sweep", "embed"},
+    "ray": {"cluster", "trainable", "scheduler", "searcher", "recorder", "sweep", "workers"},
     "open_clip": {"loaders", "finetune"},
     "transformers": {"from_transformers", "finetune"},
     "torchvision": {"loaders", "finetune"},

@@ -1,5 +1,6 @@
 """The machine and the Ray that runs on it."""
 
+import ctypes
 import logging
 import os
 import sys
@@ -16,6 +17,21 @@ SERVERS = ("gcs_server", "raylet")
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what this process frees, for what it asks for next; elsewhere nothing.
+
+    By default it takes every large block from the kernel and gives it back, which zeroes each page again: for the activations of
+    an encoder or a stack that costs more than computing them (bench/LOG.md).
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from mvsa_tune.workers import embed_on_ray, worker_count
 BLOCK = {"image": 256, "text": 4096}
 # Samples that the encoder sees at once. A CPU gains nothing from more than 8, and the allocator takes and returns the memory of
 # larger activations page by page every time.
-BATCH = {"cpu": 8, "cuda": 64}
+BATCH = {"cpu": 16, "cuda": 64}
 
 
 @dataclass(frozen=True)

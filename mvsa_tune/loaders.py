@@ -1,5 +1,6 @@
 """One loader for each library of encoders: name, modality, weights and device → tower; `from_transformers.py` has another."""
 
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,13 @@ def load_open_clip(architecture: str, tag: str, modality: str, weights: Path | N
     path = weights or hub_file(*_open_clip_place(architecture, tag))
     # A tag can ask for QuickGELU where the architecture of that name has GELU: same tensors, other numbers.
     quick = bool(made_with.get("quick_gelu"))
-    model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, force_quick_gelu=quick)
+    logging.disable(
+        logging.WARNING
+    )  # it would say that the weights are random; they are filled next, or it is an error
+    try:
+        model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, force_quick_gelu=quick)
+    finally:
+        logging.disable(logging.NOTSET)
     identity = fill(model, path)
 
     class Side(nn.Module):

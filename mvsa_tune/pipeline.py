@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.dataset import Sample
 from mvsa_tune.errors import InputError
 from mvsa_tune.parts import Block
@@ -47,6 +48,7 @@ def embed_blocks(tower: Tower, task: Task, blocks: Mapping[int, Sequence[Sample]
     Pictures go to the encoder batch by batch as they are ready, at most four batches of them prepared in memory; of texts, a whole
     block is sorted by length first, so that a batch needs little padding.
     """
+    keep_freed_memory()
     ahead = 4 * task.batch_size if task.modality == "image" else max(map(len, blocks.values()), default=0)
     with preparing_threads(task.threads) as pool:
         samples = chain.from_iterable(blocks.values())

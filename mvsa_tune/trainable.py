@@ -13,6 +13,7 @@ from ray import tune
 from torch import Tensor
 
 from mvsa_tune.cache import Cache, open_vectors
+from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.splits import Split
 from mvsa_tune.training import Samples, StackTrainer
@@ -61,6 +62,7 @@ class StackTrainable(tune.Trainable):
         self.trainer: StackTrainer | None = None
         self.diverged = ""
         torch.set_num_threads(task.threads)
+        keep_freed_memory()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Accept the next trial, so that Tune reuses the process."""

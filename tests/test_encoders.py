@@ -117,7 +117,7 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path) -> None:
 def test_a_text_is_cut_to_the_positions_that_a_model_has(tmp_path: Path, kind: str, limit: int) -> None:
     model, tokenizer = text_model(kind, tmp_path, positions=40)
     tower = load(f"hf:{tmp_path}@cls", "text")
-    assert len(tower.prepare(TEXTS[3])) == limit and f"at most {limit} tokens" in tower.preprocessing
+    assert len(tower.cut(tower.prepare(TEXTS[3]))) == limit and f"at most {limit} tokens" in tower.preprocessing
     batch = tokenizer([TEXTS[3]], truncation=True, max_length=limit, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         theirs = model(**batch).last_hidden_state[:, 0]
@@ -128,7 +128,8 @@ def test_a_text_is_cut_to_what_the_tokenizer_says(tmp_path: Path) -> None:
     _, tokenizer = text_model("Roberta", tmp_path)
     tokenizer.model_max_length = 30
     tokenizer.save_pretrained(tmp_path)
-    assert len(load(f"hf:{tmp_path}", "text").prepare(TEXTS[3])) == 30
+    tower = load(f"hf:{tmp_path}", "text")
+    assert len(tower.cut(tower.prepare(TEXTS[3]))) == 30
 
 
 def test_what_a_folder_holds_is_told_by_its_config_not_by_its_name(tmp_path: Path) -> None:

@@ -13,14 +13,11 @@ from mvsa_tune.cluster import cpu_count
 from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.dataset import LABELS, Dataset
 from mvsa_tune.encoders import ENCODERS, find_encoder
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError
 from mvsa_tune.heads import count_parameters
 from mvsa_tune.space import Search
 from mvsa_tune.splits import Split
 from mvsa_tune.training import Samples, StackTrainer, minibatches
-
-# Seconds from starting Ray to the first trained step, measured on 2 cores.
-START_SECONDS = 6.0
 
 
 @dataclass(frozen=True)
@@ -228,49 +225,3 @@ def memory_bytes(plan: Plan) -> int:
         activations = config.batch_size * (sum(widths.values()) + 8 * config.D * len(widths))
         stacks.append(len(plan.replicates) * (weights + activations))
     return 4 * (sum(vectors.values()) + max(stacks))
-
-
-def describe(plan: Plan) -> str:
-    """Write the plan for a person, a configuration a line."""
-    sized = plan.sized
-    estimates = trial_seconds(plan, sized)
-    unsized = len(plan.configs) - len(sized)
-    without = f"; not counting {unsized} configurations: an encoder's width shows once it is loaded" if unsized else ""
-    place_, count = plan.placement, len(plan.replicates)
-    seeds = ", ".join(str(replicate.seed) for replicate in plan.replicates)
-    train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
-    samples = plan.dataset
-    lines = [
-        f"data      {samples.folder}: {len(samples.labels):,} labelled samples, {train:,} to train on, {validation:,} to "
-        f"validate ({plan.split.name} split); {len(samples.not_utf8):,} texts decoded as GB18030"
-        + (f"; {len(plan.skipped):,} samples left out, unreadable: {some(list(plan.skipped))}" if plan.skipped else ""),
-        f"trials    {len(plan.runnable)} of {len(plan.configs)} configurations, each with {count} replicates (seeds {seeds})",
-        f"machine   {place_.concurrent} at once on {place_.device}, {place_.cpus} CPU thread{'s' * (place_.cpus > 1)} each"
-        + (f", {place_.gpus:g} GPU each" if place_.gpus else ""),
-        f"memory    about {memory_bytes(plan) / 2**20:,.0f} MiB a worker, beside torch itself{without}",
-        f"time      {_total(plan, plan.runnable, estimates)}"
-        + (f"; {_total(plan, sized, estimates)} with those whose caches are missing" if plan.not_run and sized else ""),
-        "",
-    ]
-    width = max(len(config.name) for config in plan.configs)
-    for config in plan.configs:
-        weights, seconds = "?", []
-        if config.id in estimates:
-            weights = f"{count_parameters(config.head, plan.widths(config), config.D, len(LABELS)):,}"
-            seconds = [f"about {clock(estimates[config.id])}"]
-        state = ", ".join([*seconds, *filter(None, [plan.not_run.get(config.id)])])
-        lines.append(f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}")
-    return "\n".join(lines)
-
-
-def _total(plan: Plan, configs: Sequence[Config], estimates: Mapping[str, float]) -> str:
-    work = sum(estimates[config.id] for config in configs) / plan.placement.concurrent
-    return f"about {clock(START_SECONDS + work)}" if configs else "nothing can run yet"
-
-
-def clock(seconds: float) -> str:
-    """Write a duration for a person: `42 s`, `3 min 10 s`, `2 h 05 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,7 +1,7 @@
 """Optuna's TPE as a searcher of Ray Tune, which starts from the trials that are recorded."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from mvsa_tune.config import Config
 from mvsa_tune.space import Choice, Dimension, Search, make_config, point_of
-from mvsa_tune.trainable import METRIC, RESOURCE
+from mvsa_tune.trainable import METRIC, RESOURCE, tune_config
 
 # How often in a row the sampler may propose what is known already before the space counts as used up.
 REPEATS = 200
@@ -60,7 +60,7 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
             if config.id not in self.known and config.id not in running:
                 self.running[trial_id] = asked, config
                 self.epochs[config.id] = 0
-                return {"config": asdict(config)}
+                return tune_config(config)
             score = self.known.get(config.id)
             self.study.tell(asked, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
         # What is still running may be all that is left.

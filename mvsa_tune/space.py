@@ -144,6 +144,10 @@ class Budget:
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{flag(name)} {value}: must be greater than 0")
 
+    def __str__(self) -> str:
+        limits = {"trials": self.trials, "epochs in all": self.total_epochs, "minutes": self.minutes}
+        return "at most " + ", ".join(f"{short(limit)} {name}" for name, limit in limits.items() if limit is not None)
+
     def spent(self, trials: int, epochs: int) -> bool:
         """Whether no further trial may begin."""
         return (

@@ -7,9 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ray import tune
@@ -192,13 +190,13 @@ def _searcher(plan: Plan, store: Store) -> Searcher | None:
     return TpeSearcher(plan.search, recorded)
 
 
-def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list[dict[str, Any]]:
+def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list[str]:
     """The order in which trials start: the longest first, so that no worker is left with a long one at the end.
 
     With ASHA by id, which is as good as random: it compares what comes later with what came before.
     """
     ordered = sorted(todo, key=lambda config: config.id if plan.asha else -costs[config.id])
-    return [asdict(config) for config in ordered]
+    return [trainable.tune_config(config)["config"] for config in ordered]
 
 
 def _task(plan: Plan) -> trainable.Task:

@@ -1,7 +1,8 @@
 """The Ray Tune adapter: one Tune trial trains one configuration's stack of replicates."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,14 @@ class StackTrainable(tune.Trainable):
         """Nothing to keep: a trial's rows are what lasts."""
 
 
-def config_of(tune_config: Mapping[str, Any]) -> Config:
-    """The configuration in what Tune hands a trial: `{"config": the fields as a plain dict}`."""
-    return Config(**tune_config["config"])
+def tune_config(config: Config) -> dict[str, str]:
+    """A configuration as Tune takes it. A text, because Tune copies its search space for every trial, deeply."""
+    return {"config": json.dumps(asdict(config))}
+
+
+def config_of(tune_config: Mapping[str, str]) -> Config:
+    """The configuration in what Tune hands a trial."""
+    return Config(**json.loads(tune_config["config"]))
 
 
 def build_trainer(config: Config, task: Task) -> StackTrainer:

@@ -18,8 +18,9 @@ from pathlib import Path
 from mvsa_tune import space
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag
+from mvsa_tune.describe import describe
 from mvsa_tune.errors import InputError
-from mvsa_tune.plan import Plan, describe
+from mvsa_tune.plan import Plan
 from mvsa_tune.prepare import add_sweep_flags, fixed_fields, make_plan, parse_sweep, replicates
 from mvsa_tune.space import PAIR, Budget, Choice, Range, Search, Space
 

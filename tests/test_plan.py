@@ -8,8 +8,9 @@ from mvsa_tune import plan
 from mvsa_tune.cache import default_folder
 from mvsa_tune.config import Config, Replicate, product
 from mvsa_tune.dataset import Dataset
+from mvsa_tune.describe import clock
 from mvsa_tune.errors import InputError
-from mvsa_tune.plan import Placement, Plan, clock, find_caches, place, trial_seconds
+from mvsa_tune.plan import Placement, Plan, find_caches, place, trial_seconds
 from mvsa_tune.splits import documents_split
 
 

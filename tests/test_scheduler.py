@@ -8,7 +8,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from mvsa_tune.config import Asha, Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.scheduler import RecordedAsha, make_scheduler
-from mvsa_tune.trainable import METRIC, RESOURCE
+from mvsa_tune.trainable import METRIC, RESOURCE, tune_config
 
 CURVES = {
     f"{number:010x}": np.maximum.accumulate(np.random.default_rng(number).uniform(size=50)) for number in range(30)
@@ -68,7 +68,7 @@ def test_a_configurations_bracket_is_the_same_after_a_restart_and_all_are_used()
         for number in range(2):
             np.random.seed(number)
             scheduler = RecordedAsha(asha, 50, {})
-            trial: Any = SimpleNamespace(trial_id=f"t{number}", config={"config": vars(config)})
+            trial: Any = SimpleNamespace(trial_id=f"t{number}", config=tune_config(config))
             scheduler.on_trial_add(NOBODY, trial)
             places.append(scheduler._brackets.index(scheduler._trial_info[trial.trial_id]))
         assert places[0] == places[1]

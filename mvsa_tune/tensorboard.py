@@ -1,16 +1,17 @@
 """TensorBoard logs: a folder a trial, with its curves over replicates and its line on the HParams page."""
 
 import re
-import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune import metrics
 from mvsa_tune.config import CONFIG_FIELDS, Config
+from mvsa_tune.files import write_whole
 from mvsa_tune.training import Outcome
 
 # The Custom Scalars page: each curve's mean with its spread as a band, all trials in one chart.
@@ -23,32 +24,48 @@ LAYOUT = {
 }
 
 
-def write_trial(folder: Path, config: Config, outcome: Outcome, hparams: Sequence[str] = CONFIG_FIELDS) -> None:
-    """Write a trial's logs below `folder`, in place of any earlier ones of the same trial.
+def write_trial(folder: Path, config: Config, outcome: Outcome, fields: Sequence[str] = CONFIG_FIELDS) -> None:
+    """Write a trial's log below `folder`, whole or not at all, in place of any earlier one of the same trial.
 
     Per curve and epoch: `mean/CURVE`, and `spread/CURVE_low` and `_high`, the mean less and plus one standard deviation
-    over replicates. On the HParams page the fields `hparams` of the configuration, and its scores under `validation/`.
+    over replicates. On the HParams page the configuration's `fields`, and its scores under `validation/`.
+
+    Raises:
+        OSError: it cannot be written.
     """
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import custom_scalars, hparams
 
+    curves: dict[str, NDArray[Any]] = {
+        "val_acc": outcome.accuracy, "val_loss": outcome.val_loss, "train_loss": outcome.train_loss,
+    }  # fmt: skip
+    series = {tag: one for name, values in curves.items() for tag, one in mean_and_spread(name, values).items()}
+    chosen = {name: getattr(config, name) for name in fields}
+    chosen = {name: "none" if value is None else value for name, value in chosen.items()}
+    scores = _scores(outcome)
+    # Torch's SummaryWriter would write the same from a thread of its own, whose errors nobody can catch.
+    summaries = [(0, custom_scalars(LAYOUT))]
+    for epoch in range(outcome.epochs):
+        points = [Summary.Value(tag=tag, simple_value=one[epoch]) for tag, one in series.items()]
+        summaries.append((epoch + 1, Summary(value=points)))
+    summaries += [(0, one) for one in hparams(chosen, scores)]
+    totals = [Summary.Value(tag=tag, simple_value=value) for tag, value in scores.items()]
+    summaries.append((outcome.epochs, Summary(value=totals)))
     place = folder / folder_name(config)
-    shutil.rmtree(place, ignore_errors=True)
-    with SummaryWriter(str(place)) as writer:
-        writer.add_custom_scalars(LAYOUT)
-        curves: dict[str, NDArray[Any]] = {
-            "val_acc": outcome.accuracy,
-            "val_loss": outcome.val_loss,
-            "train_loss": outcome.train_loss,
-        }
-        series = {tag: one for name, values in curves.items() for tag, one in mean_and_spread(name, values).items()}
-        for epoch in range(outcome.epochs):
-            # One event an epoch: a fifth of the time of an event a number.
-            points = [Summary.Value(tag=tag, simple_value=one[epoch]) for tag, one in series.items()]
-            writer.file_writer.add_summary(Summary(value=points), epoch + 1)  # type: ignore[union-attr]
-        chosen = {name: getattr(config, name) for name in hparams}
-        chosen = {name: "none" if value is None else value for name, value in chosen.items()}
-        writer.add_hparams(chosen, _scores(outcome), run_name=".", global_step=outcome.epochs)
+    log = place / f"events.out.tfevents.{time.time_ns()}"
+    write_whole(log, lambda file: _write_events(file, summaries))
+    for earlier in set(place.iterdir()) - {log}:
+        earlier.unlink()
+
+
+def _write_events(file: BinaryIO, summaries: Sequence[tuple[int, Any]]) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    records, now = RecordWriter(file), time.time()
+    records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for step, summary in summaries:
+        records.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
 
 
 def varying(configs: Sequence[Config]) -> list[str]:

@@ -198,7 +198,7 @@ class Asha:
     those that have come that far.
     """
 
-    grace_period: int = setting(10, "ASHA: epochs before a trial may be stopped", at_least(1), axis=False)
+    grace_period: int = setting(5, "ASHA: epochs before a trial may be stopped", at_least(1), axis=False)
     reduction_factor: float = setting(3.0, "ASHA: one in so many goes on at a rung", above(1), axis=False)
     brackets: int = setting(1, "ASHA: brackets, each with a later first rung", at_least(1), axis=False)
 

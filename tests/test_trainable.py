@@ -1,0 +1,80 @@
+"""A trial as Tune sees it: what it reports, and when."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mvsa_tune.cache import default_folder, open_cache
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.dataset import read_dataset
+from mvsa_tune.splits import documents_split
+from mvsa_tune.trainable import (
+    METRIC,
+    OUTCOME,
+    RESOURCE,
+    DivergedError,
+    StackTrainable,
+    Task,
+    build_trainer,
+    tune_config,
+)
+
+CONFIG = Config(image_encoder="eye", text_encoder="ear", D=4, lr=0.01, batch_size=8, epochs=5)
+
+
+@pytest.fixture
+def task(tiny: Path) -> Task:
+    dataset = read_dataset(tiny)
+    caches = {}
+    for encoder, modality in (("eye", "image"), ("ear", "text")):
+        cache = open_cache(dataset, default_folder(tiny), encoder, modality)
+        assert cache is not None
+        caches[encoder, modality] = cache
+    labels = np.array(dataset.labels)
+    replicates = (Replicate(1), Replicate(2))
+    return Task(caches, labels, 3, documents_split(dataset.labels), replicates, "cpu", 1, milestones=(2, 4, 7))
+
+
+def trial(config: Config, task: Task) -> StackTrainable:
+    trainable = object.__new__(StackTrainable)  # what Ray makes in a worker, without the worker
+    trainable.config = tune_config(config)
+    trainable.setup(trainable.config, task)
+    return trainable
+
+
+def test_a_trial_reports_at_the_milestones_and_at_its_end(task: Task) -> None:
+    one = trial(CONFIG, task)
+    reports = [one.step() for _ in range(3)]
+    assert [report[RESOURCE] for report in reports] == [2, 4, 5]
+    assert [report["done"] for report in reports] == [False, False, True]
+    whole = build_trainer(CONFIG, task).fit()
+    assert [report[METRIC] for report in reports] == [whole.scores[epoch - 1] for epoch in (2, 4, 5)]
+
+
+def test_the_next_trial_of_a_worker_starts_afresh(task: Task) -> None:
+    one = trial(CONFIG, task)
+    first = one.step()
+    assert one.reset_config(tune_config(CONFIG))
+    np.testing.assert_array_equal(one.step()[OUTCOME].val_loss, first[OUTCOME].val_loss)
+
+
+def test_a_loss_that_is_not_finite_is_no_result_of_any_rung_and_then_an_error(task: Task) -> None:
+    one = trial(Config(image_encoder="eye", text_encoder="ear", D=4, lr=1e38, batch_size=8, epochs=5), task)
+    report = one.step()
+    assert RESOURCE not in report and report[METRIC] == 0.0 and report[OUTCOME].diverged.all()
+    with pytest.raises(DivergedError, match="the loss of 2 of 2 replicates was not finite, first in epoch 1"):
+        one.step()
+    one.reset_config(tune_config(CONFIG))
+    assert one.step()[RESOURCE] == 2
+
+
+def test_l2_normalisation_gives_every_vector_length_one_and_leaves_the_cache_raw(task: Task) -> None:
+    raw, scaled = (
+        build_trainer(Config(image_encoder="eye", text_encoder="ear", D=4, normalise=how), task).samples.vectors
+        for how in ("none", "l2")
+    )
+    for modality, vectors in raw.items():
+        torch.testing.assert_close(scaled[modality], vectors / vectors.norm(dim=1, keepdim=True))
+        assert vectors.norm(dim=1).std() > 0.1

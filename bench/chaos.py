@@ -25,7 +25,7 @@ from mvsa_tune.rows import FINISHED, STOPPED
 from mvsa_tune.store import Store
 
 GRID = Path(__file__).parents[1] / "sweeps" / "grid.py"
-DIFFERENT = ["sweep", "seconds", "finished_at", "command"]  # between two sweeps of the same numbers
+DIFFERENT = ["sweep", "seconds", "finished_at", "code", "command"]  # between two sweeps of the same numbers
 KINDS = ("driver", "worker", "ray", "ctrl-c")
 FLAGS = ["--demo", "--D", *range(8, 56, 4), "--lr", "1e-4", "1e-3", "--batch-size", 64, "--seeds", 3, "--epochs", 60,
          "--grace-period", 5]  # fmt: skip

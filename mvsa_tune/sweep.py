@@ -62,15 +62,13 @@ def run_sweep(
 
 
 def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
-    # A trial that was stopped is done for as long as there is a scheduler to stop it.
-    recorded = store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,))
-    todo = [] if plan.search else [config for config in plan.runnable if config.id not in set(recorded)]
+    recorded = _recorded(plan, store)
+    todo = [] if plan.search else [config for config in plan.runnable if config.id not in recorded]
     if recorded and not quiet:
-        left = "" if plan.search else f" of {len(plan.configs)}"
-        to_train = "" if plan.search else f"; {len(todo)} to train"
-        print(f"{len(recorded)}{left} configurations are recorded in {store.folder}{to_train}")
+        told = "" if plan.search else f"; {len(todo)} to train"
+        print(f"{_counted(plan, recorded)} are recorded in {store.folder}{told}")
     interrupted = False
-    if todo or plan.search:
+    if todo or (plan.search and not plan.search.budget.spent(len(store.configs()), _epochs(store))):
         interrupted = _fit(plan, todo, store, quiet=quiet)
         store.tidy()
     summary = summarise(store)
@@ -91,9 +89,22 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
     return SOME_FAILED if failed else DONE
 
 
+def _recorded(plan: Plan, store: Store) -> set[str]:
+    """Ids of the trials that need no training: one that was stopped does, where there is no scheduler to stop it."""
+    return set(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))
+
+
+def _counted(plan: Plan, trials: set[str]) -> str:
+    return f"{len(trials)} configurations" if plan.search else f"{len(trials)} of {len(plan.configs)} configurations"
+
+
+def _epochs(store: Store) -> int:
+    """Epochs trained so far, by all trials on record."""
+    return int(store.rows().groupby("trial_id")["epochs_run"].max().sum())
+
+
 def _interrupted(plan: Plan, store: Store) -> str:
-    done = len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))
-    told = f"{done} configurations" if plan.search else f"{done} of {len(plan.configs)} configurations"
+    told = _counted(plan, _recorded(plan, store))
     return f"Stopped: {told} are done; {store.folder}/tables.md holds what is done. The same command goes on from here."
 
 

@@ -217,7 +217,7 @@ def accuracy_cell(row: pd.Series) -> str:
     mean = f"{row['val_acc_best_mean']:.3f}"
     spread = "" if row["n"] == 1 else f" ± {row['val_acc_best_std']:.3f}"
     # What was stopped is no rival of what was trained to its end.
-    mark = "" if row["status"] == FINISHED else f" ({row['epochs_run']:.0f} of {row['epochs']} epochs)"
+    mark = "" if row["epochs_run"] == row["epochs"] else f" ({row['epochs_run']:.0f} of {row['epochs']} epochs)"
     return mean + spread + mark
 
 
@@ -226,8 +226,8 @@ def _why_not(line: Line, row: pd.Series | None) -> str:
         return "fine-tuned encoders are not part of this sweep"
     if row is None:
         return "not in this sweep"
-    cell_says = (FINISHED, STOPPED)
-    return "" if str(row["status"]).startswith(cell_says) else str(row["status"]).replace("|", "\\|")
+    status = str(row["status"])
+    return "" if status.startswith((FINISHED, STOPPED)) else status.replace("|", "\\|")  # the cell says how far it came
 
 
 def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

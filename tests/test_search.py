@@ -44,6 +44,12 @@ def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_large
     assert "8 configurations are recorded" in more.stdout and len(store.configs()) == 10
     assert {config.id for config in chosen} <= {config.id for config in Store(folder / "confirmed").configs()}
 
+    # the budget is spent and the finalists are confirmed: nothing is left to do
+    before = store.trials_path.read_bytes()
+    again = search(*flags, "--trials", 10, cwd=tiny.parent)
+    assert again.returncode == 0
+    assert store.trials_path.read_bytes() == before
+
 
 BAD = {
     "a range that falls": (("--lr", "0.1..0.001"), "--lr 0.1..0.001: write LOW..HIGH"),

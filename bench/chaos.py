@@ -3,7 +3,7 @@
     python bench/chaos.py                       at least 20 kills, without a scheduler: the same numbers
     python bench/chaos.py --scheduler asha      with ASHA: every rung consistent with all that is recorded
 
-What is killed, in turn: the driver (kill -9), a worker, all of Ray, and the driver by Ctrl-C. About eight minutes on 2 cores.
+What is killed, in turn: the driver (kill -9), a worker, all of Ray, and the driver by Ctrl-C. About ten minutes on 2 cores.
 """
 
 import argparse
@@ -27,8 +27,22 @@ from mvsa_tune.store import Store
 GRID = Path(__file__).parents[1] / "sweeps" / "grid.py"
 DIFFERENT = ["sweep", "seconds", "finished_at", "code", "command"]  # between two sweeps of the same numbers
 KINDS = ("driver", "worker", "ray", "ctrl-c")
-FLAGS = ["--demo", "--D", *range(8, 56, 4), "--lr", "1e-4", "1e-3", "--batch-size", 64, "--seeds", 3, "--epochs", 60,
-         "--grace-period", 5]  # fmt: skip
+EPOCHS = 200
+FLAGS = [
+    "--demo",
+    "--D",
+    *range(8, 72, 4),
+    "--lr",
+    "1e-4",
+    "1e-3",
+    "3e-3",
+    "--batch-size",
+    64,
+    "--seeds",
+    3,
+    "--epochs",
+    EPOCHS,
+]
 
 
 def start(folder: Path, *flags: object) -> subprocess.Popen[str]:
@@ -117,6 +131,7 @@ def main() -> None:
         print(f"disturbed, scheduler {options.scheduler}")
         done = disturb(folder, options.scheduler, options.kills, random.Random(options.seed))
         print(f"{sum(done.values())} kills: {dict(done)}")
+        assert sum(done.values()) == options.kills, "the sweep ended too soon"
         chaos, whole = (Store(folder / "results" / one) for one in ("chaos", "calm"))
         if options.scheduler == "none":
             pd.testing.assert_frame_equal(
@@ -145,15 +160,15 @@ def check_rungs(chaos: Store, whole: Store) -> None:
     statuses = (FINISHED, STOPPED)
     assert chaos.recorded(statuses) == [config.id for config in chaos.sweep.configs]
     full, cut = whole.scores(), chaos.scores()
-    milestones = Asha(grace_period=5).milestones(60)
+    milestones = Asha().milestones(EPOCHS)
     for trial, curve in cut.items():
         np.testing.assert_array_equal(curve, full[trial][: len(curve)])
-        assert len(curve) in (*milestones, 60)
-        if len(curve) < 60:  # a better one came as far
+        assert len(curve) in (*milestones, EPOCHS)
+        if len(curve) < EPOCHS:  # a better one came as far
             assert any(len(other) >= len(curve) and other[len(curve) - 1] > curve[-1] for other in cut.values())
-    stopped = sum(len(curve) < 60 for curve in cut.values())
-    epochs = sum(map(len, cut.values())) / (60 * len(cut))
-    best = max(curve[-1] for curve in cut.values() if len(curve) == 60)
+    stopped = sum(len(curve) < EPOCHS for curve in cut.values())
+    epochs = sum(map(len, cut.values())) / (EPOCHS * len(cut))
+    best = max(curve[-1] for curve in cut.values() if len(curve) == EPOCHS)
     print(
         f"{stopped} of {len(cut)} stopped, {epochs:.0%} of the epochs; each curve is the undisturbed one up to its stop; "
         f"best {best:.3f}, undisturbed {max(curve[-1] for curve in full.values()):.3f}"

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,7 +145,7 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
         with (
             local_ray(plan.placement.cpus * plan.placement.concurrent),
             _scratch(store.folder) as scratch,
-            _terminable(),
+            _interruptible(recorder.interrupted),
         ):
             tuner = tune.Tuner(
                 tune.with_resources(
@@ -236,17 +237,22 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does, in place of the handler that Ray sets."""
+def _interruptible(interrupted: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt, in place of the handlers that Ray sets, and set `interrupted`.
+
+    The exception alone is not enough: raised in a destructor, or in a callback of Ray's, it is swallowed.
+    """
 
     def interrupt(*arguments: object) -> None:
+        interrupted.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:

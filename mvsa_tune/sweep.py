@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -137,9 +138,9 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
 def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     """Train configurations; return whether it was interrupted."""
     costs = {} if plan.search else trial_seconds(plan, todo)
-    searcher = _searcher(plan, store)
-    budget = plan.search.budget.trials if plan.search else len(todo)
-    progress = Progress(costs, budget, quiet=quiet)
+    scores = store.scores() if plan.asha or plan.search else {}
+    searcher = _searcher(plan, store, scores)
+    progress = Progress(costs, _expected(plan, todo, store), quiet=quiet)
     recorder = Recorder(store, plan, progress)
     try:
         with (
@@ -155,7 +156,7 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
                 param_space=None if searcher else {"config": tune.grid_search(_ordered(plan, todo, costs))},
                 tune_config=tune.TuneConfig(
                     num_samples=-1 if searcher else 1,
-                    scheduler=make_scheduler(plan.asha, plan.epochs, store.scores()),
+                    scheduler=make_scheduler(plan.asha, plan.epochs, scores),
                     search_alg=searcher,
                     reuse_actors=True,
                     max_concurrent_trials=plan.placement.concurrent,
@@ -188,12 +189,19 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     return False
 
 
-def _searcher(plan: Plan, store: Store) -> Searcher | None:
+def _expected(plan: Plan, todo: list[Config], store: Store) -> int | None:
+    """How many trials there will be, where that is known."""
+    if plan.search is None:
+        return len(todo)
+    trials = plan.search.budget.trials
+    return None if trials is None else trials - len(store.configs())
+
+
+def _searcher(plan: Plan, store: Store, scores: Mapping[str, NDArray[np.float64]]) -> Searcher | None:
     if plan.search is None:
         return None
     from mvsa_tune.searcher import Recorded, TpeSearcher  # Optuna takes a while to import
 
-    scores = store.scores()
     epochs = store.rows().groupby("trial_id")["epochs_run"].max().fillna(0)
     recorded = [
         Recorded(config, scores[config.id][-1] if config.id in scores else None, int(epochs[config.id]))

@@ -47,7 +47,7 @@ FLAGS = [
 
 def start(folder: Path, *flags: object) -> subprocess.Popen[str]:
     """Start a sweep in `folder`."""
-    command = [sys.executable, str(GRID), *map(str, flags)]
+    command = [sys.executable, "-X", "faulthandler", str(GRID), *map(str, flags)]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -104,7 +104,8 @@ def disturb(folder: Path, scheduler: str, kills: int, rng: random.Random) -> Cou
         try:
             out, _ = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
-            raise SystemExit(f"the driver hangs after the kill of {kind}") from None
+            process.send_signal(signal.SIGABRT)  # it tells where it hangs
+            raise SystemExit(f"the driver hangs after the kill of {kind}:\n{process.communicate()[0]}") from None
         print(f"  exit {process.returncode}: {(out.strip().splitlines() or [''])[-1][:150]}", flush=True)
         if process.returncode == 0:
             return done
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--scheduler", choices=["asha", "none"], default="none")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it would be ignored, by the sweeps too
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print("undisturbed, every trial to its end")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 
+from mvsa_tune import interrupts
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
 from mvsa_tune.config import MODALITIES, Parser
 from mvsa_tune.dataset import Dataset, is_file_name, read_dataset
@@ -29,10 +30,11 @@ def add_data_flags(parser: Parser) -> None:
 def report_errors(command: Callable[[], int], program: str) -> int:
     """Run a command; an InputError becomes one line on stderr and exit code 2, Ctrl-C one and 130, a closed pipe 141."""
     try:
-        try:
-            return command()
-        finally:
-            sys.stdout.flush()
+        with interrupts.heard():
+            try:
+                return command()
+            finally:
+                sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the output has enough, as `head` has; what is left of it must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,13 +1,12 @@
 """Records every trial of a sweep as it ends. It runs in the driver: the only writer."""
 
 import re
-import threading
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from mvsa_tune import tensorboard
+from mvsa_tune import interrupts, tensorboard
 from mvsa_tune.config import Config
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.plan import Plan
@@ -28,16 +27,14 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.hparams = tensorboard.varying(plan.configs)
         self.diverged: dict[str, Outcome] = {}
         self.problem: OSError | None = None  # why nothing can be recorded any more
-        self.interrupted = threading.Event()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks in order to resume them, and a sweep resumes from its rows instead."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Interrupt the sweep if it was asked for and has not happened."""
-        if self.interrupted.is_set():
-            raise KeyboardInterrupt
+        """Interrupt the sweep if that was asked for and has not happened."""
+        interrupts.check()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tell the progress display."""

@@ -3,9 +3,7 @@
 import errno
 import shlex
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search import Searcher
 
-from mvsa_tune import tables, trainable
+from mvsa_tune import interrupts, tables, trainable
 from mvsa_tune.cluster import local_ray
 from mvsa_tune.config import Config
 from mvsa_tune.dataset import LABELS
@@ -143,11 +141,8 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     progress = Progress(costs, _expected(plan, todo, store), quiet=quiet)
     recorder = Recorder(store, plan, progress)
     try:
-        with (
-            local_ray(plan.placement.cpus * plan.placement.concurrent),
-            _scratch(store.folder) as scratch,
-            _interruptible(recorder.interrupted),
-        ):
+        with local_ray(plan.placement.cpus * plan.placement.concurrent), _scratch(store.folder) as scratch:
+            interrupts.listen()  # Ray has set a handler of its own
             tuner = tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(trainable.StackTrainable, task=_task(plan)),
@@ -242,25 +237,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-@contextmanager
-def _interruptible(interrupted: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt, in place of the handlers that Ray sets, and set `interrupted`.
-
-    The exception alone is not enough: raised in a destructor, or in a callback of Ray's, it is swallowed.
-    """
-
-    def interrupt(*arguments: object) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:

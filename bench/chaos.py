@@ -85,14 +85,14 @@ def kill(process: subprocess.Popen[str], kind: str) -> int:
     return len(victims)
 
 
-def disturb(folder: Path, scheduler: str, kills: int, rng: random.Random) -> Counter[str]:
-    """Run the sweep to its end through kills at random moments; return how many there were of each kind."""
+def disturb(folder: Path, scheduler: str, kills: int, longest: float, rng: random.Random) -> Counter[str]:
+    """Run the sweep to its end through kills, up to `longest` seconds apart; return how many there were of each kind."""
     done: Counter[str] = Counter()
     while True:
         process = start(folder, *FLAGS, "--quiet", "--scheduler", scheduler, "--name", "chaos")
         ends = time.monotonic() + 600
         while process.poll() is None:
-            time.sleep(rng.uniform(1, 14))
+            time.sleep(rng.uniform(0.1, longest))
             kind = KINDS[sum(done.values()) % len(KINDS)]
             if sum(done.values()) < kills and process.poll() is None and kill(process, kind):
                 done[kind] += 1
@@ -129,9 +129,13 @@ def main() -> None:
         folder = Path(name)
         print("undisturbed, every trial to its end")
         calm = start(folder, *FLAGS, "--quiet", "--scheduler", "none", "--name", "calm")
+        started = time.monotonic()
+        while not rows(folder / "results" / "calm"):
+            time.sleep(0.1)
+        longest = 2 * (time.monotonic() - started)  # half of the kills fall before the first row of a start, half after
         calm.communicate()
         print(f"disturbed, scheduler {options.scheduler}")
-        done = disturb(folder, options.scheduler, options.kills, random.Random(options.seed))
+        done = disturb(folder, options.scheduler, options.kills, longest, random.Random(options.seed))
         print(f"{sum(done.values())} kills: {dict(done)}")
         assert sum(done.values()) == options.kills, "the sweep ended too soon"
         chaos, whole = (Store(folder / "results" / one) for one in ("chaos", "calm"))

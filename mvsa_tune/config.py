@@ -58,6 +58,11 @@ def check_fields(values: Any) -> None:
             raise InputError(f"{flag(item.name)} {value}: {problem}")
 
 
+def attends(head: str) -> bool:
+    """Whether a head of that name attends, so that its D must be a multiple of `ATTENTION_HEADS`."""
+    return head.endswith("attention")
+
+
 def flag(name: str) -> str:
     """Return the command-line flag of a field."""
     return "--" + name.replace("_", "-")
@@ -86,7 +91,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.head.endswith("attention") and self.D % ATTENTION_HEADS:
+        if attends(self.head) and self.D % ATTENTION_HEADS:
             raise InputError(f"--D {self.D}: --head {self.head} needs a multiple of {ATTENTION_HEADS}")
         for modality in MODALITIES:
             if modality not in self.modalities:

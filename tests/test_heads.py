@@ -147,6 +147,16 @@ def test_every_head_is_its_torch_nn_form_forward_and_backward(name: str, modalit
         assert sum(stack.numel() for _, stack in copied) == count_parameters(name, widths, D, 3)  # and none is left out
 
 
+@pytest.mark.parametrize("name", ["gated", "late"])
+def test_with_one_modality_there_is_nothing_to_weigh(name: str) -> None:
+    inputs, logits = vectors({"text": 4}, R, B), []
+    for which in (name, "concat"):
+        head = build_head(which, R, {"text": 4}, D, 3, dropout=0.5).double()
+        initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+        logits.append(head(inputs))
+    assert torch.equal(*logits)
+
+
 # At D 256 on vectors of MobileNetV2 (1,280) and MiniLM (384), three classes; a tower is Linear(width, D) and BatchNorm.
 IMAGE, TEXT = 1280 * 256 + 256 + 512, 384 * 256 + 256 + 512
 SQUARE, NORM = 256 * 256 + 256, 512

@@ -15,6 +15,8 @@ from mvsa_tune.errors import InputError
 MODALITIES = ("image", "text")
 # The documents' ablation codes → the modalities the head sees.
 ABLATIONS: dict[int, tuple[str, ...]] = {0: ("image", "text"), 1: ("text",), 2: ("image",)}
+HEAD_NAMES = ("concat", "cross-attention", "co-attention", "merged-attention", "gated", "bilinear", "linear", "late")
+ATTENTION_HEADS = 8  # the documents': so many share D in every head that attends
 
 Kind = TypeVar("Kind")
 Check = Callable[[Any], str | None]
@@ -56,6 +58,11 @@ def check_fields(values: Any) -> None:
             raise InputError(f"{flag(item.name)} {value}: {problem}")
 
 
+def attends(head: str) -> bool:
+    """Whether a head of that name attends, so that its D must be a multiple of `ATTENTION_HEADS`."""
+    return head.endswith("attention")
+
+
 def flag(name: str) -> str:
     """Return the command-line flag of a field."""
     return "--" + name.replace("_", "-")
@@ -70,7 +77,7 @@ class Config:
 
     image_encoder: str | None = field(default="clip-vit-b-32")
     text_encoder: str | None = field(default="clip-vit-b-32")
-    head: str = setting("concat", "fusion head", one_of(["concat"]))
+    head: str = setting("concat", f"fusion head: {', '.join(HEAD_NAMES)}", one_of(HEAD_NAMES))
     D: int = setting(256, "width of each modality's hidden layer", within(1, 2**16))
     lr: float = setting(1e-4, "learning rate of Adam", above(0))
     batch_size: int = setting(512, "samples in a minibatch (BatchNorm needs two)", within(2, 2**24))
@@ -84,6 +91,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if attends(self.head) and self.D % ATTENTION_HEADS:
+            raise InputError(f"--D {self.D}: --head {self.head} needs a multiple of {ATTENTION_HEADS}")
         for modality in MODALITIES:
             if modality not in self.modalities:
                 object.__setattr__(self, f"{modality}_encoder", None)

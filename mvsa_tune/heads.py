@@ -1,139 +1,187 @@
-"""Fusion heads as stacks: R replicates side by side in one tensor, and the registry that names them.
+"""Fusion heads, each a stack of R replicates, and the registry that names them.
 
-Shapes: R replicates, B samples, D units, C classes. Activations are `(R, units, B)` and weights `(R, out, in)`: so
-`torch.baddbmm` is R linear layers in one call, and torch's own `batch_norm` and `cross_entropy` serve the whole stack
-through a view, without a copy.
+Every head but `linear` begins with the documents' hidden layer for each modality (`StackedTower`), so that heads differ in
+how they fuse and in nothing else. With one modality a head is what is left of it when the other is taken away:
+attention over one token, a product of one factor, no gate, one classifier's logits.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from mvsa_tune.layers import StackedAttention, StackedBlock, StackedDropout, StackedLinear, StackedTower
 
 
-class StackedLinear(nn.Module):
-    """R times `nn.Linear`: `(R, in, B)` → `(R, out, B)`."""
+@dataclass(frozen=True)
+class Shape:
+    """What a head is built from: R replicates, the vectors' widths by modality, D, C classes and the dropout rate."""
 
-    def __init__(self, replicates: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(replicates, outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(replicates, outputs, 1))
+    replicates: int
+    widths: Mapping[str, int]
+    D: int
+    classes: int
+    dropout: float
 
-    @torch.no_grad()
-    def reset(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw each replicate's weights from its own generator, as `nn.Linear.reset_parameters` does."""
-        bound = 1 / math.sqrt(self.weight.shape[2])
-        for weight, bias, generator in zip(self.weight, self.bias, generators, strict=True):
-            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
-            nn.init.uniform_(bias, -bound, bound, generator=generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(R, in, B)` → `(R, out, B)`."""
-        return torch.baddbmm(self.bias, self.weight, x)
+    def linear(self, inputs: int, outputs: int) -> StackedLinear:
+        """A linear layer for each replicate."""
+        return StackedLinear(self.replicates, inputs, outputs)
 
 
-class StackedBatchNorm(nn.Module):
-    """R times `nn.BatchNorm1d`: `(R, D, B)` → the same, each replicate normalised over its own B samples.
+class Head(nn.Module):
+    """A hidden layer for each modality; `_fuse` makes units of theirs, and a classifier logits of those."""
 
-    The replicates' units are the channels of one `batch_norm`, and the samples its length, so running statistics
-    (momentum 0.1, unbiased variance) and evaluation mode are torch's own.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, replicates: int, units: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(replicates, units))
-        self.bias = nn.Parameter(torch.zeros(replicates, units))
-        self.register_buffer("running_mean", torch.zeros(replicates, units))
-        self.register_buffer("running_var", torch.ones(replicates, units))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(R, D, B)` → `(R, D, B)`."""
-        channels = x.reshape(1, -1, x.shape[2])
-        normalised = F.batch_norm(
-            channels,
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
-            self.weight.view(-1),
-            self.bias.view(-1),
-            training=self.training,
-        )
-        return normalised.view(x.shape)
-
-
-class StackedDropout(nn.Module):
-    """R times `nn.Dropout`, each replicate's mask drawn from its own generator. Set `generators` before training.
-
-    A unit is dropped where a random 16-bit number is below `rate` × 2^16 (so the rate is exact to 1e-5): drawing 64 bits
-    for four units took a seventh of the time of `bernoulli_` on a CPU.
-    """
-
-    generators: Sequence[torch.Generator]
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def mask(self, shape: torch.Size, device: torch.device) -> Tensor:
-        """Draw which units stay: `(R, D, B)` of booleans."""
-        units = math.prod(shape[1:])
-        words = torch.empty(len(self.generators), math.ceil(units / 4), dtype=torch.int64, device=device)
-        for row, generator in zip(words, self.generators, strict=True):
-            row.random_(-(2**63), None, generator=generator)
-        threshold = round(self.rate * 2**16) - 2**15
-        return (words.view(torch.int16)[:, :units] >= threshold).view(shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(R, D, B)` → the same, in training with units dropped and the others scaled up."""
-        if not self.training or self.rate == 0:
-            return x
-        return x * self.mask(x.shape, x.device).to(x.dtype).mul_(1 / (1 - self.rate))
-
-
-class StackedTower(nn.Module):
-    """One modality's hidden layer, Linear → BatchNorm → ReLU → Dropout: `(R, width, B)` → `(R, D, B)`."""
-
-    def __init__(self, replicates: int, width: int, D: int, dropout: float) -> None:
-        super().__init__()
-        self.linear = StackedLinear(replicates, width, D)
-        self.norm = StackedBatchNorm(replicates, D)
-        self.dropout = StackedDropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(R, width, B)` → `(R, D, B)`."""
-        hidden: Tensor = self.dropout(F.relu(self.norm(self.linear(x))))
-        return hidden
-
-
-class ConcatHead(nn.Module):
-    """The documents' head: a tower for each modality, concatenated, then Linear(D × modalities, C)."""
-
-    def __init__(self, replicates: int, widths: Mapping[str, int], D: int, classes: int, dropout: float) -> None:
+    def __init__(self, shape: Shape, fused: int) -> None:
         super().__init__()
         self.towers = nn.ModuleDict(
-            {modality: StackedTower(replicates, width, D, dropout) for modality, width in widths.items()}
+            {
+                modality: StackedTower(shape.replicates, width, shape.D, shape.dropout)
+                for modality, width in shape.widths.items()
+            }
         )
-        self.classifier = StackedLinear(replicates, D * len(widths), classes)
+        self.classifier = shape.linear(fused, shape.classes)
+
+    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """`{modality: (R, D, B)}` and the vectors `{modality: (R, width, B)}` → `(R, fused, B)`."""
+        raise NotImplementedError
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
-        hidden = [tower(inputs[modality]) for modality, tower in self.towers.items()]
-        logits: Tensor = self.classifier(torch.cat(hidden, dim=1))
+        hidden = {modality: tower(inputs[modality]) for modality, tower in self.towers.items()}
+        logits: Tensor = self.classifier(self._fuse(hidden, inputs))
         return logits
 
 
-HEADS = {"concat": ConcatHead}
+class ConcatHead(Head):
+    """The documents' head: the hidden units concatenated."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape, shape.D * len(shape.widths))
+
+    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat(list(hidden.values()), dim=1)
+
+
+class CrossAttentionHead(ConcatHead):
+    """The documents' later head: a token for each modality, 8-head attention between the two, then both concatenated."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.mix: nn.Module = StackedAttention(shape.replicates, shape.D, len(shape.widths))
+
+    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        tokens = self.mix(torch.cat(list(hidden.values()), dim=2))  # (R, D, T × B)
+        return torch.cat(tokens.chunk(len(hidden), dim=2), dim=1)
+
+
+class MergedAttentionHead(CrossAttentionHead):
+    """METER's merged attention (Dou et al. 2022, arXiv:2111.02387): both tokens through one transformer block."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.mix = StackedBlock(shape.replicates, shape.D, shape.dropout, len(shape.widths))
+
+
+class CoAttentionHead(ConcatHead):
+    """METER's co-attention (Dou et al. 2022, arXiv:2111.02387): a transformer block for each modality's token.
+
+    A block's cross-attention looks at the token that the other's block is given, as in METER. With a token for each
+    modality both attentions are over one token (see `StackedAttention`).
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        both = len(shape.widths) > 1
+        self.blocks = nn.ModuleDict(
+            {modality: StackedBlock(shape.replicates, shape.D, shape.dropout, 1, both) for modality in shape.widths}
+        )
+
+    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        others = dict(zip(hidden, reversed(list(hidden.values())), strict=True)) if len(hidden) > 1 else {}
+        return torch.cat([self.blocks[name](token, others.get(name)) for name, token in hidden.items()], dim=1)
+
+
+class GatedHead(Head):
+    """A gated multimodal unit (Arevalo et al. 2017, arXiv:1702.01992): z h_image + (1 - z) h_text, unit by unit.
+
+    z = sigmoid(Linear(both vectors, D)); h is the documents' hidden layer where the paper has tanh(Linear).
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape, shape.D)
+        if len(shape.widths) > 1:
+            self.gate = shape.linear(sum(shape.widths.values()), shape.D)
+
+    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        first, *second = hidden.values()
+        if not second:
+            return first
+        gate = self.gate(torch.cat([inputs[modality] for modality in hidden], dim=1)).sigmoid()
+        return torch.lerp(second[0], first, gate.to(first.dtype))
+
+
+class BilinearHead(Head):
+    """Low-rank bilinear fusion (Kim et al. 2017, arXiv:1610.04325): the product of a Linear(D, D) of each modality.
+
+    A logit is then a bilinear form, of rank D at most, in the two hidden layers, each with a 1 appended (the biases), as in
+    Liu et al. 2018 (arXiv:1806.00064): so it holds each modality's own terms beside the products.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape, shape.D)
+        self.factors = nn.ModuleDict({modality: shape.linear(shape.D, shape.D) for modality in shape.widths})
+
+    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([factor(hidden[name]) for name, factor in self.factors.items()]).prod(dim=0)
+
+
+class LateHead(nn.Module):
+    """A head of its own for each modality, and the mean of their logits. With one modality it is `concat`."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict(
+            {name: ConcatHead(replace(shape, widths={name: width})) for name, width in shape.widths.items()}
+        )
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
+        return torch.stack([head(inputs) for head in self.heads.values()]).mean(dim=0)
+
+
+class LinearHead(nn.Module):
+    """Logits straight from the concatenated vectors: no hidden layer, so neither D nor dropout matters."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.modalities = tuple(shape.widths)
+        self.classifier = shape.linear(sum(shape.widths.values()), shape.classes)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
+        logits: Tensor = self.classifier(torch.cat([inputs[modality] for modality in self.modalities], dim=1))
+        return logits
+
+
+# The names are `config.HEAD_NAMES`, which knows nothing of torch.
+HEADS: Mapping[str, Callable[[Shape], nn.Module]] = {
+    "concat": ConcatHead,
+    "cross-attention": CrossAttentionHead,
+    "co-attention": CoAttentionHead,
+    "merged-attention": MergedAttentionHead,
+    "gated": GatedHead,
+    "bilinear": BilinearHead,
+    "linear": LinearHead,
+    "late": LateHead,
+}
 
 
 def build_head(
     name: str, replicates: int, widths: Mapping[str, int], D: int, classes: int, dropout: float
 ) -> nn.Module:
     """Build a stack of heads by name, its linear weights not yet drawn."""
-    return HEADS[name](replicates, widths, D, classes, dropout)
+    return HEADS[name](Shape(replicates, widths, D, classes, dropout))
 
 
 def initialise(head: nn.Module, weights: Sequence[torch.Generator], dropout: Sequence[torch.Generator]) -> None:

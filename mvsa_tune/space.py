@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mvsa_tune.config import Config, flag, short, split_pair
+from mvsa_tune.config import ATTENTION_HEADS, Config, attends, flag, short, split_pair
 from mvsa_tune.errors import InputError
 
 PAIR = "pair"
@@ -113,6 +113,7 @@ def corners(space: Space, fixed: Mapping[str, Any]) -> list[Config]:
     for name, dimension in space.items():
         for value in dimension.ends:
             make_config({**first, name: value}, fixed)
+    _check_widths(space)
     numbers = {
         name: (min(dimension.ends), max(dimension.ends))
         for name, dimension in space.items()
@@ -121,6 +122,16 @@ def corners(space: Space, fixed: Mapping[str, Any]) -> list[Config]:
     cheap = {name: high if name == "batch_size" else low for name, (low, high) in numbers.items()}
     dear = {name: low if name == "batch_size" else high for name, (low, high) in numbers.items()}
     return [make_config({**first, **ends, PAIR: pair}, fixed) for pair in pairs for ends in (cheap, dear)]
+
+
+def _check_widths(space: Space) -> None:
+    """Check what binds two dimensions: D wherever a head attends. A range draws any D."""
+    widths = space.get("D", Choice((Config.D,)))
+    for head in filter(attends, space["head"].ends if "head" in space else ()):
+        if isinstance(widths, Range) or any(D % ATTENTION_HEADS for D in widths.values):
+            raise InputError(
+                f"--D {widths}: --head {head} needs multiples of {ATTENTION_HEADS}; list them, as in --D 64 128 256"
+            )
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from mvsa_tune.space import PAIR, Budget, Choice, Range, Search, Space
 # Where to look. Each is a flag: --D 64 128, --lr 1e-5..1e-3.
 SPACE = {
     PAIR: Choice(("clip-vit-b-32+clip-vit-b-32", "clip-vit-l-14+clip-vit-l-14", "resnet50+roberta-base")),
-    "head": Choice(("concat",)),
+    "head": Choice(("concat", "gated", "bilinear", "linear", "late")),  # those that attend want a D from a list
     "D": Range(32, 1024, log=True),
     "lr": Range(1e-5, 1e-2, log=True),
     "weight_decay": Range(1e-6, 1e-1, log=True),

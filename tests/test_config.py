@@ -9,7 +9,7 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.prepare import replicates
 
 OTHER = {
-    "image_encoder": "resnet50", "text_encoder": "roberta-base", "head": None, "D": 128, "lr": 2e-5, "batch_size": 32,
+    "image_encoder": "resnet50", "text_encoder": "roberta-base", "head": "gated", "D": 128, "lr": 2e-5, "batch_size": 32,
     "ablation": 1, "epochs": 7, "dropout": 0.5, "precision": "bf16",
     "weight_decay": 0.01, "label_smoothing": 0.1, "normalise": "l2",
 }  # fmt: skip
@@ -58,7 +58,8 @@ def test_with_one_modality_the_other_encoder_does_not_matter() -> None:
         ({"ablation": 3}, "one of 0, 1, 2"),
         ({"dropout": 1.0}, "below 1"),
         ({"epochs": 0}, "--epochs 0"),
-        ({"head": "mystery"}, "one of concat"),
+        ({"head": "mystery"}, "one of concat, cross-attention"),
+        ({"head": "merged-attention", "D": 100}, "--D 100: --head merged-attention needs a multiple of 8"),
         ({"image_encoder": None}, "needs an encoder for the image"),
     ],
 )

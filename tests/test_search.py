@@ -58,6 +58,7 @@ BAD = {
     "no finalists": (("--finalists", "0"), "--finalists: from 1 to 100"),
     "no budget": (("--trials", "0"), "--trials 0: must be greater than 0"),
     "a head that is none": (("--head", "magic"), "--head magic"),
+    "any D for attention": (("--head", "co-attention"), "--D 32..1024: --head co-attention needs multiples of 8; list"),
     "no cache": (("--pairs", "resnet50+roberta-base"), "have no embedding cache"),
 }
 

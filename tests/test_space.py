@@ -52,6 +52,15 @@ def test_corners_check_every_value_of_every_dimension() -> None:
         corners({**SPACE, PAIR: Choice(("eye",))}, {})
 
 
+@pytest.mark.parametrize("widths", [Range(32, 1024, log=True), Choice((64, 12))])
+def test_a_head_that_attends_is_searched_over_listed_multiples_of_eight(widths: Range | Choice) -> None:
+    heads = Choice(("concat", "co-attention"))
+    with pytest.raises(InputError, match=r"--D .*: --head co-attention needs multiples of 8; list them"):
+        corners({**SPACE, "head": heads, "D": widths}, {})
+    assert corners({**SPACE, "head": heads, "D": Choice((64, 8))}, {})
+    assert corners({**SPACE, "head": Choice(("concat", "gated")), "D": widths}, {})
+
+
 def test_a_configuration_lies_at_its_point_of_the_space() -> None:
     point = {PAIR: "eye+nose", "D": 11, "lr": 1.23456e-4, "dropout": 0.123456, "batch_size": 32}
     config = make_config(point, {})

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
-from mvsa_tune.config import Config, Replicate
+from mvsa_tune.config import HEAD_NAMES, Config, Replicate
 from mvsa_tune.metrics import f1_macro
 from mvsa_tune.training import Outcome, Samples, StackTrainer, generators, minibatches
 
@@ -33,7 +33,9 @@ def trainer(config: Config, replicates: Sequence[Replicate], data: Samples, trai
 
 # In float32 the bias before a BatchNorm has no gradient but rounding, which Adam scales up to full steps: exactness shows
 # only where rounding is the same (the next test), nearness in float64.
-@pytest.mark.parametrize("change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, *({"head": name} for name in HEAD_NAMES[1:])]
+)
 def test_a_stack_gives_each_replicate_what_it_gives_alone(change: dict[str, object]) -> None:
     config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
     replicates = [Replicate(1), Replicate(2), Replicate(1, fold=1), Replicate(7)]
@@ -48,7 +50,10 @@ def test_a_stack_gives_each_replicate_what_it_gives_alone(change: dict[str, obje
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="seen with MKL's products alone")
-@pytest.mark.parametrize("change", [{}, {"ablation": 1}, {"batch_size": 32}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"ablation": 1}, {"batch_size": 32}, {"precision": "bf16"}, *({"head": name} for name in HEAD_NAMES[1:])],
+)
 def test_with_mkl_a_replicate_alone_has_the_very_bits_it_has_in_a_stack(change: dict[str, object]) -> None:
     config = dataclasses.replace(CONFIG, **{"D": 128, "batch_size": 256, "epochs": 4, **change})  # type: ignore[arg-type]
     data = samples(620)

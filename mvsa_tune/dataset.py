@@ -79,10 +79,11 @@ class Dataset:
         return digest.hexdigest()
 
 
-def read_dataset(folder: Path) -> Dataset:
+def read_dataset(folder: Path, *, needs_labels: bool = True) -> Dataset:
     """Read the documents' layout.
 
-    Texts are decoded as UTF-8, else as GB18030, never with bytes dropped.
+    Texts are decoded as UTF-8, else as GB18030, never with bytes dropped. Unless it `needs_labels`, the unlabelled list
+    alone will do.
 
     Raises:
         InputError: no such folder, a list that is missing, empty or malformed, a guid listed twice or unsafe as a
@@ -90,8 +91,10 @@ def read_dataset(folder: Path) -> Dataset:
     """
     if not folder.is_dir():
         raise InputError(f"no data folder {folder}: put MVSA-Single there ({EXPECTED}), or try --demo")
-    listed = _read_list(folder / TRAIN_LIST, labelled=True)
-    if (folder / UNLABELLED_LIST).exists():
+    unlabelled = (folder / UNLABELLED_LIST).exists()
+    alone = not needs_labels and unlabelled and not (folder / TRAIN_LIST).exists()
+    listed = {} if alone else _read_list(folder / TRAIN_LIST, labelled=True)
+    if unlabelled:
         listed |= _read_list(folder / UNLABELLED_LIST, labelled=False, already=listed)
     pairs = _find_pairs(folder, list(listed))
     samples = []

@@ -88,3 +88,14 @@ def encode_pixels(paths: Sequence[Path]) -> np.ndarray:
 def encode_words(texts: Sequence[str]) -> np.ndarray:
     """What the demo set's encoder of texts gives."""
     return ENCODERS["demo-words"].load("text", None, torch.device("cpu")).encode(texts).numpy()
+
+
+@pytest.fixture(scope="session")
+def swept(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a small grid on the demo set: both modalities at two widths, and each alone; three seeds."""
+    folder = tmp_path_factory.mktemp("swept")
+    flags = ["--pairs", "demo-pixels+demo-words", "--D", 4, 8, "--lr", 0.01, "--ablation", 0, 1, 2, "--batch-size", 32]
+    more = ["--epochs", 6, "--seeds", 3, "--scheduler", "none", "--name", "small", "--results", folder, "--quiet"]
+    ended = grid("--data", demo.folder, *flags, *more, cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    return folder / "small"

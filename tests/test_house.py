@@ -16,6 +16,8 @@ ROOMS = {
     "timm": {"loaders", "finetune"},
     "optuna": {"searcher", "stats"},
     "matplotlib": {"report"},
+    "safetensors": {"trained", "weights"},
+    "onnxruntime": {"export"},
 }
 
 

@@ -1,0 +1,169 @@
+"""The chosen configuration of a sweep, trained again.
+
+A sweep keeps numbers, not weights: a training takes seconds, and is the same every time.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvsa_tune.cache import Cache, default_folder
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.dataset import LABELS, Dataset, read_dataset
+from mvsa_tune.errors import InputError, some
+from mvsa_tune.plan import find_caches
+from mvsa_tune.provenance import code_version
+from mvsa_tune.splits import Split, documents_split
+from mvsa_tune.stats import best, summarise
+from mvsa_tune.store import Store
+from mvsa_tune.trainable import Task, build_trainer
+from mvsa_tune.trained import Head, describe, make_head, read_head, save_head
+from mvsa_tune.training import Outcome, StackTrainer
+
+Caches = Mapping[tuple[str, str], Cache]
+
+
+def choose(store: Store, which: str) -> Config:
+    """The configuration called `which`: an id, or `best`, by mean validation accuracy.
+
+    Raises:
+        InputError: no sweep, no such configuration, or none that was trained to its end.
+    """
+    if not store.sweep.replicates:
+        raise InputError(f"damaged {store.folder}/sweep.json: it names no replicates")
+    finished = store.recorded()
+    if which == "best" and (first := best(summarise(store))) is not None:
+        which = str(first["trial_id"])
+    if which not in finished:
+        known = f"finished are {some(finished)}" if finished else "none is"
+        raise InputError(f"--config {which}: no finished configuration of {store.folder}; {known}")
+    return next(config for config in store.configs() if config.id == which)
+
+
+def open_data(store: Store, config: Config, data: Path | None, cache: Path | None) -> tuple[Dataset, Caches]:
+    """The samples and vectors that a configuration of a sweep was trained on.
+
+    Args:
+        store: the sweep.
+        config: whose vectors.
+        data: where the samples are; None for where they were.
+        cache: where the caches are; None for the data's own folder.
+
+    Raises:
+        InputError: they are not there, or are not those of then.
+    """
+    folder = data or Path(store.sweep.data)
+    if not folder.is_dir():
+        raise InputError(f"the data of {store.folder} is not in {folder}: say where it is with --data")
+    dataset = read_dataset(folder)
+    if dataset.fingerprint != store.sweep.data_fingerprint:
+        raise InputError(
+            f"{folder} is not the data of {store.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
+            f"{store.sweep.data_fingerprint[:12]}; say where that is with --data"
+        )
+    place = cache or default_folder(folder)
+    caches, missing = find_caches(dataset, place, [config])
+    for (encoder, modality), how in missing.items():
+        raise InputError(
+            f"no {modality} vectors of {encoder} in {place}: say where they are with --cache, or make them: {how}"
+        )
+    for (encoder, modality), found in caches.items():
+        then = store.sweep.vectors.get(f"{encoder} {modality}", "none")
+        if found.manifest.sha256 != then:
+            raise InputError(
+                f"{found.path} is not what {store.folder} was trained on: its SHA-256 is {found.manifest.sha256[:12]}, the "
+                f"sweep's {then[:12]}; say where those vectors are with --cache"
+            )
+    return dataset, caches
+
+
+def chosen_head(store: Store, config: Config, data: Path | None, cache: Path | None, *, refit: bool = False) -> Head:
+    """A configuration's head, trained again the first time and kept in the sweep's `heads/`.
+
+    Each replicate is as of its best epoch on the validation samples. With `refit` one a seed, trained on all labelled samples
+    for the median of those epochs. `data` and `cache` are `open_data`'s.
+
+    Raises:
+        InputError: what it was trained on is not at hand, or the kept file is damaged.
+    """
+    path = store.folder / "heads" / f"{config.id}{'-refit' if refit else ''}.safetensors"
+    if path.exists():
+        return read_head(path)
+    dataset, caches = open_data(store, config, data, cache)
+    head = _train(store, config, dataset, caches, refit=refit)
+    save_head(head, path)
+    return head
+
+
+def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], Outcome]:
+    """Train to the last epoch; return the weights with each replicate as of its best epoch, and the outcome."""
+    kept = {name: tensor.clone() for name, tensor in trainer.head.state_dict().items()}
+    for epoch in range(1, trainer.config.epochs + 1):
+        outcome = trainer.advance(epoch)
+        improved = torch.from_numpy(outcome.best_epoch == epoch).to(trainer.device)
+        for name, tensor in trainer.head.state_dict().items():
+            kept[name][improved] = tensor[improved]
+    return kept, outcome
+
+
+def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, refit: bool) -> Head:
+    recorded = store.outcome(config.id)
+    replicates, split = store.sweep.replicates, _split(store, dataset)
+    epochs = int(np.median(recorded.best_epoch))
+    if refit:
+        replicates = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in replicates))
+        rows = np.sort(np.concatenate([split.train[0], split.validation[0]]))
+        split = Split("all labelled samples", (rows,), (rows[:1],))  # nothing is chosen by it any more
+    task = Task(
+        caches=caches,
+        labels=np.array(dataset.labels, dtype=np.int64),
+        classes=len(LABELS),
+        split=split,
+        replicates=replicates,
+        device="cuda" if recorded.device != "cpu" and torch.cuda.is_available() else "cpu",
+        threads=torch.get_num_threads(),
+    )
+    trainer = build_trainer(config, task)
+    if refit:
+        trainer.advance(epochs)
+        state, training = trainer.head.state_dict(), {"samples": len(split.train[0]), "epochs": epochs}
+    else:
+        state, outcome = replay(trainer)
+        training = {
+            "samples": len(split.train[0]),
+            "validation_samples": recorded.best.shape[1],
+            "best_epochs": recorded.best_epoch.tolist(),
+            "differs_from_recorded": int((outcome.best != recorded.best).sum()),
+            "recorded_predictions": int(recorded.best.size),
+        }
+    manifests = {modality: caches[encoder, modality].manifest for modality, encoder in config.encoders.items()}
+    about = describe(
+        config,
+        labels=list(LABELS),
+        widths={modality: manifest.width for modality, manifest in manifests.items()},
+        encoders={
+            modality: {
+                name: getattr(manifest, name)
+                for name in ("encoder", "weights", "preprocessing", "source", "dtype", "sha256")
+            }
+            for modality, manifest in manifests.items()
+        },
+        replicates=[dataclasses.asdict(one) for one in replicates],
+        split=split.name,
+        training=training,
+        data_fingerprint=dataset.fingerprint,
+        sweep=store.folder.name,
+        code=code_version(),
+    )
+    return make_head(about, state)
+
+
+def _split(store: Store, dataset: Dataset) -> Split:
+    split = documents_split(dataset.labels)
+    if store.sweep.split != split.name:
+        raise InputError(f"{store.folder} was made on the split {store.sweep.split}, which cannot be made again here")
+    return split.without([row for row, guid in enumerate(dataset.guids) if guid in store.sweep.skipped])

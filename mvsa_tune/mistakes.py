@@ -1,0 +1,161 @@
+"""What a configuration gets wrong: by class, by sample, by modality. Reads the store alone."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mvsa_tune.config import MODALITIES, Config
+from mvsa_tune.dataset import LABELS
+from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.stats import ranked, summarise
+from mvsa_tune.store import Store
+from mvsa_tune.tables import markdown
+from mvsa_tune.training import Outcome
+
+SHOWN = 20
+# The ablation that sees one modality alone.
+ALONE = {"text": 1, "image": 2}
+CALLED = {"text": "text", "image": "picture"}
+
+
+def write_mistakes(store: Store, config: Config, texts: Mapping[str, str] | None = None) -> str:
+    """Write `errors.md` and `errors.csv` into the sweep's folder; return the page.
+
+    Args:
+        store: the sweep.
+        config: one of its finished configurations.
+        texts: tweets by guid, to show beside the samples; None for none.
+    """
+    outcome = store.outcome(config.id)
+    known = pd.read_csv(store.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)
+    labels = known["label"].to_numpy()
+    samples = by_sample(outcome, known["guid"].tolist(), labels)
+    replicates, count = outcome.best.shape
+    parts = [
+        f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{replicates} replicates, each at its best epoch, on "
+        f"{count:,} validation samples. The epoch was chosen on these samples, so the numbers read high.\n",
+        f"## By class\n\n{_classes(outcome, labels)}",
+        f"## Most often wrong\n\n{_listed(samples[samples['wrong'] > 0], texts)}",
+        f"## Most disputed among the replicates\n\n{_listed(disputed(samples), texts)}",
+        f"## Each modality alone\n\n{_modalities(store, config, outcome, labels)}",
+    ]
+    page = "\n".join(parts)
+    write_whole(store.folder / "errors.csv", lambda file: samples.to_csv(file, index=False, lineterminator="\n"))
+    write_text_whole(store.folder / "errors.md", page)
+    return page
+
+
+def by_sample(outcome: Outcome, guids: list[str], labels: NDArray[np.int64]) -> pd.DataFrame:
+    """One row a validation sample, the most often wrong first.
+
+    Columns: `guid`, `label`, `n` (replicates that validated on it), `wrong` (how many erred), `votes_CLASS`.
+    """
+    votes = np.zeros((len(labels), len(LABELS)), dtype=np.int64)
+    np.add.at(votes, (outcome.rows, outcome.best), 1)
+    rows = np.unique(outcome.rows)
+    right = votes[rows, labels[rows]]
+    frame = pd.DataFrame({"guid": [guids[row] for row in rows], "label": [LABELS[labels[row]] for row in rows]})
+    frame["n"] = votes[rows].sum(axis=1)
+    frame["wrong"] = frame["n"] - right
+    for index, label in enumerate(LABELS):
+        frame[f"votes_{label}"] = votes[rows, index]
+    order = (-(frame["wrong"] / frame["n"])).argsort(kind="stable")
+    return frame.iloc[order].reset_index(drop=True)
+
+
+def disputed(samples: pd.DataFrame) -> pd.DataFrame:
+    """Those of `by_sample` whose replicates do not agree, the smallest majority first."""
+    votes = samples[[f"votes_{label}" for label in LABELS]].to_numpy()
+    majority = votes.max(axis=1) / votes.sum(axis=1)
+    order = majority.argsort(kind="stable")
+    return samples.iloc[order[majority[order] < 1]]
+
+
+def per_class(outcome: Outcome, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`(R, 3, C)`: precision, recall and F1 of each replicate and class; 0 where nothing was there to divide by."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    every = range(len(LABELS))
+    scores = [
+        precision_recall_fscore_support(labels[rows], predicted, labels=every, zero_division=0)[:3]
+        for rows, predicted in zip(outcome.rows, outcome.best, strict=True)
+    ]
+    return np.array(scores)
+
+
+def confusion(outcome: Outcome) -> NDArray[np.float64]:
+    """`(C, C)`: counts at each replicate's best epoch, their mean; true class down, predicted across."""
+    replicates = np.arange(outcome.best.shape[0])
+    mean: NDArray[np.float64] = outcome.confusion[outcome.best_epoch - 1, replicates].mean(axis=0)
+    return mean
+
+
+def _classes(outcome: Outcome, labels: NDArray[np.int64]) -> str:
+    scores = per_class(outcome, labels)
+    means = scores.mean(axis=0)
+    spreads = scores.std(axis=0, ddof=1) if len(scores) > 1 else np.full(means.shape, np.nan)
+    body = []
+    for index, (label, counts) in enumerate(zip(LABELS, confusion(outcome), strict=True)):
+        cells = [_with_spread(means[kind, index], spreads[kind, index]) for kind in range(3)]
+        body.append([label, *(f"{count:.1f}" for count in counts), *cells])
+    header = ["true ↓ said →", *LABELS, "precision", "recall", "F1"]
+    return f"Counts: means over the replicates; scores: mean ± standard deviation.\n\n{markdown(header, body)}"
+
+
+def _with_spread(mean: float, spread: float) -> str:
+    return f"{mean:.3f}" if np.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
+
+
+def _listed(samples: pd.DataFrame, texts: Mapping[str, str] | None) -> str:
+    if samples.empty:
+        return "None.\n"
+    header = ["guid", "label", *(f"said {label}" for label in LABELS), *(["text"] if texts is not None else [])]
+    body = []
+    for _, row in samples.head(SHOWN).iterrows():
+        cells = [str(row[name]) for name in ("guid", "label", *(f"votes_{label}" for label in LABELS))]
+        # A tweet is one cell: its own line breaks and bars would end it.
+        shown = [" ".join(texts.get(row["guid"], "").replace("|", "\\|").split())] if texts is not None else []
+        body.append(cells + shown)
+    of = f"{min(SHOWN, len(samples))} of {len(samples):,} samples; errors.csv has all.\n\n"
+    return of + markdown(header, body)
+
+
+def _modalities(store: Store, config: Config, outcome: Outcome, labels: NDArray[np.int64]) -> str:
+    if config.ablation:
+        return f"The configuration sees the {CALLED[config.modalities[0]]} alone.\n"
+    alone = {modality: _alone(store, config, modality) for modality in MODALITIES}
+    missing = [
+        f"no finished trial on the {CALLED[modality]} of {config.encoders[modality]} alone (--ablation {ALONE[modality]})"
+        for modality, one in alone.items()
+        if one is None
+    ]
+    text, image = alone["text"], alone["image"]
+    if text is None or image is None:
+        return f"Not in this sweep: {'; '.join(missing)}.\n"
+    right = {
+        name: one.best == labels[one.rows] for name, one in {"text": text, "image": image, "both": outcome}.items()
+    }
+    cells = {
+        "both": right["text"] & right["image"],
+        "text alone": right["text"] & ~right["image"],
+        "picture alone": ~right["text"] & right["image"],
+        "neither": ~right["text"] & ~right["image"],
+    }
+    body = []
+    for name, cell in cells.items():
+        accuracy = f"{right['both'][cell].mean():.3f}" if cell.any() else "–"
+        body.append([name, f"{cell.sum(axis=1).mean():.1f}", f"{cell.mean():.3f}", accuracy])
+    header = ["right", "samples", "share", "the configuration is right there"]
+    return (
+        "The best finished trial on the text alone and that on the picture alone, of the same encoders, replicate by replicate "
+        f"(means).\n\n{markdown(header, body)}"
+    )
+
+
+def _alone(store: Store, config: Config, modality: str) -> Outcome | None:
+    """The best finished trial of the sweep that sees one modality alone, by the same encoder."""
+    order = ranked(summarise(store))
+    mine = order[(order["ablation"] == ALONE[modality]) & (order[f"{modality}_encoder"] == config.encoders[modality])]
+    return None if mine.empty else store.outcome(str(mine.iloc[0]["trial_id"]))

@@ -27,7 +27,7 @@ from mvsa_tune.store import Store
 GRID = Path(__file__).parents[1] / "sweeps" / "grid.py"
 DIFFERENT = ["sweep", "seconds", "finished_at", "code", "command"]  # between two sweeps of the same numbers
 KINDS = ("driver", "worker", "ray", "ctrl-c")
-EPOCHS = 200
+EPOCHS = 60
 FLAGS = [
     "--demo",
     "--D",
@@ -132,7 +132,7 @@ def main() -> None:
         started = time.monotonic()
         while not rows(folder / "results" / "calm"):
             time.sleep(0.1)
-        longest = 2 * (time.monotonic() - started)  # half of the kills fall before the first row of a start, half after
+        longest = 1.5 * (time.monotonic() - started)  # a third of the kills fall after the first row of a start
         calm.communicate()
         print(f"disturbed, scheduler {options.scheduler}")
         done = disturb(folder, options.scheduler, options.kills, longest, random.Random(options.seed))

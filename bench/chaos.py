@@ -85,14 +85,17 @@ def kill(process: subprocess.Popen[str], kind: str) -> int:
     return len(victims)
 
 
-def disturb(folder: Path, scheduler: str, kills: int, longest: float, rng: random.Random) -> Counter[str]:
-    """Run the sweep to its end through kills, up to `longest` seconds apart; return how many there were of each kind."""
+def disturb(folder: Path, scheduler: str, kills: int, rng: random.Random) -> Counter[str]:
+    """Run the sweep to its end through kills; return how many there were of each kind.
+
+    Half of them fall within ten seconds, half when a few more rows are there: a start takes as long as the machine is busy.
+    """
     done: Counter[str] = Counter()
     while True:
         process = start(folder, *FLAGS, "--quiet", "--scheduler", scheduler, "--name", "chaos")
         ends = time.monotonic() + 600
         while process.poll() is None:
-            time.sleep(rng.uniform(0.1, longest))
+            wait(process, folder / "results" / "chaos", rng)
             kind = KINDS[sum(done.values()) % len(KINDS)]
             if sum(done.values()) < kills and process.poll() is None and kill(process, kind):
                 done[kind] += 1
@@ -109,6 +112,16 @@ def disturb(folder: Path, scheduler: str, kills: int, longest: float, rng: rando
         print(f"  exit {process.returncode}: {(out.strip().splitlines() or [''])[-1][:150]}", flush=True)
         if process.returncode == 0:
             return done
+
+
+def wait(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> None:
+    """Wait for a random moment of a sweep's life."""
+    if rng.random() < 0.5:
+        time.sleep(rng.uniform(0.1, 10))
+        return
+    enough = rows(folder) + rng.randint(1, 6)
+    while process.poll() is None and rows(folder) < enough:
+        time.sleep(0.02)
 
 
 def rows(folder: Path) -> int:
@@ -129,13 +142,9 @@ def main() -> None:
         folder = Path(name)
         print("undisturbed, every trial to its end")
         calm = start(folder, *FLAGS, "--quiet", "--scheduler", "none", "--name", "calm")
-        started = time.monotonic()
-        while not rows(folder / "results" / "calm"):
-            time.sleep(0.1)
-        longest = 1.5 * (time.monotonic() - started)  # a third of the kills fall after the first row of a start
         calm.communicate()
         print(f"disturbed, scheduler {options.scheduler}")
-        done = disturb(folder, options.scheduler, options.kills, longest, random.Random(options.seed))
+        done = disturb(folder, options.scheduler, options.kills, random.Random(options.seed))
         print(f"{sum(done.values())} kills: {dict(done)}")
         assert sum(done.values()) == options.kills, "the sweep ended too soon"
         chaos, whole = (Store(folder / "results" / one) for one in ("chaos", "calm"))

@@ -17,7 +17,7 @@ from PIL import Image
 
 import grid as script
 from conftest import ROOT, grid, make_set
-from mvsa_tune import __version__, loaders, sweep
+from mvsa_tune import __version__, loaders, provenance, sweep
 from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
@@ -308,6 +308,8 @@ def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: 
         120,
         "--seeds",
         2,
+        "--scheduler",
+        "none",
     ]
     command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), *map(str, long)]
     process = subprocess.Popen(command, cwd=tiny.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -333,9 +335,9 @@ def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: 
 
 def test_git_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    sweep.code_version.cache_clear()
-    assert sweep.code_version() == __version__
-    sweep.code_version.cache_clear()
+    provenance.code_version.cache_clear()
+    assert provenance.code_version() == __version__
+    provenance.code_version.cache_clear()
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's list of sockets")
@@ -370,7 +372,7 @@ def listening_beyond_localhost() -> set[str]:
 
 
 def test_the_demo_goes_from_nothing_to_tables_between_chance_and_perfect(tmp_path: Path) -> None:
-    done = grid("--demo", "--epochs", "40", cwd=tmp_path)
+    done = grid("--demo", "--epochs", "40", "--scheduler", "none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "results" / "demo" / "tables.md").read_text()
     assert "demo set" in text.splitlines()[0] and "published" not in text.replace("publish no", "")
@@ -383,7 +385,7 @@ def test_the_demo_goes_from_nothing_to_tables_between_chance_and_perfect(tmp_pat
     assert both > max(text_only, image_only)
 
 
-REAL = ("--pairs", "mobilenet_v2+minilm", "resnet50v2s3+minilm", "--batch-size", 512)
+REAL = ("--pairs", "mobilenet_v2+minilm", "resnet50v2s3+minilm", "--batch-size", 512, "--scheduler", "none")
 # The twins that came with the real set: what a plain loop gave on its vectors.
 TWINS = {
     ("mobilenet_v2", "minilm", 0): 0.758, ("resnet50v2s3", "minilm", 0): 0.771,

@@ -185,9 +185,7 @@ def test_only_the_files_that_are_read_identify_a_folder(tmp_path: Path) -> None:
     ("how", "encoder"),
     [
         ("refuses", "clip-vit-b-32"),
-        ("refuses", "hf:someone/model"),
         ("stalls", "roberta-base"),
-        ("stalls", "timm:resnet10t"),
     ],
 )
 def test_a_hub_that_answers_with_its_own_failure_or_never_ends_the_command_soon(

@@ -344,7 +344,7 @@ def test_git_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_listens_beyond_localhost(tiny: Path) -> None:
     before = listening_beyond_localhost()
     command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), "--data", str(tiny), "--pairs", "eye+ear"]
-    process = subprocess.Popen([*command, *FEW, "--epochs", "2000"], cwd=tiny.parent, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, *FEW, "--epochs", "500"], cwd=tiny.parent, stdout=subprocess.DEVNULL)
     seen: set[str] = set()
     started = False
     while process.poll() is None:

@@ -191,6 +191,11 @@ def split_pair(pair: str) -> tuple[str, str]:
     return image, text
 
 
+def join_pair(config: Config) -> str:
+    """The `IMAGE+TEXT` of a configuration that sees both."""
+    return f"{config.image_encoder}+{config.text_encoder}"
+
+
 @dataclass(frozen=True)
 class Replicate:
     """One seed on one fold: with a configuration, all that its numbers depend on."""

@@ -5,6 +5,7 @@ how they fuse and in nothing else. With one modality a head is what is left of i
 attention over one token, a product of one factor, no gate, one classifier's logits.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,7 @@ class Shape:
         return StackedLinear(self.replicates, inputs, outputs)
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """A hidden layer for each modality; `_fuse` makes units of theirs, and a classifier logits of those."""
 
     def __init__(self, shape: Shape, fused: int) -> None:
@@ -42,9 +43,9 @@ class Head(nn.Module):
         )
         self.classifier = shape.linear(fused, shape.classes)
 
+    @abstractmethod
     def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """`{modality: (R, D, B)}` and the vectors `{modality: (R, width, B)}` → `(R, fused, B)`."""
-        raise NotImplementedError
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """`{modality: (R, width, B)}` → logits `(R, C, B)`."""

@@ -34,9 +34,9 @@ def write_leaderboard(folder: Path) -> str:
     best = ranked(summary)
     stopped = int(summary["status"].str.startswith("stopped").sum())
     failed = int(summary["status"].str.startswith("failed").sum())
-    epochs = store.rows().groupby("trial_id")["epochs_run"].max().sum()
+    epochs = sum(store.epochs().values())
     space = ", ".join(f"{name} {values}" for name, values in store.sweep.space.items())
-    counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed; {epochs:,.0f} epochs in all"
+    counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed; {epochs:,} epochs in all"
     title = f"# {folder.name}: search" + (" on the built-in demo set" if store.sweep.demo else "")
     parts = [f"{title}\n\nSpace: {space}.\n\n{len(summary)} trials: {counts}.\n"]
     confirmed = confirmed_folder(folder)

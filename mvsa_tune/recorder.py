@@ -1,6 +1,8 @@
 """Records every trial of a sweep as it ends. It runs in the driver: the only writer."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +66,24 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """Record why a trial failed, and what is whole of it."""
         config, reason = config_of(trial.config), reason_of(trial)
         outcome = self.diverged.pop(config.id, None)
-        try:
+        with self._noting_problems():
             write_text_whole(self.store.folder / "failures" / f"{config.id}.txt", traceback_of(trial))
             if outcome is None:
                 self.store.add_failure(config, reason, provenance(self.plan, config))
-        except OSError as error:
-            self.problem = error
-            raise
         if outcome is not None:
             self._record(config, outcome)
         self.progress.fail(config, reason)
 
     def _record(self, config: Config, outcome: Outcome) -> None:
-        try:
+        with self._noting_problems():
             # The rows come last: they say that the rest is there.
             tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome, self.hparams)
             self.store.add(config, outcome, provenance(self.plan, config))
+
+    @contextmanager
+    def _noting_problems(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self.problem = error
             raise
@@ -92,10 +96,10 @@ def traceback_of(trial: Any) -> str:
 
 def reason_of(trial: Any) -> str:
     """Why a trial failed last, in a line."""
-    told = traceback_of(trial)
+    told = traceback_of(trial).rpartition("Failure #")[2]  # Tune keeps those of all tries
     if "ray.exceptions.OutOfMemoryError" in told or "Task was killed due to the node running low on memory" in told:
         return "out of memory: the machine had too little left, and Ray ended the trial"
-    if "ray.exceptions.ActorDiedError" in told or "The actor died unexpectedly" in told.rpartition("Failure #")[2]:
+    if "ray.exceptions.ActorDiedError" in told or "The actor died unexpectedly" in told:
         return "its process died"
     return last_line(told)
 

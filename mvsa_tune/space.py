@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mvsa_tune.config import ATTENTION_HEADS, Config, attends, flag, short, split_pair
+from mvsa_tune.config import ATTENTION_HEADS, Config, attends, flag, join_pair, short, split_pair
 from mvsa_tune.errors import InputError
 
 PAIR = "pair"
@@ -96,7 +96,7 @@ def make_config(point: Mapping[str, Any], fixed: Mapping[str, Any]) -> Config:
 
 def point_of(config: Config, space: Space) -> dict[str, Any]:
     """The point of a space at which a configuration lies."""
-    values = {**dataclasses.asdict(config), PAIR: f"{config.image_encoder}+{config.text_encoder}"}
+    values = {**dataclasses.asdict(config), PAIR: join_pair(config)}
     return {name: dimension.nearest(values[name]) for name, dimension in space.items()}
 
 

@@ -287,6 +287,10 @@ class Store:
         """`Outcome.scores` of each trial that finished or was stopped, by id."""
         return {trial: self.outcome(trial).scores for trial in self.recorded((FINISHED, STOPPED))}
 
+    def epochs(self) -> dict[str, int]:
+        """Epochs that each recorded trial was trained for, by id; 0 where it failed before it could tell."""
+        return self.rows().groupby("trial_id")["epochs_run"].max().fillna(0).astype(int).to_dict()
+
     def tidy(self) -> None:
         """Rewrite `trials.csv` in the order of the sweep, each replicate once; call when nothing is appending."""
         write_rows(self.trials_path, self._rows())

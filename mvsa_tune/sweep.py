@@ -68,7 +68,7 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
         told = "" if plan.search else f"; {len(todo)} to train"
         print(f"{_counted(plan, recorded)} are recorded in {store.folder}{told}")
     interrupted = False
-    if todo or (plan.search and not plan.search.budget.spent(len(store.configs()), _epochs(store))):
+    if todo or (plan.search and not plan.search.budget.spent(len(store.configs()), sum(store.epochs().values()))):
         interrupted = _fit(plan, todo, store, quiet=quiet)
         store.tidy()
     summary = summarise(store)
@@ -96,11 +96,6 @@ def _recorded(plan: Plan, store: Store) -> set[str]:
 
 def _counted(plan: Plan, trials: set[str]) -> str:
     return f"{len(trials)} configurations" if plan.search else f"{len(trials)} of {len(plan.configs)} configurations"
-
-
-def _epochs(store: Store) -> int:
-    """Epochs trained so far, by all trials on record."""
-    return int(store.rows().groupby("trial_id")["epochs_run"].max().sum())
 
 
 def _interrupted(plan: Plan, store: Store) -> str:
@@ -197,9 +192,9 @@ def _searcher(plan: Plan, store: Store, scores: Mapping[str, NDArray[np.float64]
         return None
     from mvsa_tune.searcher import Recorded, TpeSearcher  # Optuna takes a while to import
 
-    epochs = store.rows().groupby("trial_id")["epochs_run"].max().fillna(0)
+    epochs = store.epochs()
     recorded = [
-        Recorded(config, scores[config.id][-1] if config.id in scores else None, int(epochs[config.id]))
+        Recorded(config, scores[config.id][-1] if config.id in scores else None, epochs[config.id])
         for config in store.configs()
     ]
     return TpeSearcher(plan.search, recorded)

@@ -17,7 +17,7 @@ from mvsa_tune.cache import Cache, open_vectors
 from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.splits import Split
-from mvsa_tune.training import Samples, StackTrainer
+from mvsa_tune.training import Samples, StackTrainer, normalised
 
 # Where a result carries the trial's Outcome, the metric that Tune sees (`Outcome.scores`), and the resource ASHA counts.
 OUTCOME = "outcome"
@@ -127,4 +127,4 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
 def _load(path: Path, count: int, device: str, normalise: str) -> Tensor:
     """The labelled samples' vectors as float32 on the device, once a process (whose sweep checked the file at its start)."""
     vectors = torch.from_numpy(np.array(open_vectors(path)[:count], dtype=np.float32)).to(device)
-    return torch.nn.functional.normalize(vectors) if normalise == "l2" else vectors
+    return normalised(vectors, normalise)

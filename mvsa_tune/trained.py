@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_whole
 from mvsa_tune.heads import build_head
+from mvsa_tune.training import normalised
 
 # Samples labelled at once.
 BLOCK = 4096
@@ -70,7 +70,7 @@ class Head:
         replicates = len(self.about["replicates"])
         inputs = {}
         for modality in self.config.modalities:
-            one = F.normalize(vectors[modality]) if self.config.normalise == "l2" else vectors[modality]
+            one = normalised(vectors[modality], self.config.normalise)
             inputs[modality] = one.T.expand(replicates, -1, -1)  # (R, width, N)
         return self.stack(inputs).softmax(dim=1).transpose(1, 2)
 

@@ -22,6 +22,11 @@ from mvsa_tune.heads import build_head, initialise
 EVALUATION_BLOCK = 4096
 
 
+def normalised(vectors: Tensor, how: str) -> Tensor:
+    """Raw vectors `(N, width)` as a head takes them: as they are (`none`), or each scaled to length 1 (`l2`)."""
+    return F.normalize(vectors) if how == "l2" else vectors
+
+
 @dataclass(frozen=True)
 class Samples:
     """The labelled samples on the device.

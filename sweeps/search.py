@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mvsa_tune import space
 from mvsa_tune.cli import report_errors
-from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag
+from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag, join_pair
 from mvsa_tune.describe import describe
 from mvsa_tune.errors import InputError
 from mvsa_tune.plan import Plan
@@ -54,7 +54,7 @@ def prepare(options: Namespace) -> Plan:
         raise InputError("--finalists: from 1 to 100; --confirm-seeds: from 1 to 1,000")
     search = search_of(options)
     plan = make_plan(options, space.corners(search.space, search.fixed), search)
-    pairs = tuple(dict.fromkeys(f"{config.image_encoder}+{config.text_encoder}" for config in plan.runnable))
+    pairs = tuple(dict.fromkeys(map(join_pair, plan.runnable)))
     here: Space = {**search.space, PAIR: Choice(pairs)} if pairs else search.space
     return replace(plan, search=replace(search, space=here))
 

@@ -15,6 +15,7 @@ from mvsa_tune.cache import Cache, default_folder
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import LABELS, Dataset, read_dataset
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.outcome import Outcome
 from mvsa_tune.plan import find_caches
 from mvsa_tune.provenance import code_version
 from mvsa_tune.splits import Split, documents_split
@@ -22,7 +23,7 @@ from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import Store
 from mvsa_tune.trainable import Task, build_trainer
 from mvsa_tune.trained import Head, describe, make_head, read_head, save_head
-from mvsa_tune.training import Outcome, StackTrainer
+from mvsa_tune.training import StackTrainer
 
 Caches = Mapping[tuple[str, str], Cache]
 

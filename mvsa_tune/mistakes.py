@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from mvsa_tune.config import MODALITIES, Config
 from mvsa_tune.dataset import LABELS
 from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.outcome import Outcome
 from mvsa_tune.stats import ranked, summarise
 from mvsa_tune.store import Store
 from mvsa_tune.tables import markdown
-from mvsa_tune.training import Outcome
 
 SHOWN = 20
 # The ablation that sees one modality alone.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tqdm import tqdm
 
 from mvsa_tune.config import Config
-from mvsa_tune.training import Outcome
+from mvsa_tune.outcome import Outcome
 
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {elapsed}<{remaining}{postfix}"
 OPEN_BAR = "{desc} {elapsed}{postfix}"

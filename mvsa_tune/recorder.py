@@ -11,12 +11,12 @@ from ray import tune
 from mvsa_tune import interrupts, tensorboard
 from mvsa_tune.config import Config
 from mvsa_tune.files import write_text_whole
+from mvsa_tune.outcome import Outcome
 from mvsa_tune.plan import Plan
 from mvsa_tune.progress import Progress
 from mvsa_tune.provenance import provenance
 from mvsa_tune.store import Store
 from mvsa_tune.trainable import OUTCOME, config_of
-from mvsa_tune.training import Outcome
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]

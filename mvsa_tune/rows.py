@@ -11,7 +11,7 @@ from mvsa_tune import metrics
 from mvsa_tune.config import CONFIG_FIELDS, Config, Replicate, config_from_texts
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import append_synced, write_text_whole
-from mvsa_tune.training import Outcome
+from mvsa_tune.outcome import Outcome
 
 # The configuration columns that come first; the others follow the results.
 LEADING = ("image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ablation", "epochs")

@@ -27,6 +27,7 @@ from mvsa_tune.config import Config, Replicate, config_from_texts
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.outcome import Outcome
 from mvsa_tune.rows import (
     COLUMNS,
     FAILED,
@@ -40,7 +41,6 @@ from mvsa_tune.rows import (
     result_rows,
     write_rows,
 )
-from mvsa_tune.training import Outcome
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,8 @@ class Store:
 
     def epochs(self) -> dict[str, int]:
         """Epochs that each recorded trial was trained for, by id; 0 where it failed before it could tell."""
-        return self.rows().groupby("trial_id")["epochs_run"].max().fillna(0).astype(int).to_dict()
+        epochs = self.rows().groupby("trial_id")["epochs_run"].max().fillna(0)
+        return {str(trial): int(count) for trial, count in epochs.items()}
 
     def tidy(self) -> None:
         """Rewrite `trials.csv` in the order of the sweep, each replicate once; call when nothing is appending."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvsa_tune import metrics
 from mvsa_tune.config import CONFIG_FIELDS, Config
 from mvsa_tune.files import write_whole
-from mvsa_tune.training import Outcome
+from mvsa_tune.outcome import Outcome
 
 # The Custom Scalars page: each curve's mean with its spread as a band, all trials in one chart.
 CHARTS = {"validation accuracy": "val_acc", "validation loss": "val_loss", "training loss": "train_loss"}

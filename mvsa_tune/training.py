@@ -4,19 +4,17 @@ Replicate r's numbers are a function of its configuration, seed and fold alone: 
 dropout come from its own generators, and nothing is reduced across replicates.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mvsa_tune import metrics
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.heads import build_head, initialise
+from mvsa_tune.trainer import Trainer
 
 # Samples scored at once: bounds the memory of an evaluation whatever the size of the split.
 EVALUATION_BLOCK = 4096
@@ -40,57 +38,6 @@ class Samples:
     vectors: Mapping[str, Tensor]
     labels: Tensor
     classes: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a trial has found by its E-th epoch. R replicates, N validation samples, C classes.
-
-    Attributes:
-        train_loss: `(E, R)` mean cross-entropy over the epoch's minibatches, dropout on.
-        val_loss: `(E, R)` mean cross-entropy on the validation samples.
-        confusion: `(E, R, C, C)` validation counts, true class down, predicted across.
-        rows: `(R, N)` row numbers of the validation samples.
-        best: `(R, N)` classes predicted at each replicate's best epoch.
-        last: `(R, N)` classes predicted after epoch E.
-        seconds: time of the whole stack, in seconds.
-        device: where it was trained.
-    """
-
-    train_loss: NDArray[np.float32]
-    val_loss: NDArray[np.float32]
-    confusion: NDArray[np.int32]
-    rows: NDArray[np.int32]
-    best: NDArray[np.uint8]
-    last: NDArray[np.uint8]
-    seconds: float
-    device: str
-
-    @property
-    def epochs(self) -> int:
-        """E."""
-        return len(self.confusion)
-
-    @property
-    def accuracy(self) -> NDArray[np.float64]:
-        """`(E, R)` validation accuracy."""
-        return metrics.accuracy(self.confusion)
-
-    @property
-    def scores(self) -> NDArray[np.float64]:
-        """`(E,)` what a sweep maximises: the best validation accuracy so far, averaged over replicates."""
-        return np.maximum.accumulate(self.accuracy, axis=0).mean(axis=1)
-
-    @property
-    def best_epoch(self) -> NDArray[np.int64]:
-        """`(R,)` the epoch, from 1, of the best validation accuracy; of equals the first."""
-        return self.accuracy.argmax(axis=0) + 1
-
-    @property
-    def diverged(self) -> NDArray[np.int64]:
-        """`(R,)` the first epoch, from 1, at which a loss was not finite; 0 where all were."""
-        bad = ~(np.isfinite(self.train_loss) & np.isfinite(self.val_loss))
-        return np.where(bad.any(axis=0), bad.argmax(axis=0) + 1, 0)
 
 
 def generators(replicate: Replicate, device: torch.device) -> tuple[torch.Generator, torch.Generator, torch.Generator]:
@@ -118,7 +65,7 @@ def minibatches(count: int, batch_size: int) -> Iterator[slice]:
         start = stop
 
 
-class StackTrainer:
+class StackTrainer(Trainer):
     """A configuration's head for R replicates, trained as one batched program."""
 
     def __init__(
@@ -138,11 +85,9 @@ class StackTrainer:
             train_rows: `(R, n)` row numbers of each replicate's training samples.
             val_rows: `(R, N)` the same for validation.
         """
-        self.config = config
+        super().__init__(config, samples.labels, samples.classes, val_rows)
         self.samples = samples
-        self.device = samples.labels.device
         self.train_rows = train_rows.cpu()
-        self.val_rows = val_rows.to(self.device)
         weights, self.order, dropout = zip(*(generators(one, self.device) for one in replicates), strict=True)
         widths = {modality: samples.vectors[modality].shape[1] for modality in config.modalities}
         self.head = build_head(config.head, len(replicates), widths, config.D, samples.classes, config.dropout)
@@ -155,10 +100,6 @@ class StackTrainer:
         groups = [{"params": list(own)} for own in zip(*self.slices, strict=True)]
         # Without weight decay this is Adam.
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        self.curves: dict[str, list[Tensor]] = {"train_loss": [], "val_loss": [], "confusion": []}
-        self.best = self.last = torch.zeros_like(self.val_rows)
-        self.best_right = torch.full((len(self.best), 1), -1, device=self.device)
-        self.seconds = 0.0
 
     def train_epoch(self) -> Tensor:
         """Pass once over the training samples, each replicate in its own order; return the mean losses `(R,)`."""
@@ -209,52 +150,3 @@ class StackTrainer:
             losses.append(loss)
             classes.append(logits.argmax(dim=1))
         return torch.cat(losses, dim=1).mean(dim=1), torch.cat(classes, dim=1)
-
-    def confusion(self, predicted: Tensor) -> Tensor:
-        """Count validation samples by true and predicted class: `(R, N)` → `(R, C, C)`."""
-        classes = self.samples.classes
-        cells = self.samples.labels[self.val_rows] * classes + predicted
-        counts = torch.zeros(len(cells), classes * classes, dtype=torch.int64, device=self.device)
-        return counts.scatter_add_(1, cells, torch.ones_like(cells)).view(-1, classes, classes)
-
-    @property
-    def epoch(self) -> int:
-        """Epochs trained so far."""
-        return len(self.curves["confusion"])
-
-    def fit(self) -> Outcome:
-        """Train to the last epoch."""
-        return self.advance(self.config.epochs)
-
-    def advance(self, until: int) -> Outcome:
-        """Train up to epoch `until`, evaluating after each. Nothing waits for the device before the end.
-
-        However a training is cut into calls, its numbers are the same.
-        """
-        started = time.perf_counter()
-        while self.epoch < until:
-            self.curves["train_loss"].append(self.train_epoch())
-            loss, self.last = self.evaluate()
-            self.curves["val_loss"].append(loss)
-            confusion = self.confusion(self.last)
-            right = confusion.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)
-            self.best = torch.where(right > self.best_right, self.last, self.best)
-            self.best_right = torch.maximum(right, self.best_right)
-            self.curves["confusion"].append(confusion)
-        curves = {name: torch.stack(curve).cpu().numpy() for name, curve in self.curves.items()}
-        self.seconds += time.perf_counter() - started
-        return Outcome(
-            train_loss=curves["train_loss"],
-            val_loss=curves["val_loss"],
-            confusion=curves["confusion"].astype(np.int32),
-            rows=self.val_rows.cpu().numpy().astype(np.int32),
-            best=self.best.cpu().numpy().astype(np.uint8),
-            last=self.last.cpu().numpy().astype(np.uint8),
-            seconds=self.seconds,
-            device=device_name(self.device),
-        )
-
-
-def device_name(device: torch.device) -> str:
-    """Name a device for a person: `cpu`, or the GPU's own name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -11,8 +11,8 @@ from mvsa_tune.chosen import choose
 from mvsa_tune.cli import main
 from mvsa_tune.dataset import LABELS, Dataset
 from mvsa_tune.mistakes import by_sample, confusion, disputed, per_class
+from mvsa_tune.outcome import Outcome
 from mvsa_tune.store import Store
-from mvsa_tune.training import Outcome
 
 
 def hand_made() -> Outcome:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mvsa_tune.config import Config
+from mvsa_tune.outcome import Outcome
 from mvsa_tune.rows import COLUMNS, read_rows, result_rows, write_rows
-from mvsa_tune.training import Outcome
 
 CONFIG = Config(image_encoder="eye", text_encoder=None, ablation=2, D=8, lr=2e-5, epochs=2)
 

@@ -10,9 +10,9 @@ from conftest import make_set
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
+from mvsa_tune.outcome import Outcome
 from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import COLUMNS, Store, Sweep
-from mvsa_tune.training import Outcome
 
 CONFIGS = tuple(Config(image_encoder="eye", text_encoder="ear", D=D, epochs=2) for D in (8, 16, 32))
 SEEDS = (Replicate(42), Replicate(43))

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mvsa_tune.config import HEAD_NAMES, Config, Replicate
 from mvsa_tune.metrics import f1_macro
-from mvsa_tune.training import Outcome, Samples, StackTrainer, generators, minibatches
+from mvsa_tune.outcome import Outcome
+from mvsa_tune.training import Samples, StackTrainer, generators, minibatches
 
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, lr=1e-2, batch_size=16, epochs=3)
 WIDTHS = {"image": 10, "text": 6}

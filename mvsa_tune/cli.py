@@ -20,12 +20,13 @@ from mvsa_tune.vectors import read_vectors
 DEFAULT_DATA = Path("data/mvsa_single")
 
 
-def add_data_flags(parser: Parser) -> None:
+def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
     """Add the flags that say where the data and its caches are."""
     parser.add_argument(
         "--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=f"data set (default {DEFAULT_DATA})"
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
+    if caches:
+        parser.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:

@@ -16,6 +16,7 @@ MODALITIES = ("image", "text")
 # The documents' ablation codes → the modalities the head sees.
 ABLATIONS: dict[int, tuple[str, ...]] = {0: ("image", "text"), 1: ("text",), 2: ("image",)}
 HEAD_NAMES = ("concat", "cross-attention", "co-attention", "merged-attention", "gated", "bilinear", "linear", "late")
+NORMS = ("kept", "updated")
 ATTENTION_HEADS = 8  # the documents': so many share D in every head that attends
 
 Kind = TypeVar("Kind")
@@ -43,9 +44,12 @@ def one_of(choices: Iterable[Any]) -> Check:
     return lambda value: None if value in known else f"must be one of {', '.join(map(str, known))}"
 
 
-def setting(default: Any, doc: str, check: Check | None = None, *, axis: bool = True) -> Any:
-    """Declare a dataclass field with its documentation and check; an `axis` field's flag takes several values."""
-    return field(default=default, metadata={"doc": doc, "check": check, "axis": axis})
+def setting(default: Any, doc: str, check: Check | None = None, *, axis: bool = True, finetuning: bool = False) -> Any:
+    """Declare a dataclass field with its documentation and check.
+
+    An `axis` field's flag takes several values; a `finetuning` one keeps its default where the encoders are frozen.
+    """
+    return field(default=default, metadata={"doc": doc, "check": check, "axis": axis, "finetuning": finetuning})
 
 
 def check_fields(values: Any) -> None:
@@ -88,9 +92,33 @@ class Config:
     label_smoothing: float = setting(0.0, "share of a label spread over all classes in training", within(0, 1))
     normalise: str = setting("none", "none, or l2: each vector scaled to length 1", one_of(["none", "l2"]))
     precision: str = setting("float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False)
+    schedule: str = setting(
+        "constant",
+        "learning rate over the steps: constant, linear, cosine",
+        one_of(["constant", "linear", "cosine"]),
+        finetuning=True,
+    )
+    warmup: float = setting(
+        0.0, "share of the steps in which the learning rate rises from 0", within(0, 1), finetuning=True
+    )
+    encoder_lr: float = setting(
+        0.0, "learning rate of the encoders; 0 leaves them frozen", at_least(0), finetuning=True
+    )
+    frozen: float = setting(
+        0.0, "share of an encoder's layers, from its input on, that stay frozen", within(0, 1), finetuning=True
+    )
+    batchnorm: str = setting(
+        "kept", "an encoder's BatchNorm statistics: kept, or updated by each minibatch", one_of(NORMS), finetuning=True
+    )
+    accumulation: int = setting(
+        1, "parts of a minibatch, one after another, for less memory", at_least(1), axis=False, finetuning=True
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in FINETUNING:
+            if not self.finetuned and getattr(self, name) != getattr(Config, name):
+                raise InputError(f"{flag(name)} {getattr(self, name)}: of no use with frozen encoders (encoder_lr 0)")
         if attends(self.head) and self.D % ATTENTION_HEADS:
             raise InputError(f"--D {self.D}: --head {self.head} needs a multiple of {ATTENTION_HEADS}")
         for modality in MODALITIES:
@@ -103,6 +131,11 @@ class Config:
     def modalities(self) -> tuple[str, ...]:
         """The modalities that the head sees, in the order in which it concatenates them."""
         return ABLATIONS[self.ablation]
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether the encoders are trained with the head."""
+        return self.encoder_lr > 0
 
     @property
     def encoders(self) -> dict[str, str]:
@@ -145,9 +178,11 @@ def config_from_texts(texts: Mapping[str, str]) -> Config:
 
 
 CONFIG_FIELDS = tuple(item.name for item in dataclasses.fields(Config))
-CONFIG_FLAGS = tuple(item.name for item in dataclasses.fields(Config) if item.metadata)
 CONFIG_HELP = {item.name: item.metadata["doc"] for item in dataclasses.fields(Config) if item.metadata}
+# The fields that take several values in a grid; those that are flags of fine-tuning alone, and of every sweep.
 AXES = tuple(item.name for item in dataclasses.fields(Config) if item.metadata.get("axis"))
+FINETUNING = tuple(item.name for item in dataclasses.fields(Config) if item.metadata.get("finetuning"))
+CONFIG_FLAGS = tuple(name for name in CONFIG_HELP if name not in FINETUNING)
 
 
 def short(value: object) -> str:

@@ -12,6 +12,7 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 
 PAIRS = ("demo-pixels+demo-words",)
+TRAINABLE_PAIRS = ("demo-convolutions+demo-tokens",)  # to fine-tune
 LABELLED, UNLABELLED = 600, 60
 SHARES = (0.3, 0.12, 0.58)  # of the labels, about the real set's
 HONEST = 0.7  # how often a modality shows the pair's own sentiment instead of any

@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from mvsa_tune.config import Config
-from mvsa_tune.dataset import LABELS
 from mvsa_tune.errors import some
-from mvsa_tune.heads import count_parameters
-from mvsa_tune.plan import Plan, memory_bytes, trial_seconds
+from mvsa_tune.plan import Plan
 
 # Seconds from starting Ray to the first trained step, measured on 2 cores.
 START_SECONDS = 6.0
@@ -15,7 +13,7 @@ START_SECONDS = 6.0
 def describe(plan: Plan) -> str:
     """Write what a plan will do and cost, a configuration a line; of a search, the corners of its space."""
     sized = plan.sized
-    estimates = trial_seconds(plan, sized)
+    estimates = plan.seconds(sized)
     unsized = len(plan.configs) - len(sized)
     without = f"; not counting {unsized} configurations: an encoder's width shows once it is loaded" if unsized else ""
     place, count = plan.placement, len(plan.replicates)
@@ -29,7 +27,7 @@ def describe(plan: Plan) -> str:
         f"stopping  {_stopping(plan)}",
         f"machine   {place.concurrent} at once on {place.device}, {place.cpus} CPU thread{'s' * (place.cpus > 1)} each"
         + (f", {place.gpus:g} GPU each" if place.gpus else ""),
-        f"memory    about {memory_bytes(plan) / 2**20:,.0f} MiB a worker, beside torch itself{without}",
+        f"memory    about {plan.memory() / 2**20:,.0f} MiB a worker, beside torch itself{without}",
         f"time      {_time(plan, sized, estimates)}",
         "",
     ]
@@ -37,7 +35,7 @@ def describe(plan: Plan) -> str:
     for config in plan.configs:
         weights, seconds = "?", []
         if config.id in estimates:
-            weights = f"{count_parameters(config.head, plan.widths(config), config.D, len(LABELS)):,}"
+            weights = f"{plan.parameters(config):,}"
             seconds = [f"about {clock(estimates[config.id])}"]
         state = ", ".join([*seconds, *filter(None, [plan.not_run.get(config.id)])])
         lines.append(f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}")

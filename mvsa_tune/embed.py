@@ -88,7 +88,7 @@ def _embed_modality(
         origin = Origin(_preprocessing(tower, modality, settings), f"embedded by {name}", weights=tower.weights)
         if cache := _there_already(dataset, folder, called, modality, origin, settings):
             return cache
-        skipped = _check_pictures(dataset, settings) if modality == "image" else {}
+        skipped = check_pictures(dataset, skip_bad=settings.skip_bad) if modality == "image" else {}
         batch_size = settings.batch_size or BATCH.get(device.type, BATCH["cuda"])
         parts = Parts(place / f".{modality}.parts", _identity(dataset, origin, settings, skipped, modality, batch_size))
         blocks = _blocks(dataset, modality)
@@ -141,11 +141,11 @@ def _there_already(
     return cache
 
 
-def _check_pictures(dataset: Dataset, settings: Settings) -> dict[str, str]:
+def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
     """Guid → why its picture cannot be read; InputError lists them all unless they are to be skipped."""
     bad = unreadable([sample.picture for sample in dataset.samples], cpu_count())
     reasons = {path.stem: why for path, why in bad.items()}
-    if reasons and not settings.skip_bad:
+    if reasons and not skip_bad:
         listed = "".join(f"\n  {path}: {why}" for path, why in bad.items())
         raise InputError(f"{len(bad):,} pictures cannot be read:{listed}\nMend them, or go on without them: --skip-bad")
     if len(reasons) == len(dataset.samples):

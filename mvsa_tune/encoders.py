@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mvsa_tune import from_transformers, loaders, towers
+from mvsa_tune import demo_encoders, from_transformers, loaders
 from mvsa_tune.errors import InputError
 from mvsa_tune.towers import Tower
 
@@ -72,8 +72,10 @@ ENCODERS: dict[str, Encoder] = {
     "roberta-base-mean": _transformers("text", "FacebookAI/roberta-base", "mean", 768),
     "deberta-v3-base": _transformers("text", "microsoft/deberta-v3-base", "mean", 768),
     "minilm": _transformers("text", "sentence-transformers/all-MiniLM-L6-v2", "mean", 384),
-    "demo-pixels": Encoder({"image": 192}, towers.load_pixels, "built in", lambda: True),
-    "demo-words": Encoder({"text": 128}, towers.load_words, "built in", lambda: True),
+    "demo-pixels": Encoder({"image": 192}, demo_encoders.load_pixels, "built in", lambda: True),
+    "demo-words": Encoder({"text": 128}, demo_encoders.load_words, "built in", lambda: True),
+    "demo-convolutions": Encoder({"image": 32}, demo_encoders.load_convolutions, "built in", lambda: True),
+    "demo-tokens": Encoder({"text": 32}, demo_encoders.load_tokens, "built in", lambda: True),
 }
 
 

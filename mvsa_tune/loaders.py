@@ -55,19 +55,21 @@ def load_open_clip(architecture: str, tag: str, modality: str, weights: Path | N
         logging.disable(logging.NOTSET)
     identity = fill(model, path)
 
-    class Side(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.clip = model
-
-        def forward(self, x: Any, mask: Any = None) -> Any:
-            return self.clip.encode_image(x) if mask is None else self.clip.encode_text(x)
-
     if modality == "image":
         how = PreprocessCfg(**merge_preprocess_dict(model.visual.preprocess_cfg, made_with))
         transform = image_transform_v2(how, is_train=False)
         about = f"open_clip {how.size} px, {how.interpolation}, {how.resize_mode}, mean {how.mean}, std {how.std}"
-        return PictureTower(Side(), transform, about, identity, device)
+        return PictureTower(model.visual, transform, about, identity, device)
+
+    class TextSide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.clip = model
+            del self.clip.visual
+
+        def forward(self, ids: Any, mask: Any) -> Any:  # CLIP reads its text up to the end token, whatever follows
+            return self.clip.encode_text(ids)
+
     tokenizer = open_clip.get_tokenizer(architecture)
     limit = config["text_cfg"].get("context_length", 77)
 
@@ -75,7 +77,7 @@ def load_open_clip(architecture: str, tag: str, modality: str, weights: Path | N
         return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
 
     described = (f"CLIP tokens, at most {limit}", identity)
-    tower = TextTower(Side().eval().to(device), tokens, limit, config["embed_dim"], described, device)
+    tower = TextTower(TextSide().eval().to(device), tokens, limit, config["embed_dim"], described, device)
     tower.pad_to_limit = True
     return tower
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mvsa_tune.pictures import UnreadablePictureError, open_picture
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.towers import Tower
 
+Item = TypeVar("Item")
 NUMBERS = {"float32": np.float32, "float16": np.float16}
 
 
@@ -52,19 +53,19 @@ def embed_blocks(tower: Tower, task: Task, blocks: Mapping[int, Sequence[Sample]
     ahead = 4 * task.batch_size if task.modality == "image" else max(map(len, blocks.values()), default=0)
     with preparing_threads(task.threads) as pool:
         samples = chain.from_iterable(blocks.values())
-        ready = _prefetch(pool, lambda sample: _prepare(tower, task, sample), samples, ahead)
+        ready = prefetch(pool, lambda sample: _prepare(tower, task, sample), samples, ahead)
         for index, block in blocks.items():
             yield index, _encode(tower, task, len(block), islice(ready, len(block)))
 
 
-def _prefetch(
-    pool: ThreadPoolExecutor, prepare: Callable[[Sample], Any], samples: Iterator[Sample], ahead: int
+def prefetch(
+    pool: ThreadPoolExecutor, prepare: Callable[[Item], Any], items: Iterator[Item], ahead: int
 ) -> Iterator[Any]:
-    """The prepared samples in order, `ahead` of them always begun before they are asked for."""
-    begun: deque[Future[Any]] = deque(pool.submit(prepare, sample) for sample in islice(samples, ahead))
+    """The prepared items in order, `ahead` of them always begun before they are asked for."""
+    begun: deque[Future[Any]] = deque(pool.submit(prepare, item) for item in islice(items, ahead))
     while begun:
         first = begun.popleft().result()
-        begun.extend(pool.submit(prepare, sample) for sample in islice(samples, 1))
+        begun.extend(pool.submit(prepare, item) for item in islice(items, 1))
         yield first
 
 

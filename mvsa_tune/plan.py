@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
 from mvsa_tune.cluster import cpu_count
@@ -95,6 +96,33 @@ class Plan:
                 encoder = find_encoder(name, fetch=False)
                 widths[modality] = encoder.widths.get(modality, 0) if encoder else 0
         return widths
+
+    def origins(self, config: Config) -> dict[str, str]:
+        """What a configuration's trial starts from, by modality: the first digits of its vectors' SHA-256."""
+        return {
+            modality: self.caches[name, modality].manifest.sha256[:12] for modality, name in config.encoders.items()
+        }
+
+    @property
+    def finetuned(self) -> dict[str, str]:
+        """What fine-tuned encoders start from, by `ENCODER MODALITY`; empty where encoders are frozen."""
+        return {}
+
+    def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
+        """`Outcome.scores` of each trial that goes on from a checkpoint, by id, as far as the scheduler has let it pass."""
+        return {}
+
+    def seconds(self, configs: Sequence[Config]) -> dict[str, float]:
+        """Estimate the seconds that each configuration's trial takes, by id."""
+        return trial_seconds(self, configs)
+
+    def memory(self) -> int:
+        """Estimate the bytes of memory of one worker."""
+        return memory_bytes(self)
+
+    def parameters(self, config: Config) -> int:
+        """Parameters that one replicate trains."""
+        return count_parameters(config.head, self.widths(config), config.D, len(LABELS))
 
     @property
     def sized(self) -> list[Config]:

@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mvsa_tune.cache import default_folder
@@ -18,9 +19,16 @@ from mvsa_tune.space import Search
 from mvsa_tune.splits import documents_split
 
 
-def add_sweep_flags(parser: Parser, *, name: str, seeds: int) -> None:
-    """Add the flags that every sweep has; `name` and `seeds` are this one's defaults."""
-    add_data_flags(parser)
+def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = True) -> None:
+    """Add the flags that every sweep has.
+
+    Args:
+        parser: to which.
+        name: this sweep's default name.
+        seeds: its default number of seeds.
+        caches: whether it trains on embedding caches.
+    """
+    add_data_flags(parser, caches=caches)
     parser.add_argument("--demo", action="store_true", help="use the built-in demo set, made in data/demo")
     parser.add_argument("--pairs", nargs="+", metavar="IMAGE+TEXT", help="encoder pairs (default: the documents')")
     parser.add_argument(
@@ -42,20 +50,22 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPU threads of a trial (default: its share)")
     parser.add_argument("--gpus-per-trial", type=float, metavar="N", help="GPUs of a trial, 0.25 for a quarter")
-    parser.add_argument("--embed", action="store_true", help="make the caches that are missing first")
-    parser.add_argument("--skip-missing", action="store_true", help="go on without the pairs whose cache is missing")
+    if caches:
+        parser.add_argument("--embed", action="store_true", help="make the caches that are missing first")
+    lacking = "whose cache is missing" if caches else "whose encoders cannot be loaded"
+    parser.add_argument("--skip-missing", action="store_true", help=f"go on without the pairs {lacking}")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
 
 
-def parse_sweep(parser: Parser, arguments: Sequence[str] | None) -> Namespace:
-    """Parse; with `--demo` the data and its pairs are the demo set's."""
+def parse_sweep(parser: Parser, arguments: Sequence[str] | None, demo_pairs: Sequence[str] = DEMO_PAIRS) -> Namespace:
+    """Parse; with `--demo` the data is the demo set, on pairs of the built-in encoders."""
     options = parser.parse_args(arguments)
     if options.demo:
         if options.data != DEFAULT_DATA:
             parser.error("--demo brings its own data: leave --data out")
         options.data = Path("data/demo")
-        options.pairs = options.pairs or list(DEMO_PAIRS)
+        options.pairs = options.pairs or list(demo_pairs)
         default = parser.get_default("name")
         options.name = {"grid": "demo"}.get(default, f"demo-{default}") if options.name == default else options.name
     return options
@@ -77,16 +87,19 @@ def fixed_fields(options: Namespace, names: Sequence[str] = CONFIG_FLAGS) -> dic
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
-def make_plan(options: Namespace, configs: Sequence[Config], search: Search | None = None) -> Plan:
-    """Check everything that the flags ask for: data, caches, resources, names.
+def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | None = None) -> Plan:
+    """Check what every kind of sweep asks for: name, data, seeds, stopping, resources.
 
     Args:
         options: the flags of `add_sweep_flags`.
         configs: what to run; in a search, the corners of its space.
         search: the search.
 
+    Returns:
+        A plan without any vectors.
+
     Raises:
-        InputError: anything is wrong, or caches are missing and the sweep may not go on without them.
+        InputError: anything is wrong.
     """
     if not is_file_name(options.name):
         raise InputError(f"--name {options.name}: it becomes a folder's name; put the folder's place in --results")
@@ -101,6 +114,29 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     if options.demo:
         make_demo_set(options.data)
     dataset = read_dataset(options.data)
+    return Plan(
+        dataset=dataset,
+        split=documents_split(dataset.labels),
+        replicates=seeds,
+        configs=tuple(configs),
+        caches={},
+        not_run={},
+        skipped={},
+        placement=placement,
+        asha=asha,
+        max_failures=options.max_failures,
+        search=search,
+    )
+
+
+def make_plan(options: Namespace, configs: Sequence[Config], search: Search | None = None) -> Plan:
+    """Check everything that the flags of a sweep over frozen encoders ask for; the arguments are `bare_plan`'s.
+
+    Raises:
+        InputError: anything is wrong, or caches are missing and the sweep may not go on without them.
+    """
+    bare = bare_plan(options, configs, search)
+    dataset = bare.dataset
     folder = options.cache or default_folder(options.data)
     caches, missing = find_caches(dataset, folder, configs)
     if missing and ((options.embed and not options.dry_run) or options.demo):
@@ -111,10 +147,8 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     if missing:
         _report_missing(missing, len(not_run), len(configs), options)
     skipped = {guid: why for cache in caches.values() for guid, why in cache.manifest.skipped.items()}
-    split = documents_split(dataset.labels).without({row for row, guid in enumerate(dataset.guids) if guid in skipped})
-    return Plan(
-        dataset, split, seeds, tuple(configs), caches, not_run, skipped, placement, asha, options.max_failures, search
-    )
+    split = bare.split.without({row for row, guid in enumerate(dataset.guids) if guid in skipped})
+    return replace(bare, caches=caches, not_run=not_run, skipped=skipped, split=split)
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ class Progress:
         """
         self.costs = costs
         self.expected = expected
-        self.running: set[str] = set()
+        self.running: dict[str, float] = {}  # which, and the share of each that is done
         self.ended: set[str] = set()
         self.best: tuple[float, str] | None = None
         self.quiet = quiet
@@ -44,7 +44,12 @@ class Progress:
 
     def start(self, trial: str) -> None:
         """Note that a trial has begun."""
-        self.running.add(trial)
+        self.running.setdefault(trial, 0.0)
+        self._show()
+
+    def advance(self, trial: str, share: float) -> None:
+        """Note what share of a running trial is done."""
+        self._move(trial, share)
         self._show()
 
     def finish(self, config: Config, outcome: Outcome) -> None:
@@ -73,11 +78,16 @@ class Progress:
         self.bar.close()
 
     def _end(self, config: Config, text: str) -> None:
-        self.running.discard(config.id)
+        self._move(config.id, 1.0)
+        self.running.pop(config.id, None)
         self.ended.add(config.id)
         self.say(f"[{self._count()} {time.perf_counter() - self.started:6.1f} s] {config.name}: {text}")
-        self.bar.update(self.costs.get(config.id, 1.0))
         self._show()
+
+    def _move(self, trial: str, share: float) -> None:
+        done = self.running.get(trial, 0.0)
+        self.bar.update(self.costs.get(trial, 1.0) * (share - done))
+        self.running[trial] = share
 
     def _count(self) -> str:
         if self.expected is None:

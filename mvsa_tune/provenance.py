@@ -17,17 +17,16 @@ from mvsa_tune.plan import Plan
 
 # The modules that a trial's numbers depend on: a folder whose rows came from others is another sweep's.
 NUMBERS_COME_FROM = ("heads", "layers", "metrics", "outcome", "splits", "trainable", "trainer", "training")
+# What those of fine-tuning depend on besides.
+FINETUNING = ("finetune", "network", "pictures", "prepared", "replicate", "schedules", "text", "towers")
 
 
 def provenance(plan: Plan, config: Config) -> Mapping[str, str]:
     """A row's provenance columns."""
-    vectors = {
-        f"{modality}_vectors": plan.caches[encoder, modality].manifest.sha256[:12]
-        for modality, encoder in config.encoders.items()
-    }
+    origins = {f"{modality}_vectors": origin for modality, origin in plan.origins(config).items()}
     return (
         {f"{modality}_vectors": "" for modality in MODALITIES}
-        | vectors
+        | origins
         | {
             "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "split": plan.split.name,
@@ -53,10 +52,9 @@ def code_version() -> str:
     return f"{__version__}+{commit}" if commit else __version__
 
 
-@lru_cache(maxsize=1)
-def code_of_numbers() -> str:
+def code_of_numbers(*, finetuning: bool) -> str:
     """The package's version and the SHA-256 of the modules that numbers depend on: the same code, however it came here."""
     digest = hashlib.sha256()
-    for name in NUMBERS_COME_FROM:
+    for name in (*NUMBERS_COME_FROM, *(FINETUNING if finetuning else ())):
         digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return f"{__version__} {digest.hexdigest()[:12]}"

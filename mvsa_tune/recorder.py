@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from mvsa_tune import interrupts, tensorboard
+from mvsa_tune.checkpoints import Checkpoints
 from mvsa_tune.config import Config
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.outcome import Outcome
@@ -16,7 +17,7 @@ from mvsa_tune.plan import Plan
 from mvsa_tune.progress import Progress
 from mvsa_tune.provenance import provenance
 from mvsa_tune.store import Store
-from mvsa_tune.trainable import OUTCOME, config_of
+from mvsa_tune.trainable import OUTCOME, PROGRESS, config_of
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
@@ -50,6 +51,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         It is taken out of Tune's result, which Tune would keep in memory and write again.
         """
         config = config_of(trial.config)
+        if PROGRESS in result:
+            self.progress.advance(config.id, result[PROGRESS])
+            return
         outcome: Outcome = result.pop(OUTCOME)
         if outcome.diverged.any():
             self.diverged[config.id] = outcome  # the trial raises next; this may be all that there will be of it
@@ -79,6 +83,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             # The rows come last: they say that the rest is there.
             tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome, self.hparams)
             self.store.add(config, outcome, provenance(self.plan, config))
+            if outcome.epochs == config.epochs and not outcome.diverged.any():
+                Checkpoints(self.store.folder, config).finish()
 
     @contextmanager
     def _noting_problems(self) -> Iterator[None]:

@@ -19,8 +19,10 @@ from mvsa_tune.config import Config
 from mvsa_tune.dataset import LABELS
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.finetune import FinetuneTask
+from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.leaderboard import write_leaderboard
-from mvsa_tune.plan import Plan, trial_seconds
+from mvsa_tune.plan import Plan
 from mvsa_tune.progress import Progress
 from mvsa_tune.provenance import code_of_numbers
 from mvsa_tune.recorder import Recorder
@@ -124,14 +126,16 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
         not_run=dict(plan.not_run),
         skipped=dict(plan.skipped),
         vectors={f"{encoder} {modality}": cache.manifest.sha256 for (encoder, modality), cache in plan.caches.items()},
-        code=code_of_numbers(),
+        finetuned=plan.finetuned,
+        code=code_of_numbers(finetuning=bool(plan.finetuned)),
     )
 
 
 def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     """Train configurations; return whether it was interrupted."""
-    costs = {} if plan.search else trial_seconds(plan, todo)
+    costs = {} if plan.search else plan.seconds(todo)
     scores = store.scores() if plan.asha or plan.search else {}
+    rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)
     progress = Progress(costs, _expected(plan, todo, store), quiet=quiet)
     recorder = Recorder(store, plan, progress)
@@ -140,13 +144,13 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
             interrupts.listen()  # Ray has set a handler of its own
             tuner = tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(trainable.StackTrainable, task=_task(plan)),
+                    tune.with_parameters(trainable.TrialTrainable, task=_task(plan, store.folder)),
                     {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus},
                 ),
                 param_space=None if searcher else {"config": tune.grid_search(_ordered(plan, todo, costs))},
                 tune_config=tune.TuneConfig(
                     num_samples=-1 if searcher else 1,
-                    scheduler=make_scheduler(plan.asha, plan.epochs, scores),
+                    scheduler=make_scheduler(plan.asha, plan.epochs, rungs),
                     search_alg=searcher,
                     reuse_actors=True,
                     max_concurrent_trials=plan.placement.concurrent,
@@ -209,7 +213,9 @@ def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list
     return [trainable.tune_config(config)["config"] for config in ordered]
 
 
-def _task(plan: Plan) -> trainable.Task:
+def _task(plan: Plan, folder: Path) -> trainable.Task | FinetuneTask:
+    if isinstance(plan, FinetunePlan):
+        return plan.task(folder)
     return trainable.Task(
         caches=plan.caches,
         labels=np.array(plan.dataset.labels, dtype=np.int64),

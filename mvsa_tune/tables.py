@@ -15,7 +15,7 @@ from mvsa_tune.store import Store
 
 # The published numbers belong to MVSA-Single: 1,193 negative, 419 neutral, 2,388 positive labelled samples.
 DOCUMENTS_COUNTS = (1193, 419, 2388)
-DOCUMENTS_BATCH_SIZE = 512
+DOCUMENTS_BATCH_SIZE = {False: 512, True: 64}  # fine-tuned or not
 # Table 3 does not say which CLIP: it stands for both.
 CLIP = ("clip-vit-b-32", "clip-vit-l-14")
 TITLES = {
@@ -40,7 +40,7 @@ class Line:
     D: int
     lr: float
     published: str
-    config: Config | None
+    config: Config
     note: str = ""
 
 
@@ -54,7 +54,7 @@ def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
     """
     sweep = store.sweep
     comparable = not sweep.demo and sweep.label_counts == DOCUMENTS_COUNTS
-    published = published_lines() if comparable else []
+    published = published_lines(sweep.configs[0].precision) if comparable and sweep.configs else []
     published = published if any(line.config in sweep.configs for line in published) else []
     own = own_lines([config for config in sweep.configs if config not in {line.config for line in published}])
     if published:
@@ -78,8 +78,8 @@ def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
-def published_lines() -> list[Line]:
-    """Every row of the documents' tables, as configurations; a fine-tuned row has none."""
+def published_lines(precision: str = Config.precision) -> list[Line]:
+    """Every row of the documents' tables, as configurations, trained in `precision`: theirs was mixed on a GPU."""
     lines = []
     text = resources.files("mvsa_tune").joinpath("published.csv").read_text(encoding="utf-8")
     for cell in csv.DictReader(text.splitlines()):
@@ -87,13 +87,16 @@ def published_lines() -> list[Line]:
         for clip in clips:
             vision, words = (clip if cell[column] == "clip" else cell[column] for column in ("vision", "text"))
             finetuned = cell["finetuned"] == "yes"
+            lr = float(cell["lr"])
             config = Config(
                 image_encoder=vision or None,
                 text_encoder=words or None,
                 D=int(cell["D"]),
-                lr=float(cell["lr"]),
+                lr=lr,
                 batch_size=int(cell["batch_size"]),
                 ablation=int(cell["ablation"]),
+                precision=precision,
+                encoder_lr=lr if finetuned else 0.0,
             )
             lines.append(
                 Line(
@@ -106,7 +109,7 @@ def published_lines() -> list[Line]:
                     D=config.D,
                     lr=config.lr,
                     published=cell["val_acc"],
-                    config=None if finetuned else config,
+                    config=config,
                     note=cell["note"],
                 )
             )
@@ -120,7 +123,7 @@ def own_lines(configs: Sequence[Config]) -> list[Line]:
     for config in configs:
         if config.ablation != 0:
             table = 4
-        elif config.batch_size != DOCUMENTS_BATCH_SIZE:
+        elif config.batch_size != DOCUMENTS_BATCH_SIZE[config.finetuned]:
             table = 3
         else:
             table = 1 if pairs.index((config.image_encoder, config.text_encoder)) < 2 else 2
@@ -130,7 +133,7 @@ def own_lines(configs: Sequence[Config]) -> list[Line]:
                 label="",
                 vision=config.image_encoder or "",
                 text=config.text_encoder or "",
-                finetuned=False,
+                finetuned=config.finetuned,
                 batch_size=config.batch_size,
                 D=config.D,
                 lr=config.lr,
@@ -201,7 +204,7 @@ def _table(lines: Sequence[Line], summary: dict[str, pd.Series], published: bool
         ]
         cells += [str(line.batch_size), str(line.D), short(line.lr)]
         cells += [line.published or "–"] if published else []
-        row = summary.get(line.config.id) if line.config else None
+        row = summary.get(line.config.id)
         if row is not None and row["n"]:
             cells += [accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
         else:
@@ -222,8 +225,6 @@ def accuracy_cell(row: pd.Series) -> str:
 
 
 def _why_not(line: Line, row: pd.Series | None) -> str:
-    if line.finetuned:
-        return "fine-tuned encoders are not part of this sweep"
     if row is None:
         return "not in this sweep"
     status = str(row["status"])

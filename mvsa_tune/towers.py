@@ -3,7 +3,6 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +40,31 @@ class Tower(ABC):
         return 1
 
 
-class PictureTower(Tower):
+class ModelTower(Tower):
+    """A torch model behind what `prepare` makes.
+
+    Attributes:
+        model: tensors of `collate` → `(n, width)`, on `device`.
+    """
+
+    model: Any
+    device: Any
+
+    @abstractmethod
+    def collate(self, prepared: Sequence[Any]) -> tuple["torch.Tensor", ...]:
+        """A batch as the model takes it, on the CPU."""
+
+    def encode(self, prepared: Sequence[Any]) -> "torch.Tensor":
+        """Run the model without gradients; on a GPU in float16."""
+        import torch
+
+        mixed = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
+        with torch.inference_mode(), mixed:
+            vectors = self.model(*(one.to(self.device) for one in self.collate(prepared)))
+            return vectors.float().cpu()  # type: ignore[no-any-return]
+
+
+class PictureTower(ModelTower):
     """A model of pixels behind a transform."""
 
     def __init__(
@@ -60,16 +83,14 @@ class PictureTower(Tower):
         """RGB → `(3, H, W)`."""
         return self.transform(item)
 
-    def encode(self, prepared: Sequence["torch.Tensor"]) -> "torch.Tensor":
-        """`(3, H, W)` each → `(n, width)`."""
+    def collate(self, prepared: Sequence["torch.Tensor"]) -> tuple["torch.Tensor", ...]:
+        """`(3, H, W)` each → `(n, 3, H, W)`."""
         import torch
 
-        mixed = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
-        with torch.inference_mode(), mixed:
-            return self.model(torch.stack(list(prepared)).to(self.device)).float().cpu()  # type: ignore[no-any-return]
+        return (torch.stack(list(prepared)),)
 
 
-class TextTower(Tower):
+class TextTower(ModelTower):
     """A model of tokens: `model(ids (n, L), mask (n, L))` → `(n, width)`."""
 
     def __init__(
@@ -104,8 +125,8 @@ class TextTower(Tower):
         """Number of tokens."""
         return len(prepared)
 
-    def encode(self, prepared: Sequence[list[int]]) -> "torch.Tensor":
-        """Cut, pad, mask, run."""
+    def collate(self, prepared: Sequence[list[int]]) -> tuple["torch.Tensor", ...]:
+        """Cut, pad, mask: ids and mask, `(n, L)` each."""
         import torch
 
         fitting = [self.cut(own) for own in prepared]
@@ -115,45 +136,4 @@ class TextTower(Tower):
         for row, own in enumerate(fitting):
             ids[row, : len(own)] = torch.tensor(own)
             mask[row, : len(own)] = 1
-        mixed = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
-        with torch.inference_mode(), mixed:
-            return self.model(ids.to(self.device), mask.to(self.device)).float().cpu()  # type: ignore[no-any-return]
-
-
-def load_pixels(modality: str, weights: Path | None, device: Any) -> Tower:
-    """The picture shrunk to 8 × 8 RGB, in 0..1: 192 numbers. For the demo set and tests; needs no weights."""
-    import numpy as np
-    import torch
-    from PIL import Image as Pillow
-
-    def transform(picture: "Image") -> "torch.Tensor":
-        small = picture.resize((8, 8), Pillow.Resampling.BOX)
-        return torch.from_numpy(np.asarray(small, dtype=np.float32).ravel() / 255)
-
-    return PictureTower(torch.nn.Identity(), transform, "8 x 8 RGB in 0..1", "built in", device)
-
-
-class WordsTower(Tower):
-    """Counts of words, hashed to 128 numbers. For the demo set and tests; needs no weights."""
-
-    width = 128
-    preprocessing = "counts of words, hashed to 128"
-    weights = "built in"
-
-    def prepare(self, item: str) -> str:
-        """A text as it is."""
-        return item
-
-    def encode(self, prepared: Sequence[str]) -> "torch.Tensor":
-        """Count and hash."""
-        import numpy as np
-        import torch
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        vectorizer = HashingVectorizer(n_features=self.width, norm=None, dtype=np.float32)
-        return torch.from_numpy(vectorizer.transform(prepared).toarray())
-
-
-def load_words(modality: str, weights: Path | None, device: Any) -> Tower:
-    """Return the `WordsTower`."""
-    return WordsTower()
+        return ids, mask

@@ -1,4 +1,4 @@
-"""The Ray Tune adapter: one Tune trial trains one configuration's stack of replicates."""
+"""The Ray Tune adapter: one Tune trial trains one configuration, all its replicates."""
 
 import json
 from collections.abc import Mapping
@@ -16,13 +16,16 @@ from torch import Tensor
 from mvsa_tune.cache import Cache, open_vectors
 from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
+from mvsa_tune.finetune import FineTuner, FinetuneTask
 from mvsa_tune.splits import Split
 from mvsa_tune.training import Samples, StackTrainer, normalised
 
-# Where a result carries the trial's Outcome, the metric that Tune sees (`Outcome.scores`), and the resource ASHA counts.
+# Where a result carries the trial's Outcome, the metric that Tune sees (`Outcome.scores`), and the resource ASHA counts; or,
+# between those, how much of the trial is done.
 OUTCOME = "outcome"
 METRIC = "val_acc"
 RESOURCE = "epochs"
+PROGRESS = "progress"
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,23 @@ class Task:
     threads: int
     milestones: tuple[int, ...] = ()
 
+    def build(self, config: Config) -> StackTrainer:
+        """A configuration's training, from its beginning."""
+        return build_trainer(config, self)
+
 
 class DivergedError(RuntimeError):
     """A loss that is not finite. Tune sees a failure, and tries again as often as it was told to."""
 
 
-class StackTrainable(tune.Trainable):
-    """Trains `config_of(config)`; a worker process serves many trials and keeps the vectors on its device."""
+class TrialTrainable(tune.Trainable):
+    """Trains `config_of(config)`; a worker process serves many trials and keeps the vectors, or the encoders, in memory."""
 
-    def setup(self, config: dict[str, Any], task: Task) -> None:  # type: ignore[override]
+    def setup(self, config: dict[str, Any], task: Task | FinetuneTask) -> None:  # type: ignore[override]
         """Take the shared task; called once a worker process."""
         self.task = task
-        self.trainer: StackTrainer | None = None
+        self.trainer: StackTrainer | FineTuner | None = None
+        self.ends: list[int] = []
         self.diverged = ""
         torch.set_num_threads(task.threads)
         keep_freed_memory()
@@ -73,22 +81,28 @@ class StackTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next epoch at which to report.
+        """Train to the next epoch at which to report, or a part of the way there.
 
         A loss that is not finite is reported first, without the resource (so that no rung holds it), and raised next.
         """
         if self.diverged:
             raise DivergedError(self.diverged)
         if self.trainer is None:
-            self.trainer = build_trainer(config_of(self.config), self.task)
-        ends = [*self.task.milestones, self.trainer.config.epochs]
-        until = min(epoch for epoch in ends if epoch > self.trainer.epoch)
+            config = config_of(self.config)
+            self.trainer = self.task.build(config)
+            # Where a training goes on from a checkpoint, Tune's scheduler knows what it has gone past.
+            ends = {*self.task.milestones, config.epochs}
+            self.ends = sorted(end for end in ends if max(1, self.trainer.epoch) <= end <= config.epochs)
+        until = self.ends[0]
         outcome = self.trainer.advance(until)
+        if outcome is None:
+            return {METRIC: 0.0, PROGRESS: self.trainer.progress}
         if outcome.diverged.any():
             bad = outcome.diverged[outcome.diverged > 0]
             self.diverged = f"the loss of {len(bad)} of {len(outcome.diverged)} replicates was not finite, first in epoch {bad.min()}"
             return {METRIC: 0.0, OUTCOME: outcome}
         done = until == self.trainer.config.epochs
+        self.ends.pop(0)
         return {METRIC: float(outcome.scores[-1]), RESOURCE: until, OUTCOME: outcome, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -52,6 +53,11 @@ class Trainer(ABC):
         """Epochs trained so far."""
         return len(self.curves["confusion"])
 
+    @property
+    def progress(self) -> float:
+        """Share of the whole training that is done."""
+        return self.epoch / self.config.epochs
+
     def fit(self) -> Outcome:
         """Train to the last epoch."""
         return self.advance(self.config.epochs)
@@ -71,18 +77,40 @@ class Trainer(ABC):
             self.best = torch.where(right > self.best_right, self.last, self.best)
             self.best_right = torch.maximum(right, self.best_right)
             self.curves["confusion"].append(confusion)
-        curves = {name: torch.stack(curve).cpu().numpy() for name, curve in self.curves.items()}
+        records = {name: tensor.cpu() for name, tensor in self.records().items()}
         self.seconds += time.perf_counter() - started
-        return Outcome(
-            train_loss=curves["train_loss"],
-            val_loss=curves["val_loss"],
-            confusion=curves["confusion"].astype(np.int32),
-            rows=self.val_rows.cpu().numpy().astype(np.int32),
-            best=self.best.cpu().numpy().astype(np.uint8),
-            last=self.last.cpu().numpy().astype(np.uint8),
-            seconds=self.seconds,
-            device=device_name(self.device),
+        return outcome_of(
+            {**records, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}, self.val_rows, self.device
         )
+
+    def records(self) -> dict[str, Tensor]:
+        """What has been found so far: what `outcome_of` and `restore` take."""
+        curves = {name: torch.stack(curve) for name, curve in self.curves.items()}
+        seconds = torch.tensor(self.seconds, dtype=torch.float64)
+        return {**curves, "best": self.best, "last": self.last, "best_right": self.best_right, "seconds": seconds}
+
+    def restore(self, records: Mapping[str, Tensor]) -> None:
+        """Go on from what `records` gave."""
+        self.curves = {name: list(records[name].to(self.device).unbind()) for name in self.curves}
+        self.best, self.last, self.best_right = (
+            records[name].to(self.device) for name in ("best", "last", "best_right")
+        )
+        self.seconds = float(records["seconds"])
+
+
+def outcome_of(records: Mapping[str, Tensor], val_rows: Tensor, device: torch.device) -> Outcome:
+    """The outcome of a training's `records`."""
+    found = {name: tensor.cpu().numpy() for name, tensor in records.items()}
+    return Outcome(
+        train_loss=found["train_loss"],
+        val_loss=found["val_loss"],
+        confusion=found["confusion"].astype(np.int32),
+        rows=val_rows.cpu().numpy().astype(np.int32),
+        best=found["best"].astype(np.uint8),
+        last=found["last"].astype(np.uint8),
+        seconds=float(found["seconds"]),
+        device=device_name(device),
+    )
 
 
 def device_name(device: torch.device) -> str:

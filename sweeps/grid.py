@@ -37,7 +37,9 @@ def documents_grid(pairs: Sequence[str] = ()) -> list[Config]:
 
 def configurations(options: Namespace) -> list[Config]:
     """The configurations that the flags ask for."""
-    axes = {name: getattr(options, name) for name in AXES if getattr(options, name) is not None}
+    axes = {
+        name: getattr(options, name) for name in CONFIG_FLAGS if name in AXES and getattr(options, name) is not None
+    }
     pairs = {"pair": options.pairs} if options.pairs else {}
     configs = product({**pairs, **axes}) if axes else documents_grid(options.pairs or ())
     fixed = fixed_fields(options, [name for name in CONFIG_FLAGS if name not in AXES])
@@ -48,7 +50,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     """Parse the flags."""
     parser = Parser(prog="grid.py", description=__doc__.partition("\n")[0])
     add_sweep_flags(parser, name="grid", seeds=5)
-    add_flags(parser, Config)
+    add_flags(parser, Config, CONFIG_FLAGS)
     return parse_sweep(parser, arguments)
 
 

@@ -15,8 +15,8 @@ from mvsa_tune.trainable import (
     OUTCOME,
     RESOURCE,
     DivergedError,
-    StackTrainable,
     Task,
+    TrialTrainable,
     build_trainer,
     tune_config,
 )
@@ -37,8 +37,8 @@ def task(tiny: Path) -> Task:
     return Task(caches, labels, 3, documents_split(dataset.labels), replicates, "cpu", 1, milestones=(2, 4, 7))
 
 
-def trial(config: Config, task: Task) -> StackTrainable:
-    trainable = object.__new__(StackTrainable)  # what Ray makes in a worker, without the worker
+def trial(config: Config, task: Task) -> TrialTrainable:
+    trainable = object.__new__(TrialTrainable)  # what Ray makes in a worker, without the worker
     trainable.config = tune_config(config)
     trainable.setup(trainable.config, task)
     return trainable

@@ -1,0 +1,176 @@
+"""What a sweep that fine-tunes will do, before it does it: encoders, costs, and what its trials share."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvsa_tune.checkpoints import Checkpoints
+from mvsa_tune.config import Config
+from mvsa_tune.dataset import LABELS
+from mvsa_tune.embed import check_pictures
+from mvsa_tune.errors import InputError
+from mvsa_tune.finetune import FineTuner, FinetuneTask, load_towers
+from mvsa_tune.plan import Plan
+from mvsa_tune.prepare import bare_plan
+from mvsa_tune.probe import Probe, probe
+from mvsa_tune.text import NORMALISERS
+
+
+@dataclass(frozen=True)
+class FinetunePlan(Plan):
+    """A sweep whose trials train the encoders, too.
+
+    Attributes:
+        weights: of encoders, by name, where they are not the hub's.
+        text: name of the normalisation that tweets go through.
+        recomputed: gradient checkpointing.
+        checkpoint_seconds: how long a training may go on before its state is kept again.
+    """
+
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    text: str = "documents"
+    recomputed: bool = False
+    checkpoint_seconds: float = 60.0
+
+    @property
+    def sized(self) -> list[Config]:
+        """The configurations of which cost can be told: those whose encoders could be loaded."""
+        return self.runnable
+
+    def origins(self, config: Config) -> dict[str, str]:
+        """What a configuration's trial starts from, by modality: its encoders' weights, and what is done to the samples."""
+        said = {"image": "", "text": f"text {self.text}; "}
+        return {
+            modality: f"{tower.weights}; {said[modality]}{tower.preprocessing}"
+            for modality, tower in load_towers(config, self.weights).items()
+        }
+
+    @property
+    def finetuned(self) -> dict[str, str]:
+        """What the encoders start from, by `ENCODER MODALITY`."""
+        return {
+            f"{config.encoders[modality]} {modality}": origin
+            for config in self.runnable
+            for modality, origin in self.origins(config).items()
+        }
+
+    @cached_property
+    def probes(self) -> dict[str, Probe]:
+        """What the configurations that can run cost, by id; those that differ in nothing that costs are measured once."""
+        task = self.task(Path())
+        measured: dict[tuple[object, ...], Probe] = {}
+        found = {}
+        for config in self.sized:
+            shape = (*config.encoders.items(), config.head, config.D, config.frozen, config.precision)
+            if shape not in measured:
+                measured[shape] = probe(config, task)
+            found[config.id] = measured[shape]
+        return found
+
+    def parameters(self, config: Config) -> int:
+        """Parameters that one replicate trains: the head's, and those of the encoders that are not frozen."""
+        return self.probes[config.id].trained
+
+    def seconds(self, configs: Sequence[Config]) -> dict[str, float]:
+        """Estimate the seconds that each configuration's trial takes, by id, from a step on a few samples."""
+        train, validation = len(self.split.train[0]), len(self.split.validation[0])
+        estimates = {}
+        for config in configs:
+            cost = self.probes[config.id]
+            epoch = train * cost.train_seconds + validation * cost.score_seconds
+            estimates[config.id] = config.epochs * len(self.replicates) * epoch
+        return estimates
+
+    def memory(self) -> int:
+        """Estimate the bytes of one worker, which has one replicate in memory at a time.
+
+        The weights twice (one copy stays as it was loaded), gradients and two moments of those that are trained, and what a
+        part of a minibatch keeps for its backward pass.
+        """
+        needs = [0]
+        for config in self.sized:
+            cost = self.probes[config.id]
+            part = min(config.batch_size, len(self.split.train[0])) / config.accumulation
+            needs.append(int(4 * (2 * cost.weights + 3 * cost.trained) + part * cost.sample_bytes))
+        return max(needs)
+
+    def task(self, folder: Path) -> FinetuneTask:
+        """What the trials share; `folder` is the sweep's."""
+        labelled = self.dataset.samples[: len(self.dataset.labels)]
+        normalise = NORMALISERS[self.text]
+        return FinetuneTask(
+            sweep=folder.absolute(),
+            pictures=tuple(sample.picture.absolute() for sample in labelled),
+            texts=tuple(normalise(sample.text) for sample in labelled),
+            weights={name: path.absolute() for name, path in self.weights.items()},
+            labels=np.array(self.dataset.labels, dtype=np.int64),
+            classes=len(LABELS),
+            split=self.split,
+            replicates=self.replicates,
+            device=self.placement.device,
+            threads=self.placement.cpus,
+            milestones=self.milestones,
+            recomputed=self.recomputed,
+            checkpoint_seconds=self.checkpoint_seconds,
+        )
+
+    def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
+        """`Outcome.scores` of each trial that was cut off, by id, up to the last rung that it had gone past."""
+        task = self.task(folder)
+        begun = [config for config in configs if Checkpoints(folder, config).folder.exists()]
+        curves = {config.id: FineTuner(config, task).scores_gone_past() for config in begun}
+        return {trial: curve for trial, curve in curves.items() if len(curve)}
+
+
+def make_finetune_plan(options: Namespace, configs: Sequence[Config]) -> FinetunePlan:
+    """Check everything that the flags ask for; encoders are loaded and every picture is looked at.
+
+    Args:
+        options: the flags of `prepare.add_sweep_flags` and `sweeps/finetune.py`.
+        configs: what to run.
+
+    Raises:
+        InputError: anything is wrong: weights that cannot be had (unless their configurations may be left out), pictures that cannot
+            be read (unless those may).
+    """
+    bare = bare_plan(options, configs)
+    weights = weights_by_name(options.weights)
+    not_run = _lacking(configs, weights)
+    if not_run and not (options.skip_missing and len(not_run) < len(configs)):
+        raise InputError(next(iter(not_run.values())))
+    skipped = check_pictures(bare.dataset, skip_bad=options.skip_bad)
+    left_out = {row for row, guid in enumerate(bare.dataset.guids) if guid in skipped}
+    return FinetunePlan(
+        **{**vars(bare), "not_run": not_run, "skipped": skipped, "split": bare.split.without(left_out)},
+        weights=weights,
+        text=options.text,
+        recomputed=options.gradient_checkpointing,
+        checkpoint_seconds=options.checkpoint_seconds,
+    )
+
+
+def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
+    """`ENCODER=PATH` each → path by encoder; InputError where one is not of that form, or nothing is there."""
+    weights = {name: Path(path) for name, _, path in (text.rpartition("=") for text in texts)}
+    if "" in weights:
+        raise InputError("--weights: write ENCODER=PATH")
+    for name, path in weights.items():
+        if not path.exists():
+            raise InputError(f"--weights {name}={path}: there is nothing there")
+    return weights
+
+
+def _lacking(configs: Sequence[Config], weights: Mapping[str, Path]) -> dict[str, str]:
+    """Why configurations cannot run, by id."""
+    lacking = {}
+    for config in configs:
+        try:
+            load_towers(config, weights)
+        except InputError as error:
+            lacking[config.id] = str(error)
+    return lacking

@@ -17,6 +17,9 @@ from mvsa_tune.embed import Settings, embed
 from mvsa_tune.encoders import ENCODERS
 from mvsa_tune.pictures import open_picture
 
+# Two threads that wait for each other on a busy machine take ten times as long as one.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).parents[1]
 TAGS = ("negative", "neutral", "positive")
 

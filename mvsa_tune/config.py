@@ -105,15 +105,6 @@ class Config:
         axis=False,
     )
     precision: str = setting("float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False)
-    schedule: str = setting(
-        "constant",
-        "learning rate over the steps: constant, linear, cosine",
-        one_of(["constant", "linear", "cosine"]),
-        finetuning=True,
-    )
-    warmup: float = setting(
-        0.0, "share of the steps in which the learning rate rises from 0", within(0, 1), finetuning=True
-    )
     encoder_lr: float = setting(
         0.0, "learning rate of the encoders; 0 leaves them frozen", at_least(0), finetuning=True
     )

@@ -17,7 +17,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.heads import build_head, initialise
 from mvsa_tune.network import Inputs, Network, Noise, freeze, recompute, train_mode, trainable_parameters
 from mvsa_tune.prepared import Prepared
-from mvsa_tune.schedules import factor
+from mvsa_tune.schedules import Plateau, factor
 from mvsa_tune.towers import ModelTower
 from mvsa_tune.trainer import Trainer
 from mvsa_tune.training import generators, minibatches
@@ -72,7 +72,6 @@ class ReplicateTrainer(Trainer):
             {"params": trainable_parameters([self.network.head]), "lr": config.lr},
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
-        self.rates = [config.encoder_lr, config.lr]
         self.batches = list(minibatches(len(train_rows), config.batch_size))
 
     def train_epoch(self) -> Tensor:
@@ -81,6 +80,7 @@ class ReplicateTrainer(Trainer):
         rows = self.train_rows[torch.randperm(len(self.train_rows), generator=self.order).numpy()]
         batches = [parts(rows[batch], self.config.accumulation) for batch in self.batches]
         total = torch.zeros(1, device=self.device)
+        rates = self.rates()
         inputs = self.prepared.batches([part for batch in batches for part in batch])
         with self.noise.drawn():
             for place, batch in enumerate(batches):
@@ -89,7 +89,7 @@ class ReplicateTrainer(Trainer):
                     loss = self._loss(next(inputs), part, self.config.label_smoothing) / count
                     loss.backward()
                     total += loss.detach() * count
-                self._step(self.epoch * len(batches) + place)
+                self._step(rates, self.epoch * len(batches) + place)
         return total / len(rows)
 
     def _loss(self, inputs: Inputs, rows: NDArray[np.int64], smoothing: float) -> Tensor:
@@ -103,11 +103,19 @@ class ReplicateTrainer(Trainer):
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
             return self.network(inputs).float()  # type: ignore[no-any-return]
 
-    def _step(self, step: int) -> None:
+    def rates(self) -> list[float]:
+        """The learning rates of encoders and head, as far as the validation losses so far have lowered them."""
+        plateaus = [Plateau(self.config.encoder_lr), Plateau(self.config.lr)]
+        if self.config.schedule == "plateau":
+            for loss in self.curves["val_loss"]:
+                for plateau in plateaus:
+                    plateau.observe(float(loss))
+        return [plateau.lr for plateau in plateaus]
+
+    def _step(self, rates: Sequence[float], step: int) -> None:
         """Take the training's `step`-th step of AdamW, and forget the gradients."""
-        steps = self.config.epochs * len(self.batches)
-        share = factor(self.config.schedule, self.config.warmup, step, steps)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+        share = factor(self.config.schedule, self.config.warmup, step, self.config.epochs * len(self.batches))
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * share
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

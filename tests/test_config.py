@@ -3,8 +3,9 @@ import itertools
 
 import pytest
 
+import finetune
 import grid
-from mvsa_tune.config import AXES, Config, config_from_texts, product, short
+from mvsa_tune.config import AXES, FINETUNING, Config, config_from_texts, product, short
 from mvsa_tune.errors import InputError
 from mvsa_tune.prepare import replicates
 
@@ -12,7 +13,7 @@ OTHER = {
     "image_encoder": "resnet50", "text_encoder": "roberta-base", "head": "gated", "D": 128, "lr": 2e-5, "batch_size": 32,
     "ablation": 1, "epochs": 7, "dropout": 0.5, "precision": "bf16",
     "weight_decay": 0.01, "label_smoothing": 0.1, "normalise": "l2", "schedule": "cosine",
-    "warmup": 0.1, "select": "loss",
+    "warmup": 0.1, "select": "loss", "encoder_lr": 2e-5, "frozen": 0.5, "batchnorm": "updated", "accumulation": 2,
 }  # fmt: skip
 
 
@@ -33,13 +34,14 @@ def test_identity_and_name_change_with_every_field() -> None:
     assert set(OTHER) == {item.name for item in dataclasses.fields(Config)}
     changes = [{}] + [{name: value} for name, value in OTHER.items() if value is not None]
     changes += [{**a, **b} for a, b in itertools.combinations(changes[1:], 2)]
+    changes = [{"encoder_lr": 3e-5, **change} if set(change) & set(FINETUNING) else change for change in changes]
     configs = {dataclasses.replace(Config(), **change) for change in changes}
     assert len({config.id for config in configs}) == len(configs)
     assert len({config.name for config in configs}) == len(configs)
 
 
 def test_identity_is_the_same_in_every_process() -> None:  # results on disk are found by it
-    assert Config().id == "99a1d23157"
+    assert Config().id == "8177dbfa5e"
     assert Config().id == Config(lr=0.0001).id
 
 
@@ -62,6 +64,8 @@ def test_with_one_modality_the_other_encoder_does_not_matter() -> None:
         ({"head": "mystery"}, "one of concat, cross-attention"),
         ({"head": "merged-attention", "D": 100}, "--D 100: --head merged-attention needs a multiple of 8"),
         ({"image_encoder": None}, "needs an encoder for the image"),
+        ({"frozen": 0.5}, "--frozen 0.5: of no use with frozen encoders"),
+        ({"encoder_lr": 1e-4, "frozen": 1.0}, "--frozen 1.0: must be at least 0 and below 1"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_flag(change: dict[str, object], told: str) -> None:
@@ -103,6 +107,24 @@ def test_axes_are_flags_that_take_several_values() -> None:
 def test_numbers_are_written_as_a_person_would(value: float, text: str) -> None:
     assert short(value) == text
     assert float(text) == value
+
+
+def test_the_documents_fine_tuned_rows_train_encoders_at_the_heads_learning_rate() -> None:
+    configs = finetune.configurations(finetune.parse([]))
+    assert [(config.ablation, config.lr) for config in configs] == [(0, 2e-5), (0, 1e-4), (2, 1e-4), (1, 1e-4)]
+    assert all(config.encoder_lr == config.lr and config.batch_size == 64 and config.D == 256 for config in configs)
+    epochs = finetune.configurations(finetune.parse(["--epochs", "3", "--accumulation", "2"]))
+    assert len(epochs) == 4 and {(config.epochs, config.accumulation) for config in epochs} == {(3, 2)}
+
+
+def test_fine_tuning_flags_make_a_grid_with_the_encoders_learning_rate_apart_or_the_heads() -> None:
+    flags = ["--pairs", "a+b", "--lr", "1e-3", "1e-4", "--frozen", "0", "0.5"]
+    same = finetune.configurations(finetune.parse(flags))
+    assert len(same) == 4 and all(config.encoder_lr == config.lr for config in same)
+    apart = finetune.configurations(finetune.parse([*flags, "--encoder-lr", "1e-5", "2e-5"]))
+    assert len(apart) == 8 and {config.encoder_lr for config in apart} == {1e-5, 2e-5}
+    with pytest.raises(InputError, match=r"--encoder-lr 0: frozen encoders are for sweeps/grid\.py"):
+        finetune.configurations(finetune.parse(["--encoder-lr", "0"]))
 
 
 def test_a_configuration_comes_back_from_its_columns() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_trainable import trial
 
 from mvsa_tune.checkpoints import Checkpoints, read_tensors
 from mvsa_tune.config import Config, Replicate
@@ -18,6 +17,7 @@ from mvsa_tune.replicate import build_network
 from mvsa_tune.splits import Split
 from mvsa_tune.trainable import METRIC, OUTCOME, PROGRESS, RESOURCE, DivergedError
 from test_encoders import text_model
+from test_trainable import trial
 
 COUNT = 60
 SPLIT = Split("few", (np.arange(40),), (np.arange(40, COUNT),))

@@ -10,13 +10,13 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "mvsa_tune").glob("*.py")) + sorted((ROOT / "sweeps").glob("*.py"))
 ROOMS = {
     "ray": {"cluster", "trainable", "scheduler", "searcher", "recorder", "sweep", "workers"},
-    "open_clip": {"loaders", "finetune"},
-    "transformers": {"from_transformers", "finetune"},
-    "torchvision": {"loaders", "finetune"},
-    "timm": {"loaders", "finetune"},
+    "open_clip": {"loaders"},
+    "transformers": {"from_transformers"},
+    "torchvision": {"loaders"},
+    "timm": {"loaders"},
     "optuna": {"searcher", "stats"},
     "matplotlib": {"report"},
-    "safetensors": {"trained", "weights"},
+    "safetensors": {"checkpoints", "trained", "weights"},
     "onnxruntime": {"export"},
 }
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training import Reference, copy_weights
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,6 +16,7 @@ from mvsa_tune.pictures import open_picture
 from mvsa_tune.prepared import Prepared
 from mvsa_tune.replicate import ReplicateTrainer, parts
 from mvsa_tune.training import Samples, StackTrainer, generators, minibatches, normalised
+from test_training import Reference, copy_weights
 
 CPU = torch.device("cpu")
 COUNT, TRAIN = 100, 70
@@ -92,11 +92,11 @@ def test_an_epoch_is_that_of_a_plain_torch_loop(change: dict[str, object], demo:
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     steps = config.epochs * len(list(minibatches(TRAIN, 16)))
-    rising = round(config.warmup * steps)
+    rising = config.warmup * steps
 
     def share(step: int) -> float:
         if step < rising:
-            return (step + 1) / rising
+            return step / rising
         done = (step - rising) / (steps - rising)
         return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + np.cos(np.pi * done)) / 2}[config.schedule]
 
@@ -123,6 +123,19 @@ def test_an_epoch_is_that_of_a_plain_torch_loop(change: dict[str, object], demo:
     for mine, theirs in zip(ours.network.encoders["image"].parameters(), image.model.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-4)
         assert mine.grad is None
+
+
+def test_a_plateau_of_the_validation_loss_lowers_both_learning_rates_as_torch_does(demo: Dataset) -> None:
+    ours = trainer(dataclasses.replace(CONFIG, schedule="plateau", lr=1e-3), demo)
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (1e-2, 1e-3)]
+    optimizer = torch.optim.SGD(groups, lr=0.0)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
+    for epoch in range(20):
+        loss = torch.tensor([max(1.0, 1.5 - epoch / 10)])
+        ours.curves["val_loss"].append(loss)
+        plateau.step(float(loss))
+        np.testing.assert_allclose(ours.rates(), [group["lr"] for group in optimizer.param_groups])
+    assert ours.rates()[0] == pytest.approx(1e-4)
 
 
 def test_the_towers_themselves_stay_as_they_were(demo: Dataset) -> None:

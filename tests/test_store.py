@@ -22,7 +22,7 @@ def sweep(dataset: Dataset, **change: object) -> Sweep:
     fields = {
         "data": "somewhere", "data_fingerprint": dataset.fingerprint, "label_counts": (14, 13, 13), "demo": False,
         "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
-        "space": {}, "code": "1",
+        "space": {}, "finetuned": {}, "code": "1",
     }  # fmt: skip
     return Sweep(**{**fields, **change})  # type: ignore[arg-type]
 

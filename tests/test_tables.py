@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+import finetune
 from conftest import make_set
 from grid import documents_grid
 from mvsa_tune.config import Config
@@ -18,7 +19,7 @@ def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_a
     fields = {
         "data": "d", "data_fingerprint": dataset.fingerprint, "label_counts": DOCUMENTS_COUNTS, "demo": False,
         "split": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
-        "space": {}, "code": "1",
+        "space": {}, "finetuned": {}, "code": "1",
     }  # fmt: skip
     store = Store(folder / "s")
     store.begin(Sweep(**{**fields, **change}), dataset)  # type: ignore[arg-type]
@@ -40,7 +41,8 @@ def test_every_published_cell_is_a_line() -> None:
     lines = published_lines()
     assert len(lines) == 24 + 4  # table 3 stands for both CLIPs
     assert sum(line.finetuned for line in lines) == 4
-    assert {line.config for line in lines if line.config} == set(documents_grid())
+    finetuned = set(finetune.configurations(finetune.parse([])))
+    assert {line.config for line in lines} == set(documents_grid()) | finetuned
 
 
 def test_the_documents_grid_stands_beside_the_published_values(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_the_documents_grid_stands_beside_the_published_values(tmp_path: Path) -
     assert (first[2]["ours: best epoch"], first[2]["n"]) == ("–", "0")
     assert first[2]["note"] == "not run yet" and first[2]["published"] == "0.775"
     assert first[4]["note"] == "no image cache of resnet50"
-    assert first[8]["fine-tuned"] == "yes" and "fine-tuned encoders are not part" in first[8]["note"]
+    assert first[8]["fine-tuned"] == "yes" and "not in this sweep" in first[8]["note"]
     assert rows(text, 3)[0]["vision"] == "clip-vit-b-32" and rows(text, 3)[1]["vision"] == "clip-vit-l-14"
     assert rows(text, 3)[0]["published"] == rows(text, 3)[1]["published"] == "0.777"
 

@@ -24,7 +24,7 @@ from mvsa_tune.config import Asha
 from mvsa_tune.rows import FINISHED, STOPPED
 from mvsa_tune.store import Store
 
-GRID = Path(__file__).parents[1] / "sweeps" / "grid.py"
+SWEEPS = Path(__file__).parents[1] / "sweeps"
 DIFFERENT = ["sweep", "seconds", "finished_at", "code", "command"]  # between two sweeps of the same numbers
 KINDS = ("driver", "worker", "ray", "ctrl-c")
 EPOCHS = 60
@@ -45,9 +45,9 @@ FLAGS = [
 ]
 
 
-def start(folder: Path, *flags: object) -> subprocess.Popen[str]:
+def start(folder: Path, *flags: object, script: str = "grid.py") -> subprocess.Popen[str]:
     """Start a sweep in `folder`."""
-    command = [sys.executable, "-X", "faulthandler", str(GRID), *map(str, flags)]
+    command = [sys.executable, "-X", "faulthandler", str(SWEEPS / script), *map(str, flags)]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

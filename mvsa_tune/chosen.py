@@ -15,9 +15,12 @@ from mvsa_tune.cache import Cache, default_folder
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import LABELS, Dataset, read_dataset
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.finetune_plan import FinetunePlan
+from mvsa_tune.finetuned import FineTuned, best_files, open_finetuned, refit_on_all, text_normalisation
 from mvsa_tune.outcome import Outcome
-from mvsa_tune.plan import find_caches
+from mvsa_tune.plan import Placement, find_caches
 from mvsa_tune.provenance import code_version
+from mvsa_tune.replicate import NETWORK
 from mvsa_tune.splits import Split, documents_split
 from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import Store
@@ -45,6 +48,20 @@ def choose(store: Store, which: str) -> Config:
     return next(config for config in store.configs() if config.id == which)
 
 
+def own_data(store: Store, data: Path | None) -> Dataset:
+    """The samples that a sweep was trained on, in `data` or where they were; InputError if they are not there, or are others."""
+    folder = data or Path(store.sweep.data)
+    if not folder.is_dir():
+        raise InputError(f"the data of {store.folder} is not in {folder}: say where it is with --data")
+    dataset = read_dataset(folder)
+    if dataset.fingerprint != store.sweep.data_fingerprint:
+        raise InputError(
+            f"{folder} is not the data of {store.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
+            f"{store.sweep.data_fingerprint[:12]}; say where that is with --data"
+        )
+    return dataset
+
+
 def open_data(store: Store, config: Config, data: Path | None, cache: Path | None) -> tuple[Dataset, Caches]:
     """The samples and vectors that a configuration of a sweep was trained on.
 
@@ -57,16 +74,8 @@ def open_data(store: Store, config: Config, data: Path | None, cache: Path | Non
     Raises:
         InputError: they are not there, or are not those of then.
     """
-    folder = data or Path(store.sweep.data)
-    if not folder.is_dir():
-        raise InputError(f"the data of {store.folder} is not in {folder}: say where it is with --data")
-    dataset = read_dataset(folder)
-    if dataset.fingerprint != store.sweep.data_fingerprint:
-        raise InputError(
-            f"{folder} is not the data of {store.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
-            f"{store.sweep.data_fingerprint[:12]}; say where that is with --data"
-        )
-    place = cache or default_folder(folder)
+    dataset = own_data(store, data)
+    place = cache or default_folder(dataset.folder)
     caches, missing = find_caches(dataset, place, [config])
     for (encoder, modality), how in missing.items():
         raise InputError(
@@ -98,6 +107,59 @@ def chosen_head(store: Store, config: Config, data: Path | None, cache: Path | N
     head = _train(store, config, dataset, caches, refit=refit)
     save_head(head, path)
     return head
+
+
+def chosen_network(
+    store: Store, config: Config, dataset: Dataset, weights: Mapping[str, Path], *, refit: bool = False
+) -> FineTuned:
+    """A fine-tuned configuration's replicates, from their checkpoints.
+
+    Each is as of its best epoch on the validation samples. With `refit` one a seed, fine-tuned on all labelled samples for the
+    median of those epochs, as long as that takes; its checkpoints are in the sweep's `refit/`.
+
+    Args:
+        store: the sweep.
+        config: one of its configurations.
+        dataset: the sweep's data.
+        weights: of the encoders before fine-tuning, by name, where they are not the hub's.
+        refit: train anew.
+
+    Raises:
+        InputError: the encoders cannot be loaded, or are not those of then.
+    """
+    recorded, replicates, split = store.outcome(config.id), store.sweep.replicates, _split(store, dataset)
+    encoders = {
+        modality: {"encoder": name, **store.sweep.finetuned[f"{name} {modality}"]}
+        for modality, name in config.encoders.items()
+    }
+    about = describe(
+        config,
+        labels=list(LABELS),
+        encoders=encoders,
+        replicates=[dataclasses.asdict(one) for one in replicates],
+        split=split.name,
+        training={
+            "samples": len(split.train[0]),
+            "validation_samples": recorded.best.shape[1],
+            "best_epochs": recorded.best_epoch.tolist(),
+        },
+        data_fingerprint=dataset.fingerprint,
+        sweep=store.folder.name,
+        code=code_version(),
+    )
+    network = open_finetuned(config, about, best_files(store.folder, config, replicates), weights)
+    if not refit:
+        return network
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    placement = Placement(torch.get_num_threads(), float(device == "cuda"), 1)
+    plan = FinetunePlan(
+        dataset, split, replicates, (config,), {}, {}, {}, placement, weights=weights, text=text_normalisation(about)
+    )
+    files, epochs = refit_on_all(config, plan.task(store.folder), recorded)
+    seeds = [{"seed": seed, "fold": 0} for seed in dict.fromkeys(one.seed for one in replicates)]
+    training = {"samples": len(dataset.labels), "epochs": epochs}
+    about = {**about, "replicates": seeds, "split": "all labelled samples", "training": training}
+    return FineTuned(config, about, network.towers, files, NETWORK)
 
 
 def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], Outcome]:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mvsa_tune import interrupts
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
@@ -16,6 +16,10 @@ from mvsa_tune.encoders import ENCODERS, is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.vectors import read_vectors
+
+if TYPE_CHECKING:
+    from mvsa_tune.finetuned import FineTuned
+    from mvsa_tune.trained import Head
 
 DEFAULT_DATA = Path("data/mvsa_single")
 
@@ -100,9 +104,6 @@ def _add_uses(commands: Any) -> None:
     label.add_argument("--out", type=Path, metavar="FILE", help="the list (default SWEEP/predicted.txt)")
     label.add_argument("--refit", action="store_true", help="train on all labelled samples first, one head a seed")
     label.add_argument("--probabilities", action="store_true", help="write FILE's .probabilities.csv too")
-    label.add_argument(
-        "--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="weights of encoders, for new pairs"
-    )
     label.set_defaults(command=predict_labels)
     give = commands.add_parser("export", help="write a sweep's best head for use elsewhere")
     give.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to")
@@ -117,6 +118,8 @@ def _add_uses(commands: Any) -> None:
         others = ", or another folder of pairs to label" if command is label else ""
         command.add_argument("--data", type=Path, metavar="DIR", help=f"its data, where that has moved{others}")
         if command is not wrong:
+            weights = "weights of encoders, for new pairs and fine-tuned ones"
+            command.add_argument("--weights", nargs="+", default=[], metavar="ENCODER=PATH", help=weights)
             command.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
 
 
@@ -128,9 +131,7 @@ def predict_labels(options: Namespace) -> int:
 
     store = Store(options.sweep)
     config = choose(store, options.config)
-    weights = {name: Path(path) for name, _, path in (text.rpartition("=") for text in options.weights)}
-    if "" in weights:
-        raise InputError("--weights: write ENCODER=PATH")
+    weights = weights_by_name(options.weights)
     found = predict(store, config, options.data, options.cache, weights, refit=options.refit)
     if told := warning(found):
         print(told, file=sys.stderr)
@@ -143,25 +144,47 @@ def predict_labels(options: Namespace) -> int:
     return 0
 
 
+def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
+    """`ENCODER=PATH` each → path by encoder; InputError where one is not of that form, or nothing is there."""
+    weights = {name: Path(path) for name, _, path in (text.rpartition("=") for text in texts)}
+    if "" in weights:
+        raise InputError("--weights: write ENCODER=PATH")
+    for name, path in weights.items():
+        if not path.exists():
+            raise InputError(f"--weights {name}={path}: there is nothing there")
+    return weights
+
+
 def _agreement(training: Mapping[str, Any]) -> str:
     """How a head that was trained again compares with what the sweep recorded."""
-    if "recorded_predictions" not in training:
+    if "epochs" in training:
         return f"trained on all {training['samples']:,} labelled samples for {training['epochs']} epochs"
+    if "recorded_predictions" not in training:
+        return f"each as of its best epoch ({', '.join(map(str, training['best_epochs']))})"
     differ, of = training["differs_from_recorded"], training["recorded_predictions"]
     return f"trained again: {differ:,} of {of:,} validation predictions differ from the recorded ones"
 
 
 def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
-    from mvsa_tune.chosen import choose, chosen_head
-    from mvsa_tune.export import export
+    from mvsa_tune.chosen import choose, chosen_head, chosen_network, own_data
+    from mvsa_tune.export import export, export_network
     from mvsa_tune.store import Store
 
     store = Store(options.sweep)
     config = choose(store, options.config)
-    head = chosen_head(store, config, options.data, options.cache)
     rows = store.rows()
-    for path in export(head, rows[rows["trial_id"] == config.id], options.out, onnx=options.onnx):
+    mine = rows[rows["trial_id"] == config.id]
+    head: Head | FineTuned
+    if config.finetuned:
+        if options.onnx:
+            raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
+        head = chosen_network(store, config, own_data(store, options.data), weights_by_name(options.weights))
+        written = export_network(head, mine, options.out)
+    else:
+        head = chosen_head(store, config, options.data, options.cache)
+        written = export(head, mine, options.out, onnx=options.onnx)
+    for path in written:
         print(path)
     print(f"{config.id} {config.name}: {_agreement(head.about['training'])}")
     return 0

@@ -4,6 +4,7 @@ head = load_head("exported")
 probabilities = head({"image": vectors, "text": vectors})  # (N, classes), in the order of head.about["labels"]
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mvsa_tune.checkpoints import read_tensors, write_tensors
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import sha256_of, write_text_whole, write_whole
+from mvsa_tune.finetuned import FineTuned
 from mvsa_tune.trained import Head, read_head, save_head
 
 METRICS = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best")
@@ -45,7 +48,7 @@ def export(head: Head, rows: pd.DataFrame, folder: Path, *, onnx: bool = False) 
     try:
         save_head(head, folder / "head.safetensors")
         files = [folder / "head.safetensors"]
-        card = {"preprocessing": _preprocessing(head), **head.about, "metrics": metrics(head, rows)}
+        card = {"preprocessing": _preprocessing(head), **head.about, "metrics": metrics(head.about["training"], rows)}
         if onnx:
             card["onnx"] = {"largest_difference_from_torch": write_onnx(head, folder / "head.onnx")}
             files.append(folder / "head.onnx")
@@ -56,12 +59,32 @@ def export(head: Head, rows: pd.DataFrame, folder: Path, *, onnx: bool = False) 
     return [*files, folder / "card.json"]
 
 
+def export_network(network: FineTuned, rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write a fine-tuned configuration's folder: each replicate's weights, encoders and head, and the card, last; return the files.
+
+    Raises:
+        InputError: the folder cannot be written, or the sweep's checkpoints are gone.
+    """
+    written = []
+    try:
+        for path in network.files:
+            tensors = read_tensors(path)
+            written.append(folder / path.name.replace(".best", ""))
+            write_tensors(written[-1], tensors, {"config": dataclasses.asdict(network.config)})
+        card = {**network.about, "metrics": metrics(network.about["training"], rows)}
+        card |= {"files": [path.name for path in written], "sha256": {path.name: sha256_of(path) for path in written}}
+        write_text_whole(folder / "card.json", json.dumps(card, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror}; choose --out") from None
+    return [*written, folder / "card.json"]
+
+
 def _preprocessing(head: Head) -> dict[str, str]:
     scaled = "scaled to length 1 by the head itself" if head.config.normalise == "l2" else "as the encoder gives it"
     return {modality: f"{one['preprocessing']}; vector {scaled}" for modality, one in head.about["encoders"].items()}
 
 
-def metrics(head: Head, rows: pd.DataFrame) -> dict[str, Any]:
+def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """The sweep's scores of a configuration: mean, std (n − 1), n and 95 % intervals, and how those are made."""
     found: dict[str, Any] = {}
     for name in METRICS:
@@ -69,7 +92,7 @@ def metrics(head: Head, rows: pd.DataFrame) -> dict[str, Any]:
         mean, n = float(values.mean()), len(values)
         std = float(values.std()) if n > 1 else None
         found[name] = {"mean": mean, "std": std, "n": n, "interval_replicates": student(mean, std, n)}
-    samples = head.about["training"].get("validation_samples")
+    samples = training.get("validation_samples")
     if samples:
         for name in ("val_acc_best", "val_acc_last"):
             found[name]["interval_samples"] = wilson(found[name]["mean"], samples)

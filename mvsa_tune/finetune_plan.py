@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.checkpoints import Checkpoints
+from mvsa_tune.cli import weights_by_name
 from mvsa_tune.config import Config
 from mvsa_tune.dataset import LABELS
 from mvsa_tune.embed import check_pictures
@@ -43,20 +44,20 @@ class FinetunePlan(Plan):
         return self.runnable
 
     def origins(self, config: Config) -> dict[str, str]:
-        """What a configuration's trial starts from, by modality: its encoders' weights, and what is done to the samples."""
-        said = {"image": "", "text": f"text {self.text}; "}
-        return {
-            modality: f"{tower.weights}; {said[modality]}{tower.preprocessing}"
-            for modality, tower in load_towers(config, self.weights).items()
-        }
+        """What a configuration's trial starts from, by modality, for its rows: its encoders' weights."""
+        return {modality: tower.weights for modality, tower in load_towers(config, self.weights).items()}
 
     @property
-    def finetuned(self) -> dict[str, str]:
-        """What the encoders start from, by `ENCODER MODALITY`."""
+    def finetuned(self) -> dict[str, dict[str, str]]:
+        """Weights and preprocessing of the encoders, by `ENCODER MODALITY`."""
+        said = {"image": "", "text": f"text {self.text}; "}
         return {
-            f"{config.encoders[modality]} {modality}": origin
+            f"{config.encoders[modality]} {modality}": {
+                "weights": tower.weights,
+                "preprocessing": f"{said[modality]}{tower.preprocessing}",
+            }
             for config in self.runnable
-            for modality, origin in self.origins(config).items()
+            for modality, tower in load_towers(config, self.weights).items()
         }
 
     @cached_property
@@ -138,6 +139,8 @@ def make_finetune_plan(options: Namespace, configs: Sequence[Config]) -> Finetun
         InputError: anything is wrong: weights that cannot be had (unless their configurations may be left out), pictures that cannot
             be read (unless those may).
     """
+    if not options.checkpoint_seconds >= 0:
+        raise InputError(f"--checkpoint-seconds {options.checkpoint_seconds:g}: must be 0 or more")
     bare = bare_plan(options, configs)
     weights = weights_by_name(options.weights)
     not_run = _lacking(configs, weights)
@@ -152,17 +155,6 @@ def make_finetune_plan(options: Namespace, configs: Sequence[Config]) -> Finetun
         recomputed=options.gradient_checkpointing,
         checkpoint_seconds=options.checkpoint_seconds,
     )
-
-
-def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
-    """`ENCODER=PATH` each → path by encoder; InputError where one is not of that form, or nothing is there."""
-    weights = {name: Path(path) for name, _, path in (text.rpartition("=") for text in texts)}
-    if "" in weights:
-        raise InputError("--weights: write ENCODER=PATH")
-    for name, path in weights.items():
-        if not path.exists():
-            raise InputError(f"--weights {name}={path}: there is nothing there")
-    return weights
 
 
 def _lacking(configs: Sequence[Config], weights: Mapping[str, Path]) -> dict[str, str]:

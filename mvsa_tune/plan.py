@@ -98,14 +98,14 @@ class Plan:
         return widths
 
     def origins(self, config: Config) -> dict[str, str]:
-        """What a configuration's trial starts from, by modality: the first digits of its vectors' SHA-256."""
+        """What a configuration's trial starts from, by modality, for its rows: the first digits of its vectors' SHA-256."""
         return {
             modality: self.caches[name, modality].manifest.sha256[:12] for modality, name in config.encoders.items()
         }
 
     @property
-    def finetuned(self) -> dict[str, str]:
-        """What fine-tuned encoders start from, by `ENCODER MODALITY`; empty where encoders are frozen."""
+    def finetuned(self) -> dict[str, dict[str, str]]:
+        """Weights and preprocessing of encoders that are fine-tuned, by `ENCODER MODALITY`; empty where they are frozen."""
         return {}
 
     def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.cache import Cache, default_folder
-from mvsa_tune.chosen import chosen_head, open_data
+from mvsa_tune.chosen import chosen_head, chosen_network, open_data, own_data
 from mvsa_tune.config import Config
-from mvsa_tune.dataset import Dataset, read_dataset
+from mvsa_tune.dataset import Dataset, Sample, read_dataset
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole
@@ -86,6 +86,8 @@ def predict(
             its own were.
     """
     dataset = read_dataset(data, needs_labels=False) if data else None
+    if config.finetuned:
+        return _by_network(store, config, dataset, weights, refit=refit)
     if dataset and dataset.fingerprint != store.sweep.data_fingerprint:
         head = chosen_head(store, config, None, None, refit=refit)
         caches = _embed_new(head, dataset, cache or default_folder(dataset.folder), weights)
@@ -93,10 +95,8 @@ def predict(
         dataset, found = open_data(store, config, data, cache)
         caches = {modality: found[encoder, modality] for modality, encoder in config.encoders.items()}
         head = chosen_head(store, config, data, cache, refit=refit)
+    guids = [sample.guid for sample in unlabelled(dataset)]
     first = len(dataset.labels)
-    guids = dataset.guids[first:]
-    if not guids:
-        raise InputError(f"{dataset.folder} has no unlabelled samples: list their guids in test_without_label.txt")
     vectors: dict[str, NDArray[Any]] = {modality: one.vectors()[first:] for modality, one in caches.items()}
     unread = {guid for one in caches.values() for guid in one.manifest.skipped}
     return Predictions(
@@ -106,6 +106,26 @@ def predict(
         [guid for guid in guids if guid in unread],
         head.about["training"],
     )
+
+
+def unlabelled(dataset: Dataset) -> Sequence[Sample]:
+    """The samples to label; InputError if there is none."""
+    samples = dataset.samples[len(dataset.labels) :]
+    if not samples:
+        raise InputError(f"{dataset.folder} has no unlabelled samples: list their guids in test_without_label.txt")
+    return samples
+
+
+def _by_network(
+    store: Store, config: Config, dataset: Dataset | None, weights: Mapping[str, Path], *, refit: bool
+) -> Predictions:
+    """`predict` with fine-tuned encoders: the samples themselves go in, no vectors are kept."""
+    moved = dataset is not None and dataset.fingerprint == store.sweep.data_fingerprint
+    own = dataset if dataset is not None and moved else own_data(store, None)
+    samples = unlabelled(dataset or own)
+    network = chosen_network(store, config, own, weights, refit=refit)
+    votes = network.votes([one.picture for one in samples], [one.text for one in samples])
+    return Predictions([one.guid for one in samples], network.about["labels"], votes, [], network.about["training"])
 
 
 def _embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:

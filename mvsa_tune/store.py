@@ -59,7 +59,7 @@ class Sweep:
         not_run: why a configuration could not run, by its id.
         skipped: guids of the samples left out, whose pictures could not be read, and why.
         vectors: SHA-256 of the caches used, by `ENCODER MODALITY`.
-        finetuned: what fine-tuned encoders start from (weights, preprocessing), by `ENCODER MODALITY`.
+        finetuned: `weights` and `preprocessing` of encoders that are fine-tuned, by `ENCODER MODALITY`.
         code: version and source of the code that the numbers depend on.
     """
 
@@ -74,7 +74,7 @@ class Sweep:
     not_run: Mapping[str, str]
     skipped: Mapping[str, str]
     vectors: Mapping[str, str]
-    finetuned: Mapping[str, str]
+    finetuned: Mapping[str, Mapping[str, str]]
     code: str
 
     def to_json(self) -> str:
@@ -106,7 +106,7 @@ class Sweep:
             **{f"search space, {name}": values for name, values in self.space.items()},
             "unreadable samples": _counted(sorted(self.skipped)),
             **{f"vectors of {key}": sha256[:12] for key, sha256 in self.vectors.items()},
-            **{f"weights of {key}": origin for key, origin in self.finetuned.items()},
+            **{f"fine-tuned {key}": "; ".join(origin.values()) for key, origin in self.finetuned.items()},
             "code": self.code,
         }
 
@@ -114,7 +114,7 @@ class Sweep:
         """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
         mine, theirs = self.facts(), other.facts()
         # A cache that was not there before is no difference; one that was made again with other content is.
-        come_later = ("vectors of ", "weights of ")
+        come_later = ("vectors of ", "fine-tuned ")
         names = [name for name in mine | theirs if not name.startswith(come_later) or (name in mine and name in theirs)]
         return [
             f"{name}: {mine.get(name, 'none')} there, {theirs.get(name, 'none')} now"

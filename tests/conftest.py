@@ -76,9 +76,11 @@ def real() -> Path:
     return Path(folder)
 
 
-def grid(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run `python sweeps/grid.py` as a user would, in `cwd`."""
-    command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), *map(str, arguments)]
+def grid(
+    *arguments: object, cwd: Path, timeout: float = 300, script: str = "grid.py"
+) -> subprocess.CompletedProcess[str]:
+    """Run `python sweeps/grid.py` as a user would, in `cwd`; or another script of the folder."""
+    command = [sys.executable, str(ROOT / "sweeps" / script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 

@@ -190,8 +190,8 @@ def _shares(one: Accuracy) -> dict[str, Any]:
     return shares
 
 
-def group_rows(found: Audit, *, texts: bool = False) -> Iterator[dict[str, Any]]:
-    """A row a member of every group of every kind, with its tweet if `texts`."""
+def group_rows(found: Audit) -> Iterator[dict[str, Any]]:
+    """A row a member of every group of every kind; the tweet is its last cell."""
     for kind, groups in found.groups.items():
         for number, part in enumerate(members(groups), start=1):
             for row in part:
@@ -203,19 +203,19 @@ def group_rows(found: Audit, *, texts: bool = False) -> Iterator[dict[str, Any]]
                     "labels_disagree": "yes" if disagrees(part, found.dataset) else "no",
                     "guid": sample.guid,
                     "label": LABELS[sample.label] if sample.label is not None else "",
-                    **({"text": " ".join(sample.text.split())} if texts else {}),
+                    "text": " ".join(sample.text.split()),
                 }
 
 
 def write_audit(found: Audit, folder: Path, *, texts: bool = False) -> dict[str, Any]:
-    """Write `audit.json` and `groups.csv` into a folder; return the figures.
+    """Write `audit.json` and `groups.csv`, with the tweets if `texts`, into a folder; return the figures.
 
     Raises:
-        InputError: it cannot be written, or lies in the data folder.
+        InputError: it cannot be written.
     """
     said = figures(found)
     columns = ["kind", "group", "members", "labels_disagree", "guid", "label", *(["text"] if texts else [])]
-    frame = pd.DataFrame(group_rows(found, texts=texts), columns=columns)
+    frame = pd.DataFrame(group_rows(found), columns=columns)
     try:
         write_whole(folder / "groups.csv", lambda file: frame.to_csv(file, index=False, lineterminator="\n"))
         write_text_whole(folder / "audit.json", json.dumps(said, indent=1) + "\n")

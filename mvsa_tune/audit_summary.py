@@ -18,7 +18,7 @@ def summary(figures: Mapping[str, Any]) -> str:
 def _set(figures: Mapping[str, Any]) -> str:
     labelled = sum(count for name, count in figures["labels"].items() if name != UNLABELLED)
     labels = [
-        f"{name} {count:,}" + (f" ({count / labelled:.1%})" if name != UNLABELLED and labelled else "")
+        f"{name} {count:,}" + (f" ({_percent(count / labelled)})" if name != UNLABELLED and labelled else "")
         for name, count in figures["labels"].items()
     ]
     bad, plain = figures["pictures_unreadable"], figures["pictures_of_one_colour"]
@@ -31,6 +31,10 @@ def _set(figures: Mapping[str, Any]) -> str:
     }
     head = f"{figures['data']}: {figures['samples']:,} samples, fingerprint {figures['data_fingerprint'][:12]}"
     return "\n".join([head, *(f"{name:<10} {text}" for name, text in lines.items())])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _named(guids: Sequence[str]) -> str:
@@ -51,7 +55,7 @@ def _leak(figures: Mapping[str, Any], part: str) -> str:
     header += [] if unlabelled else ["most have its label", "some have it"]
     body = []
     for kind, one in kinds.items():
-        cells = [kind, f"{one['with_twin']:,}", f"{one['share_with_twin']:.1%}"]
+        cells = [kind, f"{one['with_twin']:,}", _percent(one["share_with_twin"])]
         if not unlabelled:
             cells += [f"{one[key]:,}" for key in ("twins_say_its_label", "some_twin_has_its_label")]
         body.append(cells)

@@ -16,7 +16,7 @@ from mvsa_tune.store import Store
 # The parts of a split that nothing may be learnt from.
 HELD_OUT = ("validation",)
 UNLABELLED = "unlabelled"
-# What a sample's twins in training say instead of a label: two or more are equally common, or there are no twins.
+# Instead of the label of most twins: there are no twins, or two labels are equally common.
 UNDECIDED = -1
 
 

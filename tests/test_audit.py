@@ -161,7 +161,7 @@ def bare(labels: list[int | None]) -> Dataset:
 
 def test_leaks_are_those_counted_by_hand() -> None:
     #        row 0  1  2  3  4  5  6  7  8  9 | 10  11 (unlabelled)
-    labels = [0, 0, 1, 2, 2, 2, 0, 1, 2, 1, None, None]
+    labels = [0, 0, 1, 1, 2, 2, 0, 1, 2, 1, None, None]
     groups = np.array([0, 0, 0, 3, 3, 5, 5, 3, 8, 9, 0, 11])
     folds = Split(
         "two", (np.array([0, 1, 3, 5, 6, 8]), np.array([2, 4, 7, 9])), (np.array([2, 4, 7, 9]), np.array([0, 3, 5, 8]))
@@ -172,7 +172,7 @@ def test_leaks_are_those_counted_by_hand() -> None:
         )
         for part, fold in (("validation", 0), ("unlabelled", 0), ("validation", 1))
     )
-    # Fold 0: 2 (label 1) has 0 and 1 (0, 0); 4 (2) and 7 (1) have 3 (2); 9 is alone. Fold 1: 0 (0) has 2 (1); 3 (2) has 4 (2)
+    # Fold 0: 2 (label 1) has 0 and 1 (0, 0); 4 (2) and 7 (1) have 3 (1); 9 is alone. Fold 1: 0 (0) has 2 (1); 3 (1) has 4 (2)
     # and 7 (1), a tie; 5's only twin is in no part; 8 is alone.
     assert first.rows[first.twins].tolist() == [2, 4, 7] and second.rows[second.twins].tolist() == [0, 3]
     assert first.totals() == {"samples": 4, "with_twin": 3, "twins_say_its_label": 1, "some_twin_has_its_label": 1}
@@ -263,13 +263,11 @@ def test_a_sweep_says_where_it_is_right(
         (["--data", "tiny", "--near", "64"], "--near 64"),
         (["--data", "tiny", "--out", "tiny.txt/a"], "cannot write tiny.txt/a"),
         (["--data", "tiny", "--sweep", "nowhere"], "no sweep in nowhere"),
-        (["--data", "tiny", "--sweep", "swept"], "is a sweep of other data"),
     ],
 )
 def test_wrong_input_ends_with_a_line(
     flags: list[str],
     line: str,
-    swept: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -277,10 +275,15 @@ def test_wrong_input_ends_with_a_line(
     monkeypatch.chdir(tmp_path)
     make_set(tmp_path / "tiny")
     Path("tiny.txt").touch()
-    Path("swept").symlink_to(swept)
     assert main(["audit", *flags]) == 2
     error = capsys.readouterr().err
     assert line in error and error.count("\n") == 1
+
+
+def test_a_sweep_of_other_data_is_refused(swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_set(tmp_path / "tiny")
+    assert main(["audit", "--data", str(folder), "--sweep", str(swept), "--out", str(tmp_path / "out")]) == 2
+    assert "is a sweep of other data" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_pictures_that_cannot_be_read_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,6 +307,8 @@ def test_the_real_set(real: Path, tmp_path: Path) -> None:
     assert counts["near-picture"] == (172, 28) and counts["any"] == (205, 42)
     leak = said["leaks"]["validation"]["any"]
     assert (leak["samples"], leak["with_twin"], leak["twins_say_its_label"]) == (400, 29, 20)
+    assert (leak["accuracy_from_copying"], leak["accuracy_from_duplicates_at_most"]) == (20 / 400, 22 / 400)
+    assert leak["copying"]["share"] == 20 / 29 and leak["copying"]["samples"] == 29
 
 
 def test_figures_and_groups_tell_the_same(made: Dataset) -> None:

@@ -12,6 +12,7 @@ from mvsa_tune import interrupts
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
 from mvsa_tune.config import MODALITIES, Parser
 from mvsa_tune.dataset import Dataset, is_file_name, read_dataset
+from mvsa_tune.duplicates import NEAR
 from mvsa_tune.encoders import ENCODERS, is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.text import NORMALISERS
@@ -93,9 +94,40 @@ def _run(arguments: Sequence[str] | None) -> int:
     known = commands.add_parser("encoders", help="list the encoders, and the caches that exist")
     add_data_flags(known)
     known.set_defaults(command=list_encoders)
+    _add_audit(commands)
     _add_uses(commands)
     options = parser.parse_args(arguments)
     return int(options.command(options))
+
+
+def _add_audit(commands: Any) -> None:
+    look = commands.add_parser("audit", help="say what a data set holds: duplicates, labels that disagree, leaks")
+    look.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=f"default {DEFAULT_DATA}")
+    look.add_argument("--out", type=Path, metavar="DIR", help="audit.json, groups.csv (default results/audit-DATA)")
+    look.add_argument("--split", choices=["documents"], default="documents", help="which samples train")
+    look.add_argument(
+        "--near", type=int, default=NEAR, metavar="BITS", help=f"of 64 that may differ in like pictures ({NEAR})"
+    )
+    look.add_argument(
+        "--sweep", type=Path, metavar="SWEEP", help="results/NAME: how right it is on what has a duplicate"
+    )
+    look.add_argument("--config", default="best", metavar="best|ID", help="a configuration of the sweep (default best)")
+    look.add_argument("--texts", action="store_true", help="put the tweets into groups.csv")
+    look.set_defaults(command=audit_data)
+
+
+def audit_data(options: Namespace) -> int:
+    """`audit`: a data set → what to know of it."""
+    from mvsa_tune.audit import audit_folder, write_audit
+    from mvsa_tune.audit_summary import summary
+
+    out = options.out or Path("results") / f"audit-{options.data.resolve().name}"
+    if out.resolve().is_relative_to(options.data.resolve()):
+        raise InputError(f"--out {out} is in the data folder, which an audit leaves as it is: choose another")
+    found = audit_folder(options.data, options.split, options.near, options.sweep, options.config)
+    print(summary(write_audit(found, out, texts=options.texts)))
+    print(f"\n{out}: audit.json has every figure and its definition, groups.csv every group")
+    return 0
 
 
 def _add_uses(commands: Any) -> None:

@@ -20,6 +20,7 @@ from mvsa_tune.checkpoints import read_tensors, write_tensors
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import sha256_of, write_text_whole, write_whole
 from mvsa_tune.finetuned import FineTuned
+from mvsa_tune.stats import wilson
 from mvsa_tune.trained import Head, read_head, save_head
 
 METRICS = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best")
@@ -114,14 +115,6 @@ def student(mean: float, std: float | None, n: int) -> list[float] | None:
         return None
     half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
     return [mean - half, mean + half]
-
-
-def wilson(share: float, n: int) -> list[float]:
-    """95 % score interval of a share of n (Wilson 1927)."""
-    z = 1.959963984540054
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return [centre - half, centre + half]
 
 
 class Mean(nn.Module):

@@ -19,7 +19,16 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         UnreadablePictureError: not a picture, empty, cut off, or far larger than any photograph.
     """
-    return _read(path, preview=False)
+    return _read(path)
+
+
+def open_small(path: Path, side: int) -> Image.Image:
+    """Read a picture as `open_picture` does, JPEGs decoded at a half, a quarter or an eighth where no side falls below `side`.
+
+    Raises:
+        UnreadablePictureError: as `open_picture` does.
+    """
+    return _read(path, side)
 
 
 def unreadable(paths: Sequence[Path], workers: int) -> dict[Path, str]:
@@ -31,7 +40,7 @@ def unreadable(paths: Sequence[Path], workers: int) -> dict[Path, str]:
 
     def reason(path: Path) -> str | None:
         try:
-            _read(path, preview=True)
+            open_small(path, 1)
         except UnreadablePictureError as error:
             return str(error)
         return None
@@ -40,7 +49,7 @@ def unreadable(paths: Sequence[Path], workers: int) -> dict[Path, str]:
         return {path: why for path, why in zip(paths, pool.map(reason, paths), strict=True) if why}
 
 
-def _read(path: Path, *, preview: bool) -> Image.Image:
+def _read(path: Path, side: int | None = None) -> Image.Image:
     try:
         if path.stat().st_size == 0:
             raise UnreadablePictureError("the file is empty")
@@ -48,8 +57,8 @@ def _read(path: Path, *, preview: bool) -> Image.Image:
             # Pillow only warns of a picture up to twice its limit of 89 million pixels, and refuses above.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
-                if preview:
-                    picture.draft("RGB", (picture.width // 8, picture.height // 8))
+                if side is not None:
+                    picture.draft("RGB", (side, side))
                 picture.load()
                 return _rgb(ImageOps.exif_transpose(picture))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

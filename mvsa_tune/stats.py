@@ -1,4 +1,6 @@
-"""Rows → one line a configuration."""
+"""Rows → one line a configuration; intervals."""
+
+import math
 
 import pandas as pd
 
@@ -44,6 +46,14 @@ def best(summary: pd.DataFrame) -> pd.Series | None:
     """The first of `ranked`; None without any."""
     finished = ranked(summary)
     return None if finished.empty else finished.iloc[0]
+
+
+def wilson(share: float, n: int) -> list[float]:
+    """95 % score interval of a share of n (Wilson 1927)."""
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return [centre - half, centre + half]
 
 
 def _status(rows: pd.DataFrame, not_run: str | None) -> str:

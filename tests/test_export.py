@@ -15,7 +15,8 @@ from mvsa_tune.chosen import choose, chosen_head
 from mvsa_tune.cli import main
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.errors import InputError
-from mvsa_tune.export import load_head, wilson
+from mvsa_tune.export import load_head
+from mvsa_tune.stats import wilson
 from mvsa_tune.store import Store
 from mvsa_tune.trained import Head, describe, make_head
 

@@ -18,6 +18,7 @@ ROOMS = {
     "matplotlib": {"report"},
     "safetensors": {"checkpoints", "trained", "weights"},
     "onnxruntime": {"export"},
+    "imagehash": {"duplicates"},
 }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvsa_tune.pictures import UnreadablePictureError, open_picture, unreadable
+from mvsa_tune.pictures import UnreadablePictureError, open_picture, open_small, unreadable
 
 GREEN = (20, 200, 60)
 
@@ -57,6 +57,15 @@ def test_a_rotated_camera_gives_an_upright_picture(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turned a quarter
     picture = open_picture(save(tmp_path / "a.jpg", photo(), exif=exif))
     assert picture.size == (20, 40)
+
+
+def test_a_small_reading_is_the_picture_shrunk_and_never_below_what_was_asked(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", photo((800, 640)))
+    for side, size in ((1, (100, 80)), (81, (200, 160)), (320, (400, 320)), (321, (800, 640)), (5000, (800, 640))):
+        picture = open_small(path, side)
+        assert picture.size == size
+        assert picture.getpixel((size[0] // 8, 9))[0] > 200 > picture.getpixel((size[0] // 2, 9))[0]
+    assert open_small(save(tmp_path / "a.png", photo()), 5).size == (40, 20)
 
 
 def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import psutil
+import torch
 from numpy.typing import NDArray
 
 from mvsa_tune.checkpoints import Checkpoints
@@ -128,6 +130,21 @@ class FinetunePlan(Plan):
         return {trial: curve for trial, curve in curves.items() if len(curve)}
 
 
+def check_memory(plan: FinetunePlan) -> None:
+    """InputError where the trials that run at once need more memory than is free: Ray would end them one after another."""
+    place, need = plan.placement, plan.memory()
+    if place.gpus:
+        free, asked = torch.cuda.mem_get_info()[0], "--gpus-per-trial"
+        at_once = max(1, int(1 / place.gpus))
+    else:
+        free, asked, at_once = psutil.virtual_memory().available, "--cpus-per-trial", place.concurrent
+    if need * at_once > free:
+        raise InputError(
+            f"{at_once} trials at once need about {need * at_once / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free: run "
+            f"fewer with a larger {asked}, or make each smaller with --accumulation, --frozen or --gradient-checkpointing"
+        )
+
+
 def make_finetune_plan(options: Namespace, configs: Sequence[Config]) -> FinetunePlan:
     """Check everything that the flags ask for; encoders are loaded and every picture is looked at.
 
@@ -148,13 +165,16 @@ def make_finetune_plan(options: Namespace, configs: Sequence[Config]) -> Finetun
         raise InputError(next(iter(not_run.values())))
     skipped = check_pictures(bare.dataset, skip_bad=options.skip_bad)
     left_out = {row for row, guid in enumerate(bare.dataset.guids) if guid in skipped}
-    return FinetunePlan(
+    plan = FinetunePlan(
         **{**vars(bare), "not_run": not_run, "skipped": skipped, "split": bare.split.without(left_out)},
         weights=weights,
         text=options.text,
         recomputed=options.gradient_checkpointing,
         checkpoint_seconds=options.checkpoint_seconds,
     )
+    if not options.dry_run:
+        check_memory(plan)
+    return plan
 
 
 def _lacking(configs: Sequence[Config], weights: Mapping[str, Path]) -> dict[str, str]:

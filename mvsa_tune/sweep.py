@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from mvsa_tune import interrupts, tables, trainable
@@ -171,13 +172,20 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
         print(file=sys.stderr)  # past the ^C that the terminal shows
         return True
     except Exception as error:
-        problem = recorder.problem or _disk_error(error)
-        if problem is None:
-            raise
-        raise InputError(
-            f"{store.folder} cannot be written any more ({problem.strerror}): the rows up to here are whole; mend that, and "
-            "the same command goes on"
-        ) from None
+        problem = recorder.problem or next(filter(_is_disk_error, _causes(error)), None)
+        if isinstance(problem, OSError):
+            raise InputError(
+                f"{store.folder} cannot be written any more ({problem.strerror}): the rows up to here are whole; mend that, and "
+                "the same command goes on"
+            ) from None
+        if any(
+            isinstance(one, OutOfMemoryError) for one in _causes(error)
+        ):  # which Tune does not take as a trial's failure
+            raise InputError(
+                "the machine had too little memory left, and Ray ended a trial: the rows up to here are whole, and the same "
+                f"command goes on; --cpus-per-trial {2 * plan.placement.cpus} lets half as many trials run at once"
+            ) from None
+        raise
     finally:
         progress.close()
     return False
@@ -240,10 +248,13 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _disk_error(error: BaseException | None) -> OSError | None:
-    """The error of a full or read-only disk behind an exception, if that is what it comes from."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that it comes from."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO):
-            return error
+        yield error
         error = error.__cause__ or error.__context__
-    return None
+
+
+def _is_disk_error(error: BaseException) -> bool:
+    """Whether it is that of a full or read-only disk."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)

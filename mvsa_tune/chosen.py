@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mvsa_tune.cache import Cache, default_folder
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.dataset import LABELS, Dataset, read_dataset
+from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.plan import find_caches
@@ -58,15 +58,15 @@ def open_data(store: Store, config: Config, data: Path | None, cache: Path | Non
         InputError: they are not there, or are not those of then.
     """
     folder = data or Path(store.sweep.data)
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError(f"the data of {store.folder} is not in {folder}: say where it is with --data")
-    dataset = read_dataset(folder)
+    dataset = read_dataset(folder, layout=store.sweep.layout, labels=store.sweep.classes)
     if dataset.fingerprint != store.sweep.data_fingerprint:
         raise InputError(
             f"{folder} is not the data of {store.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
             f"{store.sweep.data_fingerprint[:12]}; say where that is with --data"
         )
-    place = cache or default_folder(folder)
+    place = cache or default_folder(dataset.folder)
     caches, missing = find_caches(dataset, place, [config])
     for (encoder, modality), how in missing.items():
         raise InputError(
@@ -122,7 +122,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     task = Task(
         caches=caches,
         labels=np.array(dataset.labels, dtype=np.int64),
-        classes=len(LABELS),
+        classes=len(dataset.classes),
         split=split,
         replicates=replicates,
         device="cuda" if recorded.device != "cpu" and torch.cuda.is_available() else "cpu",
@@ -144,7 +144,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     manifests = {modality: caches[encoder, modality].manifest for modality, encoder in config.encoders.items()}
     about = describe(
         config,
-        labels=list(LABELS),
+        labels=list(dataset.classes),
         widths={modality: manifest.width for modality, manifest in manifests.items()},
         encoders={
             modality: {
@@ -164,7 +164,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
 
 
 def _split(store: Store, dataset: Dataset) -> Split:
-    split = documents_split(dataset.labels)
+    split = documents_split(dataset.labels, dataset.classes)
     if store.sweep.split != split.name:
         raise InputError(f"{store.folder} was made on the split {store.sweep.split}, which cannot be made again here")
     return split.without([row for row, guid in enumerate(dataset.guids) if guid in store.sweep.skipped])

@@ -11,21 +11,14 @@ from typing import Any
 from mvsa_tune import interrupts
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
 from mvsa_tune.config import MODALITIES, Parser
-from mvsa_tune.dataset import Dataset, is_file_name, read_dataset
+from mvsa_tune.data_flags import add_data_flags, data_source, read_data
+from mvsa_tune.dataset import read_dataset
 from mvsa_tune.encoders import ENCODERS, is_encoder
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.files import is_file_name
+from mvsa_tune.layouts import LAYOUTS
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.vectors import read_vectors
-
-DEFAULT_DATA = Path("data/mvsa_single")
-
-
-def add_data_flags(parser: Parser) -> None:
-    """Add the flags that say where the data and its caches are."""
-    parser.add_argument(
-        "--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=f"data set (default {DEFAULT_DATA})"
-    )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:
@@ -102,6 +95,9 @@ def _add_uses(commands: Any) -> None:
     label.add_argument(
         "--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="weights of encoders, for new pairs"
     )
+    label.add_argument(
+        "--layout", choices=list(LAYOUTS), help="the form of --data (default: the one it is found to have)"
+    )
     label.set_defaults(command=predict_labels)
     give = commands.add_parser("export", help="write a sweep's best head for use elsewhere")
     give.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to")
@@ -130,7 +126,7 @@ def predict_labels(options: Namespace) -> int:
     weights = {name: Path(path) for name, _, path in (text.rpartition("=") for text in options.weights)}
     if "" in weights:
         raise InputError("--weights: write ENCODER=PATH")
-    found = predict(store, config, options.data, options.cache, weights, refit=options.refit)
+    found = predict(store, config, options.data, options.cache, weights, layout=options.layout, refit=options.refit)
     if told := warning(found):
         print(told, file=sys.stderr)
     written = write_predictions(
@@ -175,7 +171,9 @@ def list_errors(options: Namespace) -> int:
     store = Store(options.sweep)
     texts = None
     if options.texts:
-        dataset = read_dataset(options.data or Path(store.sweep.data))
+        dataset = read_dataset(
+            options.data or Path(store.sweep.data), layout=store.sweep.layout, labels=store.sweep.classes
+        )
         texts = {sample.guid: sample.text for sample in dataset.samples}
     print(write_mistakes(store, choose(store, options.config), texts))
     return 0
@@ -183,7 +181,7 @@ def list_errors(options: Namespace) -> int:
 
 def import_vectors(options: Namespace) -> int:
     """`import`: vectors made elsewhere → cache."""
-    dataset: Dataset = read_dataset(options.data)
+    dataset = read_data(options)
     vectors = read_vectors(dataset, options.modality, options.files, options.ids)
     known = ENCODERS.get(options.encoder)
     if known and known.widths.get(options.modality) != vectors.shape[1]:
@@ -195,13 +193,13 @@ def import_vectors(options: Namespace) -> int:
         raise InputError(f"--encoder {options.encoder}: a + joins the two names of a pair, and cannot be in one")
     cache = write_cache(
         dataset,
-        options.cache or default_folder(options.data),
+        options.cache or default_folder(dataset.folder),
         options.encoder,
         options.modality,
         [vectors],
         Origin("unknown: made elsewhere", f"imported from {', '.join(path.name for path in options.files)}"),
     )
-    print(describe_cache(cache))
+    print("\n".join([*dataset.told(), describe_cache(cache)]))
     return 0
 
 
@@ -218,7 +216,7 @@ def embed_with_encoders(options: Namespace) -> int:
             )
     if any(number is not None and number < 1 for number in (options.batch_size, options.workers)):
         raise InputError("--batch-size and --workers must be 1 or more")
-    dataset = read_dataset(options.data)
+    dataset = read_data(options)
     settings = Settings(
         weights=options.weights,
         device=options.device,
@@ -229,8 +227,9 @@ def embed_with_encoders(options: Namespace) -> int:
         workers=options.workers,
         name=options.name or "",
     )
+    print("\n".join(dataset.told()))
     for name in options.encoder:
-        for cache in embed(dataset, options.cache or default_folder(options.data), name, settings):
+        for cache in embed(dataset, options.cache or default_folder(dataset.folder), name, settings):
             print(describe_cache(cache))
     return 0
 
@@ -248,7 +247,7 @@ def describe_cache(cache: Cache) -> str:
 
 def list_encoders(options: Namespace) -> int:
     """`encoders`: what there is, what of it can be used here and now, and which caches exist."""
-    folder = options.cache or default_folder(options.data)
+    folder = options.cache or default_folder(data_source(options))
     caches = cached_encoders(folder)
     print(f"caches in {folder}\n\n{'encoder':<22} {'vectors':<22} {'weights':<52} caches")
     for name in dict.fromkeys([*ENCODERS, *caches]):

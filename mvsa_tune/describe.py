@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from mvsa_tune.config import Config
-from mvsa_tune.dataset import LABELS
 from mvsa_tune.errors import some
 from mvsa_tune.heads import count_parameters
 from mvsa_tune.plan import Plan, memory_bytes, trial_seconds
@@ -22,8 +21,9 @@ def describe(plan: Plan) -> str:
     train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
     samples = plan.dataset
     lines = [
-        f"data      {samples.folder}: {len(samples.labels):,} labelled samples, {train:,} to train on, {validation:,} to "
-        f"validate ({plan.split.name} split); {len(samples.not_utf8):,} texts decoded as GB18030"
+        *(f"{'data':<10}{line}" for line in samples.told()),
+        f"split     {train:,} to train on, {validation:,} to validate ({plan.split.name} split); "
+        f"{len(samples.not_utf8):,} texts decoded as GB18030"
         + (f"; {len(plan.skipped):,} samples left out, unreadable: {some(list(plan.skipped))}" if plan.skipped else ""),
         *_what(plan),
         f"stopping  {_stopping(plan)}",
@@ -37,7 +37,7 @@ def describe(plan: Plan) -> str:
     for config in plan.configs:
         weights, seconds = "?", []
         if config.id in estimates:
-            weights = f"{count_parameters(config.head, plan.widths(config), config.D, len(LABELS)):,}"
+            weights = f"{count_parameters(config.head, plan.widths(config), config.D, len(samples.classes)):,}"
             seconds = [f"about {clock(estimates[config.id])}"]
         state = ", ".join([*seconds, *filter(None, [plan.not_run.get(config.id)])])
         lines.append(f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}")

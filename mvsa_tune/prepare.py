@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mvsa_tune.cache import default_folder
-from mvsa_tune.cli import DEFAULT_DATA, add_data_flags
 from mvsa_tune.config import CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
-from mvsa_tune.dataset import is_file_name, read_dataset
+from mvsa_tune.data_flags import DEFAULT_DATA, add_data_flags, read_data
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
+from mvsa_tune.files import is_file_name
 from mvsa_tune.plan import Plan, find_caches, place
 from mvsa_tune.space import Search
 from mvsa_tune.splits import documents_split
@@ -100,8 +100,10 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     placement = place(trials, options.cpus_per_trial, options.gpus_per_trial)
     if options.demo:
         make_demo_set(options.data)
-    dataset = read_dataset(options.data)
-    folder = options.cache or default_folder(options.data)
+    dataset = read_data(options)
+    if dataset.dropped and not (options.quiet or options.dry_run):
+        print("\n".join(dataset.told()))
+    folder = options.cache or default_folder(dataset.folder)
     caches, missing = find_caches(dataset, folder, configs)
     if missing and ((options.embed and not options.dry_run) or options.demo):
         for encoder in dict.fromkeys(encoder for encoder, _ in missing):
@@ -111,7 +113,9 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     if missing:
         _report_missing(missing, len(not_run), len(configs), options)
     skipped = {guid: why for cache in caches.values() for guid, why in cache.manifest.skipped.items()}
-    split = documents_split(dataset.labels).without({row for row, guid in enumerate(dataset.guids) if guid in skipped})
+    split = documents_split(dataset.labels, dataset.classes).without(
+        {row for row, guid in enumerate(dataset.guids) if guid in skipped}
+    )
     return Plan(
         dataset, split, seeds, tuple(configs), caches, not_run, skipped, placement, asha, options.max_failures, search
     )

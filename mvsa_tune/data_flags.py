@@ -27,7 +27,12 @@ def add_data_flags(parser: Parser) -> None:
     parser.add_argument(
         "--labels", metavar="A,B,…", help="the labels in their order (default: the form's, or the usual one)"
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="embedding caches (default DATA/embeddings; a table's: FILE.embeddings)",
+    )
 
 
 def read_data(options: Namespace) -> Dataset:

@@ -1,10 +1,13 @@
 """Tables: any CSV or Parquet file."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from conftest import add_cache
 from mvsa_tune.cache import default_folder, how_to_make
@@ -191,7 +194,7 @@ def test_a_bad_table_is_one_clear_line(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_parquet_file_is_named(tmp_path: Path) -> None:
+def test_what_is_odd_in_a_parquet_file_is_named(tmp_path: Path) -> None:
     frame = make_frame(tmp_path)
     path = write_parquet(frame.assign(image=[*frame["image"][:7], "/x"]), tmp_path / "t")
     with pytest.raises(InputError, match=r"t\.parquet:row 8: image '/x'"):
@@ -199,6 +202,9 @@ def test_a_bad_parquet_file_is_named(tmp_path: Path) -> None:
     frame.assign(image=[b"bytes"] * 8).to_parquet(path)
     with pytest.raises(InputError, match=r"row 1: column image holds bytes: expected texts"):
         read_dataset(path)
+    nan = pa.table({"id": ["a", "b"], "image": list(frame["image"][:2]), "text": ["x", "y"], "label": [1.0, math.nan]})
+    parquet.write_table(nan, path)
+    assert [sample.label for sample in read_dataset(path, labels=["1", "2"]).samples] == [0, None]
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", whole[:100] + b"\0" * 200 + whole[300:]):
         path.write_bytes(content)

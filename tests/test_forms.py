@@ -47,6 +47,17 @@ def make_table(path: Path, classes: tuple[str, ...]) -> Path:
     return path
 
 
+def test_a_picture_of_two_rows_that_cannot_be_read_is_told_of_both(tmp_path: Path) -> None:
+    table = make_table(tmp_path / "pairs.csv", SETS["pairs.csv"])
+    frame = pd.read_csv(table, keep_default_na=False)
+    frame.loc[7, "image"] = "shots/3.png"
+    frame.to_csv(table, index=False)
+    (tmp_path / "shots" / "3.png").write_bytes(b"no picture")
+    assert main(["embed", "--data", str(table), "--encoder", "demo-pixels", "--skip-bad"]) == 0
+    cache = open_cache(read_dataset(table), default_folder(table), "demo-pixels", "image")
+    assert cache is not None and set(cache.manifest.skipped) == {"pair, 3|", "pair, 7|"}
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_any_set_of_labels_goes_from_a_table_to_a_head(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -118,13 +129,14 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     table_of = pd.read_csv(tmp_path / "labels.probabilities.csv")
     np.testing.assert_allclose(table_of[list(classes)], probabilities, atol=2e-6)
 
-    # New pairs in another form than the sweep's: the same pairs in the documents' lists.
+    # New pairs in another form than the sweep's: the same pairs in the documents' lists, and one with a label of the sweep.
     new = tmp_path / "new"
     (new / "data").mkdir(parents=True)
-    for number, sample in enumerate(dataset.samples[LABELLED:]):
+    for number, sample in enumerate(dataset.samples[LABELLED - 1 :]):
         Image.open(sample.picture).save(new / "data" / f"{number}.jpg", "PNG")
         (new / "data" / f"{number}.txt").write_text(sample.text)
-    (new / "test_without_label.txt").write_text("".join(f"{number},null\n" for number in range(UNLABELLED)))
+    (new / "train.txt").write_text(f"0,{classes[0]}\n")
+    (new / "test_without_label.txt").write_text("".join(f"{number + 1},null\n" for number in range(UNLABELLED)))
     assert main(["predict", str(store.folder), "--data", str(new), "--out", str(out)]) == 0
     assert pd.read_csv(out)["tag"].tolist() == said["tag"].tolist()
 

@@ -18,6 +18,7 @@ ROOMS = {
     "matplotlib": {"report"},
     "safetensors": {"trained", "weights"},
     "onnxruntime": {"export"},
+    "pyarrow": {"columns"},
 }
 
 

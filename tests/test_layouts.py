@@ -1,8 +1,10 @@
 """The forms: which a folder has, and the documents' and Cheema et al.'s. The release and tables have files of their own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from conftest import make_set
@@ -146,3 +148,32 @@ def test_the_real_set_is_found_to_have_the_documents_form(real: Path) -> None:
     assert dataset.label_counts == (1193, 419, 2388) and len(dataset.samples) - len(dataset.labels) == 511
     assert dataset.fingerprint == "c659b9b1809e6d9a04cd9455725c26092cf9e0f12d1e0e31a0d1ca3d9d6aef31"
     assert dataset.content_fingerprint == "563419f78952317dfa343016c7fbfa364d7c9516084aded8660c8edf2c997410"
+
+
+def test_the_real_set_is_the_same_data_in_every_form(real: Path, tmp_path: Path) -> None:
+    documents = read_dataset(real)
+    for name in ("table", "paths", "cheema", "release"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").symlink_to(real / "data")
+    rows = [
+        {"id": one.guid, "image": f"data/{one.guid}.jpg", "text": one.text, "label": "" if one.label is None else LABELS[one.label]}
+        for one in documents.samples
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    frame.to_csv(tmp_path / "table" / "set.csv", index=False)
+    frame.assign(text="data/" + frame["id"] + ".txt").to_parquet(tmp_path / "paths" / "set.parquet")
+    labelled = frame[frame["label"] != ""]
+    theirs = labelled["label"].map({"neutral": "0", "positive": "1", "negative": "2"})
+    pd.concat([labelled["id"], theirs, theirs, theirs], axis=1).to_csv(
+        tmp_path / "cheema" / "valid_pairlist.txt", header=False, index=False
+    )
+    lines = labelled["id"] + "\t" + labelled["label"] + "," + labelled["label"]
+    (tmp_path / "release" / "labelResultAll.txt").write_text("\n".join(["ID\ttext,image", *lines]))
+    for name in ("table", "paths"):
+        found = read_dataset(tmp_path / name)
+        assert found.layout == "table" and found.fingerprint == documents.fingerprint
+        assert found.content_fingerprint == documents.content_fingerprint
+    assert read_dataset(tmp_path / "paths").not_utf8 == documents.not_utf8
+    labelled_alone = replace(documents, samples=documents.samples[:4000]).fingerprint
+    for name in ("cheema", "release"):
+        assert read_dataset(tmp_path / name).fingerprint == labelled_alone

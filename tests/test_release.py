@@ -7,6 +7,8 @@ from statistics import multimode
 
 import pytest
 
+from grid import main as grid
+from mvsa_tune.cli import main
 from mvsa_tune.dataset import read_dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.labels import LABELS
@@ -110,6 +112,20 @@ def test_pairs_of_which_a_file_is_empty_are_dropped_and_told(tmp_path: Path) -> 
     assert dataset.guids == ["7005", "7003", "7001"]
     assert dataset.dropped == {"7004": "its picture is an empty file", "7002": "its text is an empty file"}
     assert "5 pairs read, 3 kept, 2 dropped" in dataset.told()
+
+
+def test_what_was_dropped_is_printed_by_the_plan_and_by_embed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_release(tmp_path, [(pair,) for pair in SINGLE] * 4)
+    told = read_dataset(folder).told()
+    assert told[2] == "36 pairs read, 28 kept, 8 dropped"
+    assert main(["embed", "--data", str(folder), "--encoder", "demo-words"]) == 0
+    assert "\n".join(told) in capsys.readouterr().out
+    flags = ["--data", str(folder), "--pairs", "demo-words+demo-words", "--ablation", "1", "--results", str(tmp_path)]
+    assert grid([*flags, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"data      {line}\n" in printed for line in told)
 
 
 def test_a_pair_that_the_merge_drops_needs_no_files(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mvsa_tune.cli import weights_by_name
 from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate, split_pair
 from mvsa_tune.dataset import read_dataset
@@ -29,6 +28,7 @@ from mvsa_tune.network import train_mode
 from mvsa_tune.prepared import Prepared
 from mvsa_tune.replicate import ReplicateTrainer
 from mvsa_tune.text import documents
+from mvsa_tune.weights import weights_by_name
 
 
 def read_flags() -> argparse.Namespace:

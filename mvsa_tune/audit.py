@@ -13,7 +13,7 @@ import pandas as pd
 
 from mvsa_tune.chosen import choose
 from mvsa_tune.config import Config
-from mvsa_tune.dataset import LABELS, Dataset, read_dataset
+from mvsa_tune.dataset import Dataset
 from mvsa_tune.duplicates import BITS, NEAR, Duplicates, Groups, members
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
@@ -62,26 +62,25 @@ class Audit:
         return self.duplicates.dataset
 
 
-def audit_folder(
-    folder: Path, split_name: str = "documents", near: int = NEAR, sweep: Path | None = None, config: str = "best"
+def audit_data(
+    dataset: Dataset, split_name: str = "documents", near: int = NEAR, sweep: Path | None = None, config: str = "best"
 ) -> Audit:
-    """Look into a data folder; where the split cannot be made of it, say why and go on without.
+    """Look into a data set; where the split cannot be made of it, say why and go on without.
 
     Args:
-        folder: the data set, with labels or without.
+        dataset: with labels or without.
         split_name: one of `SPLITS`: which samples train.
         near: the bits in which hashes of pictures that look the same may differ.
         sweep: the results folder of a sweep on it, to say where it is right; None for none.
         config: which configuration of the sweep, an id or `best`.
 
     Raises:
-        InputError: the folder is no data set, or the sweep is none, of other data or of another split.
+        InputError: the sweep is none, of other data or of another split.
     """
     if not 0 <= near < BITS:
         raise InputError(f"--near {near}: give a number of bits from 0 to {BITS - 1}")
     store = Store(sweep) if sweep else None
     chosen = (store, choose(store, config)) if store else None
-    dataset = read_dataset(folder, needs_labels=False)
     try:
         split = SPLITS[split_name](dataset.labels)
     except InputError as error:
@@ -117,7 +116,7 @@ def audit(dataset: Dataset, near: int, split: Split, sweep: tuple[Store, Config]
 def figures(found: Audit) -> dict[str, Any]:
     """Everything found, as JSON has it."""
     dataset, duplicates = found.dataset, found.duplicates
-    names = [LABELS[sample.label] if sample.label is not None else UNLABELLED for sample in dataset.samples]
+    names = [dataset.classes[sample.label] if sample.label is not None else UNLABELLED for sample in dataset.samples]
     lacking = [guid for guid, words in zip(dataset.guids, duplicates.words, strict=True) if not words]
     empty = [guid for guid, text in zip(dataset.guids, duplicates.normalised, strict=True) if not text]
     return {
@@ -131,7 +130,7 @@ def figures(found: Audit) -> dict[str, Any]:
         },
         "definitions": HOW,
         "samples": len(dataset.samples),
-        "labels": {name: names.count(name) for name in (*LABELS, UNLABELLED)},
+        "labels": {name: names.count(name) for name in (*dataset.classes, UNLABELLED)},
         "encodings": dict(sorted(Counter(sample.encoding for sample in dataset.samples).items(), reverse=True)),
         "not_utf8": dataset.not_utf8,
         "texts_empty_after_normalisation": empty,
@@ -202,7 +201,7 @@ def group_rows(found: Audit) -> Iterator[dict[str, Any]]:
                     "members": len(part),
                     "labels_disagree": "yes" if disagrees(part, found.dataset) else "no",
                     "guid": sample.guid,
-                    "label": LABELS[sample.label] if sample.label is not None else "",
+                    "label": found.dataset.classes[sample.label] if sample.label is not None else "",
                     "text": " ".join(sample.text.split()),
                 }
 

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsa_tune.dataset import Dataset, is_file_name
+from mvsa_tune.dataset import Dataset
 from mvsa_tune.encoders import is_encoder
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.files import sha256_of, write_text_whole, write_whole
+from mvsa_tune.files import is_file_name, sha256_of, write_text_whole, write_whole
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def open_vectors(path: Path) -> NDArray[Any]:
 
 
 def default_folder(data: Path) -> Path:
-    """Where the caches of a data folder live unless `--cache` says otherwise."""
-    return data / "embeddings"
+    """Where the caches of a data folder, or of a table's file, live unless `--cache` says otherwise."""
+    return data.with_suffix(".embeddings") if data.is_file() else data / "embeddings"
 
 
 def cached_encoders(folder: Path) -> dict[str, list[Manifest]]:
@@ -100,7 +100,7 @@ def cache_path(folder: Path, encoder: str, modality: str) -> Path:
 
 def how_to_make(dataset: Dataset, folder: Path, name: str, modality: str, encoder: str = "") -> str:
     """Return the command that makes a cache of a name; `encoder` made it, where that is known to be another."""
-    place = f"--data {shlex.quote(str(dataset.folder))}"
+    place = f"--data {shlex.quote(str(dataset.folder))}{dataset.flags}"
     if folder != default_folder(dataset.folder):
         place += f" --cache {shlex.quote(str(folder))}"
     encoder = encoder or name

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mvsa_tune.cache import Cache, default_folder
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.dataset import LABELS, Dataset, read_dataset
+from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.finetuned import FineTuned, best_files, open_finetuned, refit_on_all, text_normalisation
@@ -51,9 +51,9 @@ def choose(store: Store, which: str) -> Config:
 def own_data(store: Store, data: Path | None) -> Dataset:
     """The samples that a sweep was trained on, in `data` or where they were; InputError if they are not there, or are others."""
     folder = data or Path(store.sweep.data)
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError(f"the data of {store.folder} is not in {folder}: say where it is with --data")
-    dataset = read_dataset(folder)
+    dataset = read_dataset(folder, layout=store.sweep.layout, labels=store.sweep.classes)
     if dataset.fingerprint != store.sweep.data_fingerprint:
         raise InputError(
             f"{folder} is not the data of {store.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
@@ -134,7 +134,7 @@ def chosen_network(
     }
     about = describe(
         config,
-        labels=list(LABELS),
+        labels=list(store.sweep.classes),
         encoders=encoders,
         replicates=[dataclasses.asdict(one) for one in replicates],
         split=split.name,
@@ -184,7 +184,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     task = Task(
         caches=caches,
         labels=np.array(dataset.labels, dtype=np.int64),
-        classes=len(LABELS),
+        classes=len(dataset.classes),
         split=split,
         replicates=replicates,
         device="cuda" if recorded.device != "cpu" and torch.cuda.is_available() else "cpu",
@@ -206,7 +206,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     manifests = {modality: caches[encoder, modality].manifest for modality, encoder in config.encoders.items()}
     about = describe(
         config,
-        labels=list(LABELS),
+        labels=list(dataset.classes),
         widths={modality: manifest.width for modality, manifest in manifests.items()},
         encoders={
             modality: {
@@ -226,7 +226,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
 
 
 def _split(store: Store, dataset: Dataset) -> Split:
-    split = documents_split(dataset.labels)
+    split = documents_split(dataset.labels, dataset.classes)
     if store.sweep.split != split.name:
         raise InputError(f"{store.folder} was made on the split {store.sweep.split}, which cannot be made again here")
     return split.without([row for row, guid in enumerate(dataset.guids) if guid in store.sweep.skipped])

@@ -11,27 +11,20 @@ from typing import TYPE_CHECKING, Any
 from mvsa_tune import interrupts
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
 from mvsa_tune.config import MODALITIES, Parser
-from mvsa_tune.dataset import Dataset, is_file_name, read_dataset
+from mvsa_tune.data_flags import add_data_flags, data_source, read_data
+from mvsa_tune.dataset import read_dataset
 from mvsa_tune.duplicates import NEAR
 from mvsa_tune.encoders import ENCODERS, is_encoder
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.files import is_file_name
+from mvsa_tune.layouts import LAYOUTS
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.vectors import read_vectors
+from mvsa_tune.weights import weights_by_name
 
 if TYPE_CHECKING:
     from mvsa_tune.finetuned import FineTuned
     from mvsa_tune.trained import Head
-
-DEFAULT_DATA = Path("data/mvsa_single")
-
-
-def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
-    """Add the flags that say where the data and its caches are."""
-    parser.add_argument(
-        "--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=f"data set (default {DEFAULT_DATA})"
-    )
-    if caches:
-        parser.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:
@@ -102,7 +95,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _add_audit(commands: Any) -> None:
     look = commands.add_parser("audit", help="say what a data set holds: duplicates, labels that disagree, leaks")
-    look.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=f"default {DEFAULT_DATA}")
+    add_data_flags(look, caches=False)
     look.add_argument("--out", type=Path, metavar="DIR", help="audit.json, groups.csv (default results/audit-DATA)")
     look.add_argument("--split", choices=["documents"], default="documents", help="which samples train")
     look.add_argument(
@@ -113,18 +106,19 @@ def _add_audit(commands: Any) -> None:
     )
     look.add_argument("--config", default="best", metavar="best|ID", help="a configuration of the sweep (default best)")
     look.add_argument("--texts", action="store_true", help="put the tweets into groups.csv")
-    look.set_defaults(command=audit_data)
+    look.set_defaults(command=audit)
 
 
-def audit_data(options: Namespace) -> int:
+def audit(options: Namespace) -> int:
     """`audit`: a data set → what to know of it."""
-    from mvsa_tune.audit import audit_folder, write_audit
+    from mvsa_tune.audit import audit_data, write_audit
     from mvsa_tune.audit_summary import summary
 
     out = options.out or Path("results") / f"audit-{options.data.resolve().name}"
     if out.resolve().is_relative_to(options.data.resolve()):
         raise InputError(f"--out {out} is in the data folder, which an audit leaves as it is: choose another")
-    found = audit_folder(options.data, options.split, options.near, options.sweep, options.config)
+    dataset = read_data(options, needs_labels=False)
+    found = audit_data(dataset, options.split, options.near, options.sweep, options.config)
     print(summary(write_audit(found, out, texts=options.texts)))
     print(f"\n{out}: audit.json has every figure and its definition, groups.csv every group")
     return 0
@@ -136,6 +130,9 @@ def _add_uses(commands: Any) -> None:
     label.add_argument("--out", type=Path, metavar="FILE", help="the list (default SWEEP/predicted.txt)")
     label.add_argument("--refit", action="store_true", help="train on all labelled samples first, one head a seed")
     label.add_argument("--probabilities", action="store_true", help="write FILE's .probabilities.csv too")
+    label.add_argument(
+        "--layout", choices=list(LAYOUTS), help="the form of --data (default: the one it is found to have)"
+    )
     label.set_defaults(command=predict_labels)
     give = commands.add_parser("export", help="write a sweep's best head for use elsewhere")
     give.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to")
@@ -164,7 +161,7 @@ def predict_labels(options: Namespace) -> int:
     store = Store(options.sweep)
     config = choose(store, options.config)
     weights = weights_by_name(options.weights)
-    found = predict(store, config, options.data, options.cache, weights, refit=options.refit)
+    found = predict(store, config, options.data, options.cache, weights, layout=options.layout, refit=options.refit)
     if told := warning(found):
         print(told, file=sys.stderr)
     written = write_predictions(
@@ -174,17 +171,6 @@ def predict_labels(options: Namespace) -> int:
     counts = ", ".join(f"{found.tags.count(label):,} {label}" for label in found.labels)
     print(f"{' and '.join(map(str, written))}: {len(found.guids):,} samples labelled ({counts})")
     return 0
-
-
-def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
-    """`ENCODER=PATH` each → path by encoder; InputError where one is not of that form, or nothing is there."""
-    weights = {name: Path(path) for name, _, path in (text.rpartition("=") for text in texts)}
-    if "" in weights:
-        raise InputError("--weights: write ENCODER=PATH")
-    for name, path in weights.items():
-        if not path.exists():
-            raise InputError(f"--weights {name}={path}: there is nothing there")
-    return weights
 
 
 def _agreement(training: Mapping[str, Any]) -> str:
@@ -231,7 +217,9 @@ def list_errors(options: Namespace) -> int:
     store = Store(options.sweep)
     texts = None
     if options.texts:
-        dataset = read_dataset(options.data or Path(store.sweep.data))
+        dataset = read_dataset(
+            options.data or Path(store.sweep.data), layout=store.sweep.layout, labels=store.sweep.classes
+        )
         texts = {sample.guid: sample.text for sample in dataset.samples}
     print(write_mistakes(store, choose(store, options.config), texts))
     return 0
@@ -239,7 +227,7 @@ def list_errors(options: Namespace) -> int:
 
 def import_vectors(options: Namespace) -> int:
     """`import`: vectors made elsewhere → cache."""
-    dataset: Dataset = read_dataset(options.data)
+    dataset = read_data(options)
     vectors = read_vectors(dataset, options.modality, options.files, options.ids)
     known = ENCODERS.get(options.encoder)
     if known and known.widths.get(options.modality) != vectors.shape[1]:
@@ -251,13 +239,13 @@ def import_vectors(options: Namespace) -> int:
         raise InputError(f"--encoder {options.encoder}: a + joins the two names of a pair, and cannot be in one")
     cache = write_cache(
         dataset,
-        options.cache or default_folder(options.data),
+        options.cache or default_folder(dataset.folder),
         options.encoder,
         options.modality,
         [vectors],
         Origin("unknown: made elsewhere", f"imported from {', '.join(path.name for path in options.files)}"),
     )
-    print(describe_cache(cache))
+    print("\n".join([*dataset.told(), describe_cache(cache)]))
     return 0
 
 
@@ -274,7 +262,7 @@ def embed_with_encoders(options: Namespace) -> int:
             )
     if any(number is not None and number < 1 for number in (options.batch_size, options.workers)):
         raise InputError("--batch-size and --workers must be 1 or more")
-    dataset = read_dataset(options.data)
+    dataset = read_data(options)
     settings = Settings(
         weights=options.weights,
         device=options.device,
@@ -285,8 +273,9 @@ def embed_with_encoders(options: Namespace) -> int:
         workers=options.workers,
         name=options.name or "",
     )
+    print("\n".join(dataset.told()))
     for name in options.encoder:
-        for cache in embed(dataset, options.cache or default_folder(options.data), name, settings):
+        for cache in embed(dataset, options.cache or default_folder(dataset.folder), name, settings):
             print(describe_cache(cache))
     return 0
 
@@ -304,7 +293,7 @@ def describe_cache(cache: Cache) -> str:
 
 def list_encoders(options: Namespace) -> int:
     """`encoders`: what there is, what of it can be used here and now, and which caches exist."""
-    folder = options.cache or default_folder(options.data)
+    folder = options.cache or default_folder(data_source(options))
     caches = cached_encoders(folder)
     print(f"caches in {folder}\n\n{'encoder':<22} {'vectors':<22} {'weights':<52} caches")
     for name in dict.fromkeys([*ENCODERS, *caches]):

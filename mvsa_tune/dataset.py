@@ -1,22 +1,17 @@
 """Folders on disk → samples."""
 
 import hashlib
-from dataclasses import dataclass
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from mvsa_tune.errors import InputError, some
-
-# The label order of the documents: a class is its index here, everywhere.
-LABELS = ("negative", "neutral", "positive")
-TRAIN_LIST = "train.txt"
-UNLABELLED_LIST = "test_without_label.txt"
-# Where copies of the set keep the pairs, below the folder that holds the lists.
-PAIR_FOLDERS = ("data", "data/pics_texts_pair", ".")
-EXPECTED = (
-    f"a folder with {TRAIN_LIST} (lines `guid,tag`; tag one of {', '.join(LABELS)}), optionally {UNLABELLED_LIST} "
-    "(`guid,null`), and the pairs GUID.jpg and GUID.txt in its data/"
-)
+from mvsa_tune.labels import LABELS, order_labels
+from mvsa_tune.layouts import LAYOUTS, find_layout
+from mvsa_tune.listing import Entry
 
 
 @dataclass(frozen=True)
@@ -24,8 +19,8 @@ class Sample:
     """One tweet with its picture.
 
     Attributes:
-        guid: its name in the lists and on disk.
-        label: index into `LABELS`, or None where the set does not tell.
+        guid: its name in the lists.
+        label: index into the data set's classes, or None where the set does not tell.
         picture: path of the picture.
         text: the tweet, decoded.
         encoding: what it was decoded from: `utf-8` or `gb18030`.
@@ -40,10 +35,27 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The samples of a folder: the labelled ones in list order, then the unlabelled ones."""
+    """The samples of a set: the labelled ones in the order of their list, then the unlabelled ones.
+
+    Attributes:
+        folder: where it is: a folder, or the file of a table.
+        samples: all of them.
+        classes: the names of the labels, in order; none where nothing is labelled.
+        layout: the form it has on disk, a name in `LAYOUTS`.
+        called: what that form calls it; empty for nothing.
+        order: how the order of the classes came about.
+        dropped: the pairs that the form's own rules drop, and why, by guid.
+        flags: what reads it again beside `--data`: the `--layout` and `--labels` that were given.
+    """
 
     folder: Path
     samples: tuple[Sample, ...]
+    classes: tuple[str, ...] = LABELS
+    layout: str = "documents"
+    called: str = ""
+    order: str = ""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    flags: str = ""
 
     @cached_property
     def guids(self) -> list[str]:
@@ -54,6 +66,11 @@ class Dataset:
     def labels(self) -> list[int]:
         """Labels of the labelled samples, which come first."""
         return [sample.label for sample in self.samples if sample.label is not None]
+
+    @cached_property
+    def label_counts(self) -> tuple[int, ...]:
+        """Labelled samples of each class."""
+        return tuple(self.labels.count(label) for label in range(len(self.classes)))
 
     @cached_property
     def not_utf8(self) -> list[str]:
@@ -67,107 +84,69 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the same and the labels: what a result depends on."""
+        """SHA-256 over the same, the labels and, unless they are the documents', the classes: what a result depends on."""
         return self._digest(labels=True)
 
     def _digest(self, *, labels: bool) -> str:
         digest = hashlib.sha256()
+        if labels and self.classes != LABELS:
+            digest.update(f"{','.join(self.classes)}\0\0".encode())
         for sample in self.samples:
             label = sample.label if labels else ""
             size = sample.picture.stat().st_size
             digest.update(f"{sample.guid}\0{label}\0{size}\0{sample.text}\0\0".encode())
         return digest.hexdigest()
 
+    def told(self) -> list[str]:
+        """What was read, for a person: the form, the classes with their counts, and what was dropped and why."""
+        form = f"{self.called}, the form {self.layout}" if self.called else f"the form {self.layout}"
+        counts = ", ".join(f"{name} {count:,}" for name, count in zip(self.classes, self.label_counts, strict=True))
+        unlabelled = len(self.samples) - len(self.labels)
+        lines = [
+            f"{self.folder}: {form}; {len(self.labels):,} labelled samples, {unlabelled:,} unlabelled",
+            *([f"classes, {self.order}: {counts}"] if self.classes else []),
+        ]
+        if self.layout == "mvsa":
+            lines.append(
+                f"{len(self.samples) + len(self.dropped):,} pairs read, {len(self.samples):,} kept, {len(self.dropped):,} dropped"
+            )
+        for why, count in Counter(self.dropped.values()).items():
+            lines.append(
+                f"{count:,} dropped: {why} ({some([guid for guid, one in self.dropped.items() if one == why])})"
+            )
+        return lines
 
-def read_dataset(folder: Path, *, needs_labels: bool = True) -> Dataset:
-    """Read the documents' layout.
 
-    Texts are decoded as UTF-8, else as GB18030, never with bytes dropped. Unless it `needs_labels`, the unlabelled list
-    alone will do.
+def read_dataset(
+    folder: Path, *, layout: str | None = None, labels: Sequence[str] = (), needs_labels: bool = True
+) -> Dataset:
+    """Read a data set in any of the known forms.
+
+    Args:
+        folder: where it is: a folder, or the file of a table.
+        layout: its form; None for the one that it is found to have.
+        labels: the classes in their order; empty for the form's own, or those found, in their usual order.
+        needs_labels: whether unlabelled samples alone will not do.
 
     Raises:
-        InputError: no such folder, a list that is missing, empty or malformed, a guid listed twice or unsafe as a
-            file name, an unknown label, a missing picture or text, a text in neither encoding.
+        InputError: there is no data, none of the forms or several, a list that is missing or malformed, a sample listed twice, an
+            unknown label, a path that leaves the folder, a missing picture or text, a text in no known encoding.
     """
-    if not folder.is_dir():
-        raise InputError(f"no data folder {folder}: put MVSA-Single there ({EXPECTED}), or try --demo")
-    unlabelled = (folder / UNLABELLED_LIST).exists()
-    alone = not needs_labels and unlabelled and not (folder / TRAIN_LIST).exists()
-    listed = {} if alone else _read_list(folder / TRAIN_LIST, labelled=True)
-    if unlabelled:
-        listed |= _read_list(folder / UNLABELLED_LIST, labelled=False, already=listed)
-    pairs = _find_pairs(folder, list(listed))
-    samples = []
-    for guid, label in listed.items():
-        text, encoding = decode((pairs / f"{guid}.txt").read_bytes(), pairs / f"{guid}.txt")
-        samples.append(Sample(guid, label, pairs / f"{guid}.jpg", text, encoding))
-    return Dataset(folder, tuple(samples))
+    name, source = find_layout(folder, layout)
+    listing = LAYOUTS[name].read(source, needs_labels)
+    tags = {entry.tag for entry in listing.entries if entry.tag is not None}
+    classes, order = order_labels(labels, listing.labels, tags, needed=needs_labels)
+    samples = [_sample(entry, classes) for entry in listing.entries]
+    samples.sort(key=lambda sample: sample.label is None)
+    asked = {"layout": layout, "labels": ",".join(labels)}
+    flags = "".join(f" --{flag} {shlex.quote(value)}" for flag, value in asked.items() if value)
+    return Dataset(source, tuple(samples), classes, name, listing.called, order, listing.dropped, flags)
 
 
-def decode(raw: bytes, path: Path) -> tuple[str, str]:
-    """Decode a text as UTF-8, else GB18030 (the release holds both); InputError names the file if it is neither."""
-    for encoding in ("utf-8", "gb18030"):
-        try:
-            return raw.decode(encoding), encoding
-        except UnicodeDecodeError:
-            continue
-    raise InputError(f"{path} is neither UTF-8 nor GB18030: convert it to UTF-8")
-
-
-def _read_list(path: Path, *, labelled: bool, already: dict[str, int | None] | None = None) -> dict[str, int | None]:
-    if not path.is_file():
-        raise InputError(f"no {path.name} in {path.parent}: expected {EXPECTED}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8: convert it") from None
-    entries: dict[str, int | None] = {}
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}:{number}"
-        if not line.strip() or (number == 1 and line.replace(" ", "") == "guid,tag"):
-            continue
-        guid, comma, tag = (part.strip() for part in line.partition(","))
-        if not comma:
-            raise InputError(f"{where}: {line!r} is not `guid,tag`")
-        if not is_file_name(guid):
-            raise InputError(f"{where}: guid {guid!r} is not a plain file name; it may not leave the data folder")
-        if guid in entries or guid in (already or {}):
-            raise InputError(f"{where}: guid {guid} is listed twice; keep one line of it")
-        entries[guid] = _label(tag, where, labelled=labelled)
-    if not entries and labelled:
-        raise InputError(f"{path} lists no samples: expected lines `guid,tag`")
-    return entries
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a name from data can stand in a path without leaving its folder."""
-    return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0") and name.isprintable()
-
-
-def _label(tag: str, where: str, *, labelled: bool) -> int | None:
-    if labelled:
-        if tag not in LABELS:
-            raise InputError(f"{where}: unknown label {tag!r}; known are {', '.join(LABELS)}")
-        return LABELS.index(tag)
-    if tag not in {"null", ""}:
-        raise InputError(f"{where}: label {tag!r} in the unlabelled list; labelled samples belong in {TRAIN_LIST}")
-    return None
-
-
-def _find_pairs(folder: Path, guids: list[str]) -> Path:
-    """Return the folder that holds the pairs, every one of them."""
-    candidates = [folder / name for name in PAIR_FOLDERS]
-    present = {candidate: _names(candidate) for candidate in candidates}
-    pairs = max(candidates, key=lambda candidate: sum(f"{guid}.jpg" in present[candidate] for guid in guids))
-    for kind, suffix in (("picture", ".jpg"), ("text", ".txt")):
-        missing = [guid + suffix for guid in guids if guid + suffix not in present[pairs]]
-        if missing:
-            raise InputError(
-                f"{len(missing):,} of {len(guids):,} samples have no {kind} in {pairs}: {some(missing)}; "
-                "add the files or take the guids off the list"
-            )
-    return pairs
-
-
-def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if entry.is_file()} if folder.is_dir() else set()
+def _sample(entry: Entry, classes: Sequence[str]) -> Sample:
+    if entry.tag is not None and entry.tag not in classes:
+        raise InputError(
+            f"{entry.where}: unknown label {entry.tag!r}; known are {', '.join(classes)} (--labels A,B,… names others)"
+        )
+    label = None if entry.tag is None else classes.index(entry.tag)
+    return Sample(entry.guid, label, entry.picture, entry.text, entry.encoding)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
-from mvsa_tune.dataset import LABELS, TRAIN_LIST, UNLABELLED_LIST
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.labels import LABELS
+from mvsa_tune.layouts import TRAIN_LIST, UNLABELLED_LIST
 
 PAIRS = ("demo-pixels+demo-words",)
 TRAINABLE_PAIRS = ("demo-convolutions+demo-tokens",)  # to fine-tune

@@ -20,8 +20,9 @@ def describe(plan: Plan) -> str:
     train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
     samples = plan.dataset
     lines = [
-        f"data      {samples.folder}: {len(samples.labels):,} labelled samples, {train:,} to train on, {validation:,} to "
-        f"validate ({plan.split.name} split); {len(samples.not_utf8):,} texts decoded as GB18030"
+        *(f"{'data':<10}{line}" for line in samples.told()),
+        f"split     {train:,} to train on, {validation:,} to validate ({plan.split.name} split); "
+        f"{len(samples.not_utf8):,} texts decoded as GB18030"
         + (f"; {len(plan.skipped):,} samples left out, unreadable: {some(list(plan.skipped))}" if plan.skipped else ""),
         *_what(plan),
         f"stopping  {_stopping(plan)}",

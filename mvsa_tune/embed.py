@@ -144,7 +144,7 @@ def _there_already(
 def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
     """Guid → why its picture cannot be read; InputError lists them all unless they are to be skipped."""
     bad = unreadable([sample.picture for sample in dataset.samples], cpu_count())
-    reasons = {path.stem: why for path, why in bad.items()}
+    reasons = {sample.guid: bad[sample.picture] for sample in dataset.samples if sample.picture in bad}
     if reasons and not skip_bad:
         listed = "".join(f"\n  {path}: {why}" for path, why in bad.items())
         raise InputError(f"{len(bad):,} pictures cannot be read:{listed}\nMend them, or go on without them: --skip-bad")

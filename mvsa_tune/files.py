@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what identifies their content."""
+"""Files written whole or not at all, what identifies their content, and names that are safe as files'."""
 
 import hashlib
 import os
@@ -59,3 +59,8 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name from data can stand in a path without leaving its folder."""
+    return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0") and name.isprintable()

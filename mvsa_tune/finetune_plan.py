@@ -12,9 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mvsa_tune.checkpoints import Checkpoints
-from mvsa_tune.cli import weights_by_name
 from mvsa_tune.config import Config
-from mvsa_tune.dataset import LABELS
 from mvsa_tune.embed import check_pictures
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetune import FineTuner, FinetuneTask, load_towers
@@ -22,6 +20,7 @@ from mvsa_tune.plan import Plan
 from mvsa_tune.prepare import bare_plan
 from mvsa_tune.probe import Probe, probe
 from mvsa_tune.text import NORMALISERS
+from mvsa_tune.weights import weights_by_name
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class FinetunePlan(Plan):
             texts=tuple(normalise(sample.text) for sample in labelled),
             weights={name: path.absolute() for name, path in self.weights.items()},
             labels=np.array(self.dataset.labels, dtype=np.int64),
-            classes=len(LABELS),
+            classes=len(self.dataset.classes),
             split=self.split,
             replicates=self.replicates,
             device=self.placement.device,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsa_tune.dataset import LABELS, Dataset
+from mvsa_tune.dataset import Dataset
 from mvsa_tune.duplicates import Groups
 from mvsa_tune.errors import InputError
 from mvsa_tune.splits import Rows, Split
@@ -72,7 +72,7 @@ def find_leaks(dataset: Dataset, split: Split, groups: Mapping[str, Groups]) -> 
 
 def twins(groups: Groups, labels: Rows, train: Rows, rows: Rows) -> NDArray[np.int64]:
     """`(H, C)` how many training samples of each label are in the group of each of `rows`."""
-    counts = np.zeros((len(groups), len(LABELS)), dtype=np.int64)
+    counts = np.zeros((len(groups), labels.max(initial=0) + 1), dtype=np.int64)
     np.add.at(counts, (groups[train], labels[train]), 1)
     return counts[groups[rows]]
 

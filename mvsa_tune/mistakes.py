@@ -1,13 +1,12 @@
 """What a configuration gets wrong: by class, by sample, by modality. Reads the store alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mvsa_tune.config import MODALITIES, Config
-from mvsa_tune.dataset import LABELS
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.stats import ranked, summarise
@@ -15,6 +14,7 @@ from mvsa_tune.store import Store
 from mvsa_tune.tables import markdown
 
 SHOWN = 20
+VOTES = "votes_"
 # The ablation that sees one modality alone.
 ALONE = {"text": 1, "image": 2}
 CALLED = {"text": "text", "image": "picture"}
@@ -30,13 +30,13 @@ def write_mistakes(store: Store, config: Config, texts: Mapping[str, str] | None
     """
     outcome = store.outcome(config.id)
     known = pd.read_csv(store.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)
-    labels = known["label"].to_numpy()
-    samples = by_sample(outcome, known["guid"].tolist(), labels)
+    labels, classes = known["label"].to_numpy(), store.sweep.classes
+    samples = by_sample(outcome, known["guid"].tolist(), labels, classes)
     replicates, count = outcome.best.shape
     parts = [
         f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{replicates} replicates, each at its best epoch, on "
         f"{count:,} validation samples. The epoch was chosen on these samples, so the numbers read high.\n",
-        f"## By class\n\n{_classes(outcome, labels)}",
+        f"## By class\n\n{_classes(outcome, labels, classes)}",
         f"## Most often wrong\n\n{_listed(samples[samples['wrong'] > 0], texts)}",
         f"## Most disputed among the replicates\n\n{_listed(disputed(samples), texts)}",
         f"## Each modality alone\n\n{_modalities(store, config, outcome, labels)}",
@@ -47,37 +47,42 @@ def write_mistakes(store: Store, config: Config, texts: Mapping[str, str] | None
     return page
 
 
-def by_sample(outcome: Outcome, guids: list[str], labels: NDArray[np.int64]) -> pd.DataFrame:
+def by_sample(outcome: Outcome, guids: list[str], labels: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
     """One row a validation sample, the most often wrong first.
 
     Columns: `guid`, `label`, `n` (replicates that validated on it), `wrong` (how many erred), `votes_CLASS`.
     """
-    votes = np.zeros((len(labels), len(LABELS)), dtype=np.int64)
+    votes = np.zeros((len(labels), len(classes)), dtype=np.int64)
     np.add.at(votes, (outcome.rows, outcome.best), 1)
     rows = np.unique(outcome.rows)
     right = votes[rows, labels[rows]]
-    frame = pd.DataFrame({"guid": [guids[row] for row in rows], "label": [LABELS[labels[row]] for row in rows]})
+    frame = pd.DataFrame({"guid": [guids[row] for row in rows], "label": [classes[labels[row]] for row in rows]})
     frame["n"] = votes[rows].sum(axis=1)
     frame["wrong"] = frame["n"] - right
-    for index, label in enumerate(LABELS):
-        frame[f"votes_{label}"] = votes[rows, index]
+    for index, label in enumerate(classes):
+        frame[VOTES + label] = votes[rows, index]
     order = (-(frame["wrong"] / frame["n"])).argsort(kind="stable")
     return frame.iloc[order].reset_index(drop=True)
 
 
 def disputed(samples: pd.DataFrame) -> pd.DataFrame:
     """Those of `by_sample` whose replicates do not agree, the smallest majority first."""
-    votes = samples[[f"votes_{label}" for label in LABELS]].to_numpy()
+    votes = samples[_votes(samples)].to_numpy()
     majority = votes.max(axis=1) / votes.sum(axis=1)
     order = majority.argsort(kind="stable")
     return samples.iloc[order[majority[order] < 1]]
+
+
+def _votes(samples: pd.DataFrame) -> list[str]:
+    """The columns of `by_sample` that count votes, in class order."""
+    return [name for name in samples.columns if name.startswith(VOTES)]
 
 
 def per_class(outcome: Outcome, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """`(R, 3, C)`: precision, recall and F1 of each replicate and class; 0 where nothing was there to divide by."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    every = range(len(LABELS))
+    every = range(outcome.confusion.shape[-1])
     scores = [
         precision_recall_fscore_support(labels[rows], predicted, labels=every, zero_division=0)[:3]
         for rows, predicted in zip(outcome.rows, outcome.best, strict=True)
@@ -92,15 +97,15 @@ def confusion(outcome: Outcome) -> NDArray[np.float64]:
     return mean
 
 
-def _classes(outcome: Outcome, labels: NDArray[np.int64]) -> str:
+def _classes(outcome: Outcome, labels: NDArray[np.int64], classes: Sequence[str]) -> str:
     scores = per_class(outcome, labels)
     means = scores.mean(axis=0)
     spreads = scores.std(axis=0, ddof=1) if len(scores) > 1 else np.full(means.shape, np.nan)
     body = []
-    for index, (label, counts) in enumerate(zip(LABELS, confusion(outcome), strict=True)):
+    for index, (label, counts) in enumerate(zip(classes, confusion(outcome), strict=True)):
         cells = [_with_spread(means[kind, index], spreads[kind, index]) for kind in range(3)]
         body.append([label, *(f"{count:.1f}" for count in counts), *cells])
-    header = ["true ↓ said →", *LABELS, "precision", "recall", "F1"]
+    header = ["true ↓ said →", *classes, "precision", "recall", "F1"]
     return f"Counts: means over the replicates; scores: mean ± standard deviation.\n\n{markdown(header, body)}"
 
 
@@ -111,13 +116,15 @@ def _with_spread(mean: float, spread: float) -> str:
 def _listed(samples: pd.DataFrame, texts: Mapping[str, str] | None) -> str:
     if samples.empty:
         return "None.\n"
-    header = ["guid", "label", *(f"said {label}" for label in LABELS), *(["text"] if texts is not None else [])]
+    votes = _votes(samples)
+    said = [f"said {name.removeprefix(VOTES)}" for name in votes]
+    header = ["guid", "label", *said, *(["text"] if texts is not None else [])]
     body = []
     for _, row in samples.head(SHOWN).iterrows():
-        cells = [str(row[name]) for name in ("guid", "label", *(f"votes_{label}" for label in LABELS))]
-        # A tweet is one cell: its own line breaks and bars would end it.
-        shown = [" ".join(texts.get(row["guid"], "").replace("|", "\\|").split())] if texts is not None else []
-        body.append(cells + shown)
+        cells = [str(row[name]) for name in ("guid", "label", *votes)]
+        shown = [texts.get(row["guid"], "")] if texts is not None else []
+        # What the data brings is one cell: its own line breaks and bars would end it.
+        body.append([" ".join(cell.replace("|", "\\|").split()) for cell in cells + shown])
     of = f"{min(SHOWN, len(samples))} of {len(samples):,} samples; errors.csv has all.\n\n"
     return of + markdown(header, body)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
 from mvsa_tune.cluster import cpu_count
 from mvsa_tune.config import Asha, Config, Replicate
-from mvsa_tune.dataset import LABELS, Dataset
+from mvsa_tune.dataset import Dataset
 from mvsa_tune.encoders import ENCODERS, find_encoder
 from mvsa_tune.errors import InputError
 from mvsa_tune.heads import count_parameters
@@ -122,7 +122,7 @@ class Plan:
 
     def parameters(self, config: Config) -> int:
         """Parameters that one replicate trains."""
-        return count_parameters(config.head, self.widths(config), config.D, len(LABELS))
+        return count_parameters(config.head, self.widths(config), config.D, len(self.dataset.classes))
 
     @property
     def sized(self) -> list[Config]:
@@ -214,10 +214,11 @@ def step_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
 def _time_step(config: Config, widths: Mapping[str, int], plan: Plan, device: torch.device) -> float:
     size = min(config.batch_size, len(plan.split.train[0]))
     vectors = {modality: torch.randn(size, width, device=device) for modality, width in widths.items()}
-    labels = torch.arange(size, device=device) % len(LABELS)
+    classes = len(plan.dataset.classes)
+    labels = torch.arange(size, device=device) % classes
     rows = torch.arange(size).expand(len(plan.replicates), -1)
     one_step = replace(config, batch_size=size)
-    trainer = StackTrainer(one_step, plan.replicates, Samples(vectors, labels, len(LABELS)), rows, rows)
+    trainer = StackTrainer(one_step, plan.replicates, Samples(vectors, labels, classes), rows, rows)
     times = []
     for _ in range(4):
         started = time.perf_counter()
@@ -249,7 +250,9 @@ def memory_bytes(plan: Plan) -> int:
     for config in plan.sized:
         widths = plan.widths(config)
         vectors |= {(config.encoders[modality], modality): count * width for modality, width in widths.items()}
-        weights = 4 * count_parameters(config.head, widths, config.D, len(LABELS))  # with gradient and two moments
+        weights = 4 * count_parameters(
+            config.head, widths, config.D, len(plan.dataset.classes)
+        )  # with gradient and two moments
         activations = config.batch_size * (sum(widths.values()) + 8 * config.D * len(widths))
         stacks.append(len(plan.replicates) * (weights + activations))
     return 4 * (sum(vectors.values()) + max(stacks))

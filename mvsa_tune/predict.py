@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,20 +46,23 @@ class Predictions:
 
     def list_text(self) -> str:
         """`guid,tag` lines, as the set's own lists have them."""
-        lines = [f"{guid},{tag}\n" for guid, tag in zip(self.guids, self.tags, strict=True)]
-        return "guid,tag\n" + "".join(lines)
+        return _csv_text([("guid", "tag"), *zip(self.guids, self.tags, strict=True)])
 
     def probabilities_text(self) -> str:
         """A CSV: guid, tag, each class's mean probability, then each one's standard deviation (n − 1) over the replicates."""
         mean = self.votes.mean(axis=0)
         spread = self.votes.std(axis=0, ddof=1) if len(self.votes) > 1 else np.full(mean.shape, np.nan)
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["guid", "tag", *self.labels, *(f"{label}_std" for label in self.labels)])
+        rows: list[Sequence[str]] = [["guid", "tag", *self.labels, *(f"{label}_std" for label in self.labels)]]
         for guid, tag, *numbers in zip(self.guids, self.tags, mean, spread, strict=True):
             cells = ["" if np.isnan(number) else f"{number:.6f}" for number in np.concatenate(numbers)]
-            writer.writerow([guid, tag, *cells])
-        return file.getvalue()
+            rows.append([guid, tag, *cells])
+        return _csv_text(rows)
+
+
+def _csv_text(rows: Iterable[Sequence[str]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
 
 
 def predict(
@@ -69,6 +72,7 @@ def predict(
     cache: Path | None,
     weights: Mapping[str, Path],
     *,
+    layout: str | None = None,
     refit: bool = False,
 ) -> Predictions:
     """Label the unlabelled samples of a folder.
@@ -76,16 +80,18 @@ def predict(
     Args:
         store: the sweep.
         config: whose head.
-        data: None for the sweep's own data; another folder in the same layout is embedded first.
+        data: None for the sweep's own data; other pairs, in any form, are embedded first.
         cache: where that data's caches are, or go.
         weights: of encoders, by name, for new pairs.
+        layout: the form of `data`; None for the one it is found to have.
         refit: label with a head trained on all labelled samples.
 
     Raises:
         InputError: nothing is unlabelled, the data or vectors of the sweep are not at hand, or new pairs cannot be embedded as
             its own were.
     """
-    dataset = read_dataset(data, needs_labels=False) if data else None
+    classes = store.sweep.classes
+    dataset = read_dataset(data, layout=layout, labels=classes, needs_labels=False) if data else None
     if config.finetuned:
         return _by_network(store, config, dataset, weights, refit=refit)
     if dataset and dataset.fingerprint != store.sweep.data_fingerprint:
@@ -112,7 +118,9 @@ def unlabelled(dataset: Dataset) -> Sequence[Sample]:
     """The samples to label; InputError if there is none."""
     samples = dataset.samples[len(dataset.labels) :]
     if not samples:
-        raise InputError(f"{dataset.folder} has no unlabelled samples: list their guids in test_without_label.txt")
+        raise InputError(
+            f"{dataset.folder} has no unlabelled samples: the documents' form lists them in test_without_label.txt, a table has no label for them"
+        )
     return samples
 
 

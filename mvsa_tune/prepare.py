@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mvsa_tune.cache import default_folder
-from mvsa_tune.cli import DEFAULT_DATA, add_data_flags
 from mvsa_tune.config import CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
-from mvsa_tune.dataset import is_file_name, read_dataset
+from mvsa_tune.data_flags import DEFAULT_DATA, add_data_flags, read_data
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
+from mvsa_tune.files import is_file_name
 from mvsa_tune.plan import Plan, find_caches, place
 from mvsa_tune.space import Search
 from mvsa_tune.splits import documents_split
@@ -113,10 +113,12 @@ def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     placement = place(trials, options.cpus_per_trial, options.gpus_per_trial)
     if options.demo:
         make_demo_set(options.data)
-    dataset = read_dataset(options.data)
+    dataset = read_data(options)
+    if dataset.dropped and not (options.quiet or options.dry_run):
+        print("\n".join(dataset.told()))
     return Plan(
         dataset=dataset,
-        split=documents_split(dataset.labels),
+        split=documents_split(dataset.labels, dataset.classes),
         replicates=seeds,
         configs=tuple(configs),
         caches={},
@@ -137,7 +139,7 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     """
     bare = bare_plan(options, configs, search)
     dataset = bare.dataset
-    folder = options.cache or default_folder(options.data)
+    folder = options.cache or default_folder(dataset.folder)
     caches, missing = find_caches(dataset, folder, configs)
     if missing and ((options.embed and not options.dry_run) or options.demo):
         for encoder in dict.fromkeys(encoder for encoder, _ in missing):

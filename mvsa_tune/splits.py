@@ -1,13 +1,13 @@
 """Which labelled samples train, and which validate."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsa_tune.dataset import LABELS
 from mvsa_tune.errors import InputError
+from mvsa_tune.labels import LABELS
 
 Rows = NDArray[np.int64]
 
@@ -34,7 +34,7 @@ class Split:
         return Split(self.name, train, validation)
 
 
-def documents_split(labels: list[int]) -> Split:
+def documents_split(labels: list[int], classes: Sequence[str] = LABELS) -> Split:
     """The documents' split: a plain shuffled tenth for validation, `random_state=42`, over list order; one fold.
 
     Raises:
@@ -45,7 +45,7 @@ def documents_split(labels: list[int]) -> Split:
     if len(labels) < 20:
         raise InputError(f"{len(labels)} labelled samples are too few to split; at least 20 are needed")
     train, validation = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=42)
-    absent = [name for label, name in enumerate(LABELS) if label not in np.asarray(labels)[train]]
+    absent = [name for label, name in enumerate(classes) if label not in np.asarray(labels)[train]]
     if absent:
         raise InputError(f"no training sample is labelled {', '.join(absent)}: every class needs some")
     return Split("documents", (train,), (validation,))

@@ -50,7 +50,10 @@ class Sweep:
     Attributes:
         data: the data folder, as given.
         data_fingerprint: of its content.
-        label_counts: samples by label, in label order.
+        layout: the form that it has on disk.
+        classes: the labels, in order.
+        label_counts: samples by label, in that order.
+        dropped: guids of the pairs that the form's own rules drop, and why.
         demo: whether this is the built-in demo set.
         split: the split's name.
         replicates: seeds and folds of every trial.
@@ -65,7 +68,10 @@ class Sweep:
 
     data: str
     data_fingerprint: str
+    layout: str
+    classes: tuple[str, ...]
     label_counts: tuple[int, ...]
+    dropped: Mapping[str, str]
     demo: bool
     split: str
     replicates: tuple[Replicate, ...]
@@ -88,6 +94,7 @@ class Sweep:
         return Sweep(
             **{
                 **fields,
+                "classes": tuple(fields["classes"]),
                 "label_counts": tuple(fields["label_counts"]),
                 "replicates": tuple(Replicate(**one) for one in fields["replicates"]),
                 "configs": tuple(Config(**one) for one in fields["configs"]),
@@ -100,6 +107,7 @@ class Sweep:
         folds = {one.fold for one in self.replicates}
         return {
             "data fingerprint": self.data_fingerprint[:12],
+            "labels": ", ".join(self.classes),
             "split": self.split,
             "replicates": f"seeds {some([*seeds])}, {len(folds)} folds, {len(self.replicates)} in all",
             "configurations": _counted([config.id for config in self.configs]),

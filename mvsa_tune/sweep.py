@@ -17,7 +17,6 @@ from ray.tune.search import Searcher
 from mvsa_tune import interrupts, tables, trainable
 from mvsa_tune.cluster import local_ray
 from mvsa_tune.config import Config
-from mvsa_tune.dataset import LABELS
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.finetune import FinetuneTask
@@ -118,7 +117,10 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
     return Sweep(
         data=str(plan.dataset.folder),
         data_fingerprint=plan.dataset.fingerprint,
-        label_counts=tuple(np.bincount(plan.dataset.labels, minlength=len(LABELS)).tolist()),
+        layout=plan.dataset.layout,
+        classes=plan.dataset.classes,
+        label_counts=plan.dataset.label_counts,
+        dropped=dict(plan.dataset.dropped),
         demo=demo,
         split=plan.split.name,
         replicates=plan.replicates,
@@ -227,7 +229,7 @@ def _task(plan: Plan, folder: Path) -> trainable.Task | FinetuneTask:
     return trainable.Task(
         caches=plan.caches,
         labels=np.array(plan.dataset.labels, dtype=np.int64),
-        classes=len(LABELS),
+        classes=len(plan.dataset.classes),
         split=plan.split,
         replicates=plan.replicates,
         device=plan.placement.device,

@@ -5,7 +5,7 @@ Nothing is unpickled: safetensors, or torch's `weights_only`.
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -19,6 +19,17 @@ from mvsa_tune.files import sha256_of
 
 ANSWER_SECONDS = 5  # that a server may take before it counts as out of reach
 BY_WEIGHTS = "give its path with --weights PATH"
+
+
+def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
+    """`ENCODER=PATH` each → path by encoder; InputError where one is not of that form, or nothing is there."""
+    weights = {name: Path(path) for name, _, path in (text.rpartition("=") for text in texts)}
+    if "" in weights:
+        raise InputError("--weights: write ENCODER=PATH")
+    for name, path in weights.items():
+        if not path.exists():
+            raise InputError(f"--weights {name}={path}: there is nothing there")
+    return weights
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from mvsa_tune import duplicates
 from mvsa_tune.audit import audit, figures, group_rows
 from mvsa_tune.chosen import choose
 from mvsa_tune.cli import main
-from mvsa_tune.dataset import LABELS, Dataset, Sample, read_dataset
+from mvsa_tune.dataset import Dataset, Sample, read_dataset
 from mvsa_tune.duplicates import Duplicates, connected, duplicate_groups, joined, look, members, near_pairs
+from mvsa_tune.labels import LABELS
 from mvsa_tune.leaks import accuracies, find_leaks
 from mvsa_tune.splits import Split, documents_split
 from mvsa_tune.stats import wilson

@@ -19,6 +19,7 @@ ROOMS = {
     "safetensors": {"checkpoints", "trained", "weights"},
     "onnxruntime": {"export"},
     "imagehash": {"duplicates"},
+    "pyarrow": {"columns"},
 }
 
 

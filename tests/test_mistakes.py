@@ -9,7 +9,8 @@ from sklearn.metrics import classification_report, confusion_matrix
 
 from mvsa_tune.chosen import choose
 from mvsa_tune.cli import main
-from mvsa_tune.dataset import LABELS, Dataset
+from mvsa_tune.dataset import Dataset
+from mvsa_tune.labels import LABELS
 from mvsa_tune.mistakes import by_sample, confusion, disputed, per_class
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.store import Store
@@ -35,7 +36,7 @@ def hand_made() -> Outcome:
 
 def test_votes_counted_by_hand() -> None:
     labels = np.array([0, 0, 2, 1, 0, 0])
-    samples = by_sample(hand_made(), list("abcdef"), labels).set_index("guid")
+    samples = by_sample(hand_made(), list("abcdef"), labels, LABELS).set_index("guid")
     # row 1 (b) is always called positive, row 0 (a) once rightly, row 3 (d) wrongly once, row 5 (f) never
     assert samples["wrong"].to_dict() == {"b": 3, "a": 2, "d": 1, "f": 0}
     assert list(samples.index) == ["b", "a", "d", "f"] and set(samples["n"]) == {3}

@@ -14,8 +14,9 @@ from mvsa_tune import chosen
 from mvsa_tune.cache import default_folder, open_vectors
 from mvsa_tune.chosen import choose, chosen_head
 from mvsa_tune.cli import main
-from mvsa_tune.dataset import LABELS, Dataset, read_dataset
+from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
+from mvsa_tune.labels import LABELS
 from mvsa_tune.predict import predict
 from mvsa_tune.store import Store
 from mvsa_tune.trained import read_head

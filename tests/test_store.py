@@ -10,6 +10,7 @@ from conftest import make_set
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
+from mvsa_tune.labels import LABELS
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import COLUMNS, Store, Sweep
@@ -20,7 +21,8 @@ SEEDS = (Replicate(42), Replicate(43))
 
 def sweep(dataset: Dataset, **change: object) -> Sweep:
     fields = {
-        "data": "somewhere", "data_fingerprint": dataset.fingerprint, "label_counts": (14, 13, 13), "demo": False,
+        "data": "somewhere", "data_fingerprint": dataset.fingerprint, "layout": "documents", "classes": LABELS,
+        "label_counts": (14, 13, 13), "dropped": {}, "demo": False,
         "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
         "space": {}, "finetuned": {}, "code": "1",
     }  # fmt: skip

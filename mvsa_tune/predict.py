@@ -103,7 +103,8 @@ def predict(
     guids = dataset.guids[first:]
     if not guids:
         raise InputError(
-            f"{dataset.folder} has no unlabelled samples: the documents' form lists them in test_without_label.txt, a table has no label for them"
+            f"{dataset.folder} has no unlabelled samples: the documents' form lists them in test_without_label.txt, a table leaves "
+            "their label empty"
         )
     vectors: dict[str, NDArray[Any]] = {modality: one.vectors()[first:] for modality, one in caches.items()}
     unread = {guid for one in caches.values() for guid in one.manifest.skipped}

@@ -127,6 +127,8 @@ def find_layout(data: Path, asked: str | None) -> tuple[str, Path]:
         if asked not in (None, "table"):
             raise InputError(f"--data {data} is a file, --layout {asked} is {LAYOUTS[asked].expected}")
         return "table", columns.the_table(data)
+    if not data.is_dir() and data.suffix.lower() in columns.SUFFIXES:
+        raise InputError(f"no file {data}: expected {columns.EXPECTED}")
     if not data.is_dir():
         raise InputError(f"no data folder {data}: put MVSA-Single there ({DOCUMENTS}), or try --demo")
     found = [asked] if asked else [name for name, layout in LAYOUTS.items() if layout.matches(data)]

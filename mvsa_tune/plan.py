@@ -250,9 +250,8 @@ def memory_bytes(plan: Plan) -> int:
     for config in plan.sized:
         widths = plan.widths(config)
         vectors |= {(config.encoders[modality], modality): count * width for modality, width in widths.items()}
-        weights = 4 * count_parameters(
-            config.head, widths, config.D, len(plan.dataset.classes)
-        )  # with gradient and two moments
+        # With gradient and two moments.
+        weights = 4 * count_parameters(config.head, widths, config.D, len(plan.dataset.classes))
         activations = config.batch_size * (sum(widths.values()) + 8 * config.D * len(widths))
         stacks.append(len(plan.replicates) * (weights + activations))
     return 4 * (sum(vectors.values()) + max(stacks))

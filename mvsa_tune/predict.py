@@ -119,7 +119,8 @@ def unlabelled(dataset: Dataset) -> Sequence[Sample]:
     samples = dataset.samples[len(dataset.labels) :]
     if not samples:
         raise InputError(
-            f"{dataset.folder} has no unlabelled samples: the documents' form lists them in test_without_label.txt, a table has no label for them"
+            f"{dataset.folder} has no unlabelled samples: the documents' form lists them in test_without_label.txt, a table leaves "
+            "their label empty"
         )
     return samples
 

@@ -179,7 +179,7 @@ BAD = {
     "no rows": (rewrite(b"id,image,text,label\n"), "has no rows"),
     "nothing": (rewrite(b""), "no such column"),
     "UTF-16": (rewrite("id,image,text,label\n".encode("utf-16")), "is not UTF-8"),
-    "another suffix": (lambda folder: (folder / "t.csv").rename(folder / "t.xlsx"), "no data folder"),
+    "another suffix": (lambda folder: (folder / "t.csv").rename(folder / "t.xlsx"), r"no file .*t\.csv"),
     "one label": (edit("t.csv", "bad", "good"), "1 labels"),
 }
 

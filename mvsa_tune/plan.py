@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
 from mvsa_tune.cluster import cpu_count
@@ -14,10 +15,10 @@ from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.dataset import LABELS, Dataset
 from mvsa_tune.encoders import ENCODERS, find_encoder
 from mvsa_tune.errors import InputError
-from mvsa_tune.heads import count_parameters
+from mvsa_tune.heads import build_head, count_parameters, initialise
 from mvsa_tune.space import Search
 from mvsa_tune.splits import Split
-from mvsa_tune.training import Samples, StackTrainer, minibatches
+from mvsa_tune.training import EVALUATION_BLOCK, Samples, StackTrainer, minibatches
 
 
 @dataclass(frozen=True)
@@ -211,17 +212,52 @@ def trial_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
 
 
 def memory_bytes(plan: Plan) -> int:
-    """Estimate the memory of one worker: all vectors once, and the largest stack's weights, moments and activations.
+    """Estimate the memory of one worker beside torch itself: all vectors once, and the largest stack's training.
 
-    Configurations whose vectors' lengths are not known are left out.
+    That is weights, gradients and Adam's two moments, and twice what a minibatch's forward keeps: again so much for its gradients and
+    for what the allocator holds. What was measured is from half (`linear`, which is small) to 1.4 of it (bench/LOG.md). A sample that
+    is only scored takes half of one that is trained on. Configurations whose vectors' lengths are not known are left out.
     """
     count = len(plan.dataset.labels)
+    train, validation = len(plan.split.train[0]), min(len(plan.split.validation[0]), EVALUATION_BLOCK)
     vectors: dict[tuple[str, str], int] = {}
-    stacks = [0]
+    kept: dict[tuple[object, ...], tuple[float, float]] = {}
+    stacks = [0.0]
     for config in plan.sized:
         widths = plan.widths(config)
-        vectors |= {(config.encoders[modality], modality): count * width for modality, width in widths.items()}
-        weights = 4 * count_parameters(config.head, widths, config.D, len(LABELS))  # with gradient and two moments
-        activations = config.batch_size * (sum(widths.values()) + 8 * config.D * len(widths))
-        stacks.append(len(plan.replicates) * (weights + activations))
-    return 4 * (sum(vectors.values()) + max(stacks))
+        vectors |= {(config.encoders[modality], modality): 4 * count * width for modality, width in widths.items()}
+        shape = (*widths.items(), config.head, config.D, config.precision)
+        if shape not in kept:
+            kept[shape] = _kept_bytes(config, widths)
+        once, each = kept[shape]
+        weights = 4 * 4 * count_parameters(config.head, widths, config.D, len(LABELS))
+        samples = max(min(config.batch_size, train), validation / 2)
+        stacks.append(len(plan.replicates) * (weights + once + 2 * samples * each))
+    return round(sum(vectors.values()) + max(stacks))
+
+
+def _kept_bytes(config: Config, widths: Mapping[str, int]) -> tuple[float, float]:
+    """What one replicate's forward keeps in training, weights aside: bytes once (weights cast to bf16), and bytes a sample.
+
+    Measured: two small minibatches give the line. A sample's vectors are counted beside their copies in another format or order.
+    """
+    generator = [torch.Generator()]
+    head = build_head(config.head, 1, widths, config.D, len(LABELS), dropout=0.5)
+    initialise(head, generator, generator)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in head.parameters()}
+    sizes = (8, 16)
+    totals = []
+    for size in sizes:
+        kept: dict[int, Tensor] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, Tensor] = kept) -> Tensor:
+            return kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+
+        inputs = {modality: torch.zeros(1, size, width).transpose(1, 2) for modality, width in widths.items()}
+        mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.precision == "bf16")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), mixed:
+            head(inputs)
+        of_activations = (tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+        totals.append(sum(of_activations) + 4 * size * sum(widths.values()))
+    each = (totals[1] - totals[0]) / (sizes[1] - sizes[0])
+    return totals[0] - sizes[0] * each, each

@@ -97,7 +97,6 @@ def _add_uses(commands: Any) -> None:
     """Add the commands that use a finished sweep."""
     label = commands.add_parser("predict", help="label the unlabelled samples with a sweep's best head")
     label.add_argument("--out", type=Path, metavar="FILE", help="the list (default SWEEP/predicted.txt)")
-    label.add_argument("--refit", action="store_true", help="train on all labelled samples first, one head a seed")
     label.add_argument("--probabilities", action="store_true", help="write FILE's .probabilities.csv too")
     label.add_argument(
         "--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="weights of encoders, for new pairs"
@@ -116,6 +115,7 @@ def _add_uses(commands: Any) -> None:
         others = ", or another folder of pairs to label" if command is label else ""
         command.add_argument("--data", type=Path, metavar="DIR", help=f"its data, where that has moved{others}")
         if command is not wrong:
+            command.add_argument("--refit", action="store_true", help="train on all labelled samples, one head a seed")
             command.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
 
 
@@ -158,7 +158,7 @@ def export_head(options: Namespace) -> int:
 
     store = Store(options.sweep)
     config = choose(store, options.config)
-    head = chosen_head(store, config, options.data, options.cache)
+    head = chosen_head(store, config, options.data, options.cache, refit=options.refit)
     rows = store.rows()
     for path in export(head, rows[rows["trial_id"] == config.id], options.out, onnx=options.onnx):
         print(path)

@@ -85,18 +85,19 @@ def predict(
         InputError: nothing is unlabelled, the data or vectors of the sweep are not at hand, or new pairs cannot be embedded as
             its own were.
     """
-    dataset = read_dataset(data, needs_labels=False) if data else None
-    if dataset and dataset.fingerprint != store.sweep.data_fingerprint:
-        head = chosen_head(store, config, None, None, refit=refit)
-        caches = _embed_new(head, dataset, cache or default_folder(dataset.folder), weights)
-    else:
-        dataset, found = open_data(store, config, data, cache)
-        caches = {modality: found[encoder, modality] for modality, encoder in config.encoders.items()}
-        head = chosen_head(store, config, data, cache, refit=refit)
+    given = read_dataset(data, needs_labels=False) if data else None
+    new = given if given and given.fingerprint != store.sweep.data_fingerprint else None
+    dataset, found = (new, {}) if new else open_data(store, config, data, cache)
     first = len(dataset.labels)
     guids = dataset.guids[first:]
     if not guids:
         raise InputError(f"{dataset.folder} has no unlabelled samples: list their guids in test_without_label.txt")
+    if new:
+        head = _own_head(store, config, refit=refit)
+        caches = embed_new(head, new, cache or default_folder(new.folder), weights)
+    else:
+        caches = {modality: found[encoder, modality] for modality, encoder in config.encoders.items()}
+        head = chosen_head(store, config, data, cache, refit=refit)
     vectors: dict[str, NDArray[Any]] = {modality: one.vectors()[first:] for modality, one in caches.items()}
     unread = {guid for one in caches.values() for guid in one.manifest.skipped}
     return Predictions(
@@ -108,8 +109,21 @@ def predict(
     )
 
 
-def _embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:
-    """Embed new pairs as the head's own were, and hold the vectors against what is known of those."""
+def _own_head(store: Store, config: Config, *, refit: bool) -> Head:
+    """The head for new pairs, where `--data` and `--cache` are of those: kept, or trained where the sweep's own are as they were."""
+    try:
+        return chosen_head(store, config, None, None, refit=refit)
+    except InputError as error:
+        how = f"python -m mvsa_tune predict {store.folder} --config {config.id}{' --refit' if refit else ''}"
+        raise InputError(f"{error}: with {how}, which keeps the head; then label the new pairs") from None
+
+
+def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:
+    """Embed new pairs as the head's own were, and hold the vectors against what is known of those: a cache a modality.
+
+    Raises:
+        InputError: its own were made elsewhere, or by other weights than are found now.
+    """
     caches = {}
     for modality, name in head.config.encoders.items():
         then = head.about["encoders"][modality]

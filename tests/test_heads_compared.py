@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix
 
 import heads_compared
 from conftest import make_set
@@ -12,9 +11,8 @@ from heads_compared import holm, p_value, resampled
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import read_dataset
 from mvsa_tune.errors import InputError
-from mvsa_tune.outcome import Outcome
 from mvsa_tune.store import Store
-from test_store import CONFIGS, outcome, sweep
+from test_store import CONFIGS, outcome, outcome_of, sweep
 
 
 def crossed(rng: np.random.Generator, seeds: int, samples: int) -> np.ndarray:
@@ -61,22 +59,14 @@ def test_heads_are_compared_on_their_own_rows(tmp_path: Path, capsys: pytest.Cap
     configs += [Config("eye", "ear", D=16, epochs=2)]
     store = Store(tmp_path / "sweep")
     store.begin(sweep(dataset, configs=tuple(configs), replicates=seeds), dataset)
-    validation = np.tile(np.arange(10, 20), (3, 1)).astype(np.int32)
-    labels = np.array(dataset.labels)[validation]
+    rows, labels = np.tile(np.arange(10, 20), (3, 1)), np.array(dataset.labels)
     wrong = {"best": {"late": 2, "concat": 4, "linear": 4}, "last": {"late": 5, "concat": 4, "linear": 3}}
     for config in configs:
-        said = {which: labels.copy() for which in wrong}
+        said = {which: np.copy(labels[rows]) for which in wrong}
         for which, counts in wrong.items():
             for seed, line in enumerate(said[which]):
                 line[: counts[config.head] + seed] = (line[: counts[config.head] + seed] + 1) % 3
-        kept = {which: one.astype(np.uint8) for which, one in said.items()}
-        counts = np.array([[confusion_matrix(labels[r], one[r]) for r in range(3)] for one in said.values()])
-        losses = np.ones((2, 3), dtype=np.float32)
-        store.add(
-            config,
-            Outcome(losses, losses, counts.astype(np.int32), validation, kept["best"], kept["last"], 1.0, "cpu"),
-            {},
-        )
+        store.add(config, outcome_of(labels, rows, **said), {})
     assert heads_compared.main(store.folder) == 0
     page = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]

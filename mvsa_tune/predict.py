@@ -115,7 +115,7 @@ def _own_head(store: Store, config: Config, *, refit: bool) -> Head:
         return chosen_head(store, config, None, None, refit=refit)
     except InputError as error:
         how = f"python -m mvsa_tune predict {store.folder} --config {config.id}{' --refit' if refit else ''}"
-        raise InputError(f"{error}: with {how}, which keeps the head; then label the new pairs") from None
+        raise InputError(f"{error}. Do so with `{how}`, which keeps the head; then label the new pairs") from None
 
 
 def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:

@@ -208,7 +208,7 @@ def test_where_only_the_new_pairs_are_at_hand_it_is_told_how_to_keep_the_head(
     store, folder = Store(copy), new_pairs(demo, tmp_path / "new")
     config = choose(store, "best")
     with pytest.raises(
-        InputError, match=rf"is not in .*gone.*predict {copy} --config {config.id} --refit, which keeps"
+        InputError, match=rf"is not in .*gone.*predict {copy} --config {config.id} --refit`, which keeps"
     ):
         predict(store, config, folder, None, {}, refit=True)
     with pytest.raises(InputError, match=r"is not in .*gone: say where it is with --data$"):

@@ -4,6 +4,7 @@ A sweep keeps numbers, not weights: a training takes seconds, and is the same ev
 """
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mvsa_tune.cache import Cache, default_folder
+from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError, some
@@ -190,6 +192,8 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
         device="cuda" if recorded.device != "cpu" and torch.cuda.is_available() else "cpu",
         threads=torch.get_num_threads(),
     )
+    print(f"training {config.name} again: it took {recorded.seconds:,.0f} s in the sweep", file=sys.stderr, flush=True)
+    keep_freed_memory()
     trainer = build_trainer(config, task)
     if refit:
         trainer.advance(epochs)

@@ -12,19 +12,16 @@ from mvsa_tune import interrupts
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
 from mvsa_tune.config import MODALITIES, Parser
 from mvsa_tune.data_flags import add_data_flags, data_source, read_data
-from mvsa_tune.dataset import read_dataset
 from mvsa_tune.duplicates import NEAR
 from mvsa_tune.encoders import ENCODERS, is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import is_file_name
-from mvsa_tune.layouts import LAYOUTS
 from mvsa_tune.text import NORMALISERS
+from mvsa_tune.uses import add_uses
 from mvsa_tune.vectors import read_vectors
-from mvsa_tune.weights import weights_by_name
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuned import FineTuned
-    from mvsa_tune.trained import Head
+    pass
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:
@@ -88,7 +85,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     add_data_flags(known)
     known.set_defaults(command=list_encoders)
     _add_audit(commands)
-    _add_uses(commands)
+    add_uses(commands)
     options = parser.parse_args(arguments)
     return int(options.command(options))
 
@@ -121,107 +118,6 @@ def audit(options: Namespace) -> int:
     found = audit_data(dataset, options.split, options.near, options.sweep, options.config)
     print(summary(write_audit(found, out, texts=options.texts)))
     print(f"\n{out}: audit.json has every figure and its definition, groups.csv every group")
-    return 0
-
-
-def _add_uses(commands: Any) -> None:
-    """Add the commands that use a finished sweep."""
-    label = commands.add_parser("predict", help="label the unlabelled samples with a sweep's best head")
-    label.add_argument("--out", type=Path, metavar="FILE", help="the list (default SWEEP/predicted.txt)")
-    label.add_argument("--refit", action="store_true", help="train on all labelled samples first, one head a seed")
-    label.add_argument("--probabilities", action="store_true", help="write FILE's .probabilities.csv too")
-    label.add_argument(
-        "--layout", choices=list(LAYOUTS), help="the form of --data (default: the one it is found to have)"
-    )
-    label.set_defaults(command=predict_labels)
-    give = commands.add_parser("export", help="write a sweep's best head for use elsewhere")
-    give.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to")
-    give.add_argument("--onnx", action="store_true", help="as ONNX too, checked in onnxruntime")
-    give.set_defaults(command=export_head)
-    wrong = commands.add_parser("errors", help="say what a sweep's best configuration gets wrong")
-    wrong.add_argument("--texts", action="store_true", help="show the tweets")
-    wrong.set_defaults(command=list_errors)
-    for command in (label, give, wrong):
-        command.add_argument("sweep", type=Path, metavar="SWEEP", help="its folder, results/NAME")
-        command.add_argument("--config", default="best", metavar="best|ID", help="a configuration (default best)")
-        others = ", or another folder of pairs to label" if command is label else ""
-        command.add_argument("--data", type=Path, metavar="DIR", help=f"its data, where that has moved{others}")
-        if command is not wrong:
-            weights = "weights of encoders, for new pairs and fine-tuned ones"
-            command.add_argument("--weights", nargs="+", default=[], metavar="ENCODER=PATH", help=weights)
-            command.add_argument("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)")
-
-
-def predict_labels(options: Namespace) -> int:
-    """`predict`: the unlabelled samples → a list of labels."""
-    from mvsa_tune.chosen import choose
-    from mvsa_tune.predict import predict, warning, write_predictions
-    from mvsa_tune.store import Store
-
-    store = Store(options.sweep)
-    config = choose(store, options.config)
-    weights = weights_by_name(options.weights)
-    found = predict(store, config, options.data, options.cache, weights, layout=options.layout, refit=options.refit)
-    if told := warning(found):
-        print(told, file=sys.stderr)
-    written = write_predictions(
-        found, options.out or store.folder / "predicted.txt", probabilities=options.probabilities
-    )
-    print(f"{config.id} {config.name}: {len(found.votes)} heads, {_agreement(found.training)}")
-    counts = ", ".join(f"{found.tags.count(label):,} {label}" for label in found.labels)
-    print(f"{' and '.join(map(str, written))}: {len(found.guids):,} samples labelled ({counts})")
-    return 0
-
-
-def _agreement(training: Mapping[str, Any]) -> str:
-    """How a head that was trained again compares with what the sweep recorded."""
-    if "epochs" in training:
-        return f"trained on all {training['samples']:,} labelled samples for {training['epochs']} epochs"
-    if "recorded_predictions" not in training:
-        return f"each as of its best epoch ({', '.join(map(str, training['best_epochs']))})"
-    differ, of = training["differs_from_recorded"], training["recorded_predictions"]
-    return f"trained again: {differ:,} of {of:,} validation predictions differ from the recorded ones"
-
-
-def export_head(options: Namespace) -> int:
-    """`export`: a head → a folder of its own."""
-    from mvsa_tune.chosen import choose, chosen_head, chosen_network, own_data
-    from mvsa_tune.export import export, export_network
-    from mvsa_tune.store import Store
-
-    store = Store(options.sweep)
-    config = choose(store, options.config)
-    rows = store.rows()
-    mine = rows[rows["trial_id"] == config.id]
-    head: Head | FineTuned
-    if config.finetuned:
-        if options.onnx:
-            raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
-        head = chosen_network(store, config, own_data(store, options.data), weights_by_name(options.weights))
-        written = export_network(head, mine, options.out)
-    else:
-        head = chosen_head(store, config, options.data, options.cache)
-        written = export(head, mine, options.out, onnx=options.onnx)
-    for path in written:
-        print(path)
-    print(f"{config.id} {config.name}: {_agreement(head.about['training'])}")
-    return 0
-
-
-def list_errors(options: Namespace) -> int:
-    """`errors`: what a configuration gets wrong."""
-    from mvsa_tune.chosen import choose
-    from mvsa_tune.mistakes import write_mistakes
-    from mvsa_tune.store import Store
-
-    store = Store(options.sweep)
-    texts = None
-    if options.texts:
-        dataset = read_dataset(
-            options.data or Path(store.sweep.data), layout=store.sweep.layout, labels=store.sweep.classes
-        )
-        texts = {sample.guid: sample.text for sample in dataset.samples}
-    print(write_mistakes(store, choose(store, options.config), texts))
     return 0
 
 

@@ -145,12 +145,14 @@ def write_onnx(head: Head, path: Path) -> float:
         raise InputError(f"--onnx needs {error.name}: pip install -e '.[onnx]'") from None
     mean, modalities = Mean(head).eval(), head.config.modalities
     samples = _normal(head, 3)
+    # One name for the number of samples: a second one would only be warned about, as equal to the first.
+    counts = [torch.export.Dim("samples"), *[torch.export.Dim.DYNAMIC] * (len(modalities) - 1)]
     program = torch.onnx.export(
         mean,
         tuple(samples.values()),
         input_names=list(modalities),
         output_names=["probabilities"],
-        dynamic_shapes=(tuple({0: torch.export.Dim("samples")} for _ in modalities),),
+        dynamic_shapes=(tuple({0: count} for count in counts),),
         dynamo=True,
         verbose=False,
     )

@@ -1,6 +1,6 @@
 """Encoders and head as one network to fine-tune, and what is done to the encoders first."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -108,17 +108,3 @@ class Noise:
 def trainable_parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
     """The parameters that are not frozen."""
     return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-
-
-@contextmanager
-def saved_bytes() -> Iterator[Callable[[], int]]:
-    """Count the memory that a forward pass keeps for its backward pass: call what is given for the bytes so far."""
-    seen: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield lambda: sum(seen.values())

@@ -1,14 +1,14 @@
 """What a sweep will do, before it does it: configurations, caches, resources, cost."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mvsa_tune import costs
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
 from mvsa_tune.cluster import cpu_count
 from mvsa_tune.config import Asha, Config, Replicate
@@ -18,7 +18,6 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.heads import count_parameters
 from mvsa_tune.space import Search
 from mvsa_tune.splits import Split
-from mvsa_tune.training import Samples, StackTrainer, minibatches
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,11 @@ class Plan:
 
     def seconds(self, configs: Sequence[Config]) -> dict[str, float]:
         """Estimate the seconds that each configuration's trial takes, by id."""
-        return trial_seconds(self, configs)
+        return costs.trial_seconds(self, configs)
 
     def memory(self) -> int:
         """Estimate the bytes of memory of one worker."""
-        return memory_bytes(self)
+        return costs.memory_bytes(self)
 
     def parameters(self, config: Config) -> int:
         """Parameters that one replicate trains."""
@@ -189,69 +188,3 @@ def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None)
     slots = max(1, min(trials, by_gpu) if gpus_per_trial else min(trials, cpus))
     share = cpus_per_trial or max(1, cpus // slots)
     return Placement(share, gpus_per_trial, max(1, min(slots, cpus // share)))
-
-
-def step_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
-    """Measure one minibatch step of each configuration, in seconds, on vectors made up for the purpose.
-
-    Configurations of the same shapes are measured once; about half a second for the documents' grid on a CPU.
-    """
-    device = torch.device(plan.placement.device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(plan.placement.cpus)
-    measured: dict[tuple[object, ...], float] = {}
-    seconds = {}
-    for config in configs:
-        widths = plan.widths(config)
-        shape = (*widths.items(), config.head, config.D, config.batch_size, config.precision)
-        if shape not in measured:
-            measured[shape] = _time_step(config, widths, plan, device)
-        seconds[config.id] = measured[shape]
-    torch.set_num_threads(threads)
-    return seconds
-
-
-def _time_step(config: Config, widths: Mapping[str, int], plan: Plan, device: torch.device) -> float:
-    size = min(config.batch_size, len(plan.split.train[0]))
-    vectors = {modality: torch.randn(size, width, device=device) for modality, width in widths.items()}
-    classes = len(plan.dataset.classes)
-    labels = torch.arange(size, device=device) % classes
-    rows = torch.arange(size).expand(len(plan.replicates), -1)
-    one_step = replace(config, batch_size=size)
-    trainer = StackTrainer(one_step, plan.replicates, Samples(vectors, labels, classes), rows, rows)
-    times = []
-    for _ in range(4):
-        started = time.perf_counter()
-        trainer.train_epoch().cpu()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times[1:]))
-
-
-def trial_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
-    """Estimate the seconds that each configuration's trial takes, by id, from `step_seconds`."""
-    estimates = {}
-    train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
-    for config, step in zip(configs, step_seconds(plan, configs).values(), strict=True):
-        sizes = [batch.stop - batch.start for batch in minibatches(train, config.batch_size)]
-        # A short last minibatch costs its share; scoring a sample costs a third of training on it.
-        steps = sum(sizes) / sizes[0] + validation / 3 / sizes[0]
-        estimates[config.id] = config.epochs * steps * step
-    return estimates
-
-
-def memory_bytes(plan: Plan) -> int:
-    """Estimate the memory of one worker: all vectors once, and the largest stack's weights, moments and activations.
-
-    Configurations whose vectors' lengths are not known are left out.
-    """
-    count = len(plan.dataset.labels)
-    vectors: dict[tuple[str, str], int] = {}
-    stacks = [0]
-    for config in plan.sized:
-        widths = plan.widths(config)
-        vectors |= {(config.encoders[modality], modality): count * width for modality, width in widths.items()}
-        # With gradient and two moments.
-        weights = 4 * count_parameters(config.head, widths, config.D, len(plan.dataset.classes))
-        activations = config.batch_size * (sum(widths.values()) + 8 * config.D * len(widths))
-        stacks.append(len(plan.replicates) * (weights + activations))
-    return 4 * (sum(vectors.values()) + max(stacks))

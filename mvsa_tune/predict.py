@@ -91,18 +91,19 @@ def predict(
             its own were.
     """
     classes = store.sweep.classes
-    dataset = read_dataset(data, layout=layout, labels=classes, needs_labels=False) if data else None
+    given = read_dataset(data, layout=layout, labels=classes, needs_labels=False) if data else None
+    new = given if given and given.fingerprint != store.sweep.data_fingerprint else None
     if config.finetuned:
-        return _by_network(store, config, dataset, weights, refit=refit)
-    if dataset and dataset.fingerprint != store.sweep.data_fingerprint:
-        head = chosen_head(store, config, None, None, refit=refit)
-        caches = _embed_new(head, dataset, cache or default_folder(dataset.folder), weights)
-    else:
-        dataset, found = open_data(store, config, data, cache)
-        caches = {modality: found[encoder, modality] for modality, encoder in config.encoders.items()}
-        head = chosen_head(store, config, data, cache, refit=refit)
+        return _by_network(store, config, given, new, weights, refit=refit)
+    dataset, found = (new, {}) if new else open_data(store, config, data, cache)
     guids = [sample.guid for sample in unlabelled(dataset)]
     first = len(dataset.labels)
+    if new:
+        head = _own_head(store, config, refit=refit)
+        caches = embed_new(head, new, cache or default_folder(new.folder), weights)
+    else:
+        caches = {modality: found[encoder, modality] for modality, encoder in config.encoders.items()}
+        head = chosen_head(store, config, data, cache, refit=refit)
     vectors: dict[str, NDArray[Any]] = {modality: one.vectors()[first:] for modality, one in caches.items()}
     unread = {guid for one in caches.values() for guid in one.manifest.skipped}
     return Predictions(
@@ -126,19 +127,37 @@ def unlabelled(dataset: Dataset) -> Sequence[Sample]:
 
 
 def _by_network(
-    store: Store, config: Config, dataset: Dataset | None, weights: Mapping[str, Path], *, refit: bool
+    store: Store,
+    config: Config,
+    given: Dataset | None,
+    new: Dataset | None,
+    weights: Mapping[str, Path],
+    *,
+    refit: bool,
 ) -> Predictions:
     """`predict` with fine-tuned encoders: the samples themselves go in, no vectors are kept."""
-    moved = dataset is not None and dataset.fingerprint == store.sweep.data_fingerprint
-    own = dataset if dataset is not None and moved else own_data(store, None)
-    samples = unlabelled(dataset or own)
+    own = given if given and not new else own_data(store, None)
+    samples = unlabelled(new or own)
     network = chosen_network(store, config, own, weights, refit=refit)
     votes = network.votes([one.picture for one in samples], [one.text for one in samples])
     return Predictions([one.guid for one in samples], network.about["labels"], votes, [], network.about["training"])
 
 
-def _embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:
-    """Embed new pairs as the head's own were, and hold the vectors against what is known of those."""
+def _own_head(store: Store, config: Config, *, refit: bool) -> Head:
+    """The head for new pairs, where `--data` and `--cache` are of those: kept, or trained where the sweep's own are as they were."""
+    try:
+        return chosen_head(store, config, None, None, refit=refit)
+    except InputError as error:
+        how = f"python -m mvsa_tune predict {store.folder} --config {config.id}{' --refit' if refit else ''}"
+        raise InputError(f"{error}. Do so with `{how}`, which keeps the head; then label the new pairs") from None
+
+
+def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:
+    """Embed new pairs as the head's own were, and hold the vectors against what is known of those: a cache a modality.
+
+    Raises:
+        InputError: its own were made elsewhere, or by other weights than are found now.
+    """
     caches = {}
     for modality, name in head.config.encoders.items():
         then = head.about["encoders"][modality]

@@ -8,8 +8,9 @@ import torch
 
 from mvsa_tune.config import Config
 from mvsa_tune.finetune import FinetuneTask
-from mvsa_tune.network import saved_bytes, trainable_parameters
+from mvsa_tune.network import trainable_parameters
 from mvsa_tune.replicate import ReplicateTrainer
+from mvsa_tune.saved import saved_bytes
 
 # Samples in the step that is measured.
 SAMPLES = {"cpu": 8, "cuda": 64}
@@ -44,7 +45,7 @@ def probe(config: Config, task: FinetuneTask) -> Probe:
     trainer = ReplicateTrainer(
         step, task.replicates[0], task.prepare(config), labels, task.classes, rows, rows, recomputed=task.recomputed
     )
-    with saved_bytes() as kept:
+    with saved_bytes(trainer.network) as kept:
         trainer.train_epoch().cpu()
         memory = kept()
     train = _time(lambda: trainer.train_epoch())

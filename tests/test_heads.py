@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 from mvsa_tune.config import HEAD_NAMES
 from mvsa_tune.heads import HEADS, build_head, count_parameters, initialise
+from mvsa_tune.layers import StackedDropout
 
 R, B, D = 3, 7, 16
+RATE = 0.25
 WIDTHS = {"image": 6, "text": 4}
 
 
@@ -23,6 +25,16 @@ def vectors(widths: Mapping[str, int], replicates: int, samples: int) -> dict[st
     }
 
 
+def drop(x: Tensor) -> Tensor:
+    """Stands for dropout, in the stack (`scaling_dropout`) and in torch.nn: so its places and its rate are compared too."""
+    return x * (1 - RATE)
+
+
+@pytest.fixture
+def scaling_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StackedDropout, "forward", lambda layer, x: x * (1 - layer.rate))
+
+
 class Block(nn.Module):
     """A transformer block in torch.nn, tokens `(B, T, D)`."""
 
@@ -34,14 +46,14 @@ class Block(nn.Module):
         self.widen, self.narrow, self.norm = nn.Linear(D, 4 * D), nn.Linear(4 * D, D), nn.LayerNorm(D)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x = self.attention_norm(x + self.attention(x, x, x)[0])
+        x = self.attention_norm(x + drop(self.attention(x, x, x)[0]))
         if context is not None:
-            x = self.cross_norm(x + self.cross(x, context, context)[0])
-        return self.norm(x + self.narrow(nn.functional.gelu(self.widen(x))))
+            x = self.cross_norm(x + drop(self.cross(x, context, context)[0]))
+        return self.norm(x + drop(self.narrow(nn.functional.gelu(self.widen(x)))))
 
 
 class Plain(nn.Module):
-    """One replicate of any head in torch.nn, its parts called as the stack's are, without dropout."""
+    """One replicate of any head in torch.nn, its parts called as the stack's are."""
 
     def __init__(self, name: str, widths: Mapping[str, int]) -> None:
         super().__init__()
@@ -72,7 +84,7 @@ class Plain(nn.Module):
             return sum(head({m: inputs[m]}) for m, head in self.heads.items()) / len(self.heads)
         if self.name == "linear":
             return self.classifier(torch.cat([*inputs.values()], 1))
-        h = {m: torch.relu(t["norm"](t["linear"](inputs[m]))) for m, t in self.towers.items()}
+        h = {m: drop(torch.relu(t["norm"](t["linear"](inputs[m])))) for m, t in self.towers.items()}
         tokens = torch.stack([*h.values()], 1)  # (B, T, D)
         if self.name == "cross-attention":
             tokens = self.mix(tokens, tokens, tokens)[0]
@@ -116,11 +128,12 @@ def pairs(plain: nn.Module, head: nn.Module, r: int, grad: bool) -> list[tuple[T
     return [(of(own)[rows], of(stack)[r].reshape(own[rows].shape)) for own, rows, stack in found]
 
 
+@pytest.mark.usefixtures("scaling_dropout")
 @pytest.mark.parametrize("modalities", [("image", "text"), ("text",), ("image",)])
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_is_its_torch_nn_form_forward_and_backward(name: str, modalities: Sequence[str]) -> None:
     widths = {modality: WIDTHS[modality] for modality in modalities}
-    head = build_head(name, R, widths, D, 3, dropout=0.0).double()
+    head = build_head(name, R, widths, D, 3, dropout=RATE).double()
     initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
     for parameter in head.parameters():  # norms too are to differ between replicates
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=seeded(7)[0], dtype=torch.float64)
@@ -145,6 +158,25 @@ def test_every_head_is_its_torch_nn_form_forward_and_backward(name: str, modalit
         for m, x in inputs.items():
             torch.testing.assert_close(x.grad[r].T, mine[m].grad, **near)  # type: ignore[index]
         assert sum(stack.numel() for _, stack in copied) == count_parameters(name, widths, D, 3)  # and none is left out
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_dropout_draws_from_the_generators_meant_for_it(name: str) -> None:
+    head, dropout = build_head(name, R, WIDTHS, D, 3, dropout=RATE), seeded(4, 5, 6)
+    initialise(head, seeded(1, 2, 3), dropout)
+    assert all(layer.generators is dropout for layer in head.modules() if isinstance(layer, StackedDropout))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_trains_in_mixed_precision(name: str) -> None:
+    head = build_head(name, R, WIDTHS, D, 3, dropout=0.0)
+    initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+    inputs = {modality: x.float() for modality, x in vectors(WIDTHS, R, B).items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = head(inputs)
+    torch.testing.assert_close(mixed.float(), head(inputs), rtol=0.1, atol=0.05)
+    mixed.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["gated", "late"])

@@ -66,6 +66,16 @@ def test_dropout_drops_its_rate_and_scales_the_rest(rate: float) -> None:
     assert torch.corrcoef(torch.stack([dropped[:-1], dropped[1:]]))[0, 1].abs() < 0.01
 
 
+def test_each_replicates_mask_is_that_of_its_own_generator() -> None:
+    layer = StackedDropout(0.5)
+    layer.generators = seeded(1, 2, 3)
+    together = [layer.mask(torch.Size([R, D, B]), torch.device("cpu")) for _ in range(2)]
+    for r, seed in enumerate((1, 2, 3)):
+        layer.generators = seeded(seed)
+        alone = [layer.mask(torch.Size([1, D, B]), torch.device("cpu")) for _ in range(2)]
+        assert all(torch.equal(both[r], own[0]) for both, own in zip(together, alone, strict=True))
+
+
 def test_dropout_is_off_in_evaluation_and_at_rate_zero() -> None:
     x = torch.randn(R, D, B)
     assert StackedDropout(0.5).eval()(x) is x

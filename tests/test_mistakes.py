@@ -1,19 +1,24 @@
 """The errors report: against scikit-learn, and against counting by hand."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import classification_report, confusion_matrix
+from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
 
+from conftest import make_set
 from mvsa_tune.chosen import choose
 from mvsa_tune.cli import main
-from mvsa_tune.dataset import Dataset
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.labels import LABELS
-from mvsa_tune.mistakes import by_sample, confusion, disputed, per_class
+from mvsa_tune.mistakes import by_sample, confusion, disputed, per_class, write_mistakes
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.store import Store
+from test_store import outcome_of, sweep
 
 
 def hand_made() -> Outcome:
@@ -94,6 +99,68 @@ def test_modalities_agree_as_counted_by_hand(swept: Path, demo: Dataset, capsys:
         assert found[name][2] == (f"{right[0][cell].mean():.3f}" if cell.any() else "–")
     wrong = pd.read_csv(swept / "errors.csv", dtype={"guid": str})["guid"].iloc[0]
     assert " ".join(demo.samples[demo.guids.index(wrong)].text.split()) in page
+
+
+def cells_of(page: str, heading: str) -> list[list[str]]:
+    """The body of the table below a heading."""
+    lines = [line for line in page.split(f"## {heading}")[1].split("##")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def test_the_page_is_right_about_a_sweep_made_by_hand(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path / "set"))
+    rng, labels = np.random.default_rng(0), np.array(dataset.labels)
+    rows = np.tile(np.arange(40), (3, 1))
+    both = Config("eye", "ear", epochs=2)
+    configs = [both, *(replace(both, ablation=code) for code in (1, 2))]
+    configs += [replace(both, ablation=1, text_encoder="other"), replace(both, ablation=2, image_encoder="other")]
+    store = Store(tmp_path / "sweep")
+    store.begin(sweep(dataset, configs=tuple(configs), replicates=tuple(Replicate(seed) for seed in range(3))), dataset)
+    said = {}
+    for config in configs:
+        share = 0.9 if "other" in config.encoders.values() else 0.5  # other encoders are better, and not asked about
+        said[config] = np.where(rng.random((3, 40)) < share, labels[rows], rng.integers(0, 3, (3, 40)))
+        store.add(config, outcome_of(labels, rows, said[config], (labels[rows] + 1) % 3), {})
+    texts = {guid: f"{guid} a | b\nc" for guid in dataset.guids}
+    page = write_mistakes(store, both, texts)
+
+    scores = np.array([precision_recall_fscore_support(labels, one)[:3] for one in said[both]])
+    counts = np.mean([confusion_matrix(labels, one) for one in said[both]], axis=0)
+    for place, cells in enumerate(cells_of(page, "By class")):
+        own = scores[:, :, place]
+        spread = [f"{m:.3f} ± {s:.3f}" for m, s in zip(own.mean(axis=0), own.std(axis=0, ddof=1), strict=True)]
+        assert cells == [LABELS[place], *(f"{count:.1f}" for count in counts[place]), *spread]
+
+    wrong = (said[both] != labels[rows]).sum(axis=0)
+    listed = cells_of(page, "Most often wrong")
+    assert len(listed) == 20 and (wrong > 0).sum() > 20 and f"20 of {(wrong > 0).sum()} samples" in page
+    for guid, label, *votes, text in listed:
+        row = dataset.guids.index(guid)
+        assert label == LABELS[labels[row]] and text == rf"{guid} a \| b c"
+        assert votes == [str((said[both][:, row] == k).sum()) for k in range(3)]
+
+    text, image, fused = (said[one] == labels[rows] for one in (configs[1], configs[2], both))
+    cells = {
+        "both": text & image,
+        "text alone": text & ~image,
+        "picture alone": image & ~text,
+        "neither": ~text & ~image,
+    }
+    assert cells_of(page, "Each modality alone") == [
+        [name, f"{cell.sum() / 3:.1f}", f"{cell.sum() / 120:.3f}", f"{fused[cell].mean():.3f}"]
+        for name, cell in cells.items()
+    ]
+
+
+def test_one_replicate_has_no_spread(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path / "set"))
+    store, config = Store(tmp_path / "sweep"), Config("eye", "ear", epochs=2)
+    store.begin(sweep(dataset, configs=(config,), replicates=(Replicate(1),)), dataset)
+    rows, labels = np.arange(40)[None], np.array(dataset.labels)
+    store.add(config, outcome_of(labels, rows, labels[rows], labels[rows]), {})
+    page = write_mistakes(store, config)
+    assert "±" not in page.split("## By class")[1].split("|", 1)[1] and "nan" not in page
+    assert page.count("None.") == 2 and "Not in this sweep" in page
 
 
 def test_what_is_missing_for_the_modalities_is_said(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mvsa_tune.network import Network, Noise, freeze, layers, recompute, saved_bytes, train_mode
+from mvsa_tune.network import Network, Noise, freeze, layers, recompute, train_mode
+from mvsa_tune.saved import saved_bytes
 
 
 def encoder() -> nn.Sequential:

@@ -1,17 +1,27 @@
 import dataclasses
+import multiprocessing
 import os
+import resource
+import sys
+from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
 from mvsa_tune import plan
 from mvsa_tune.cache import default_folder
+from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate, product
-from mvsa_tune.dataset import Dataset
+from mvsa_tune.costs import memory_bytes, trial_seconds
+from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.describe import clock
 from mvsa_tune.errors import InputError
-from mvsa_tune.plan import Placement, Plan, find_caches, place, trial_seconds
-from mvsa_tune.splits import documents_split
+from mvsa_tune.heads import HEADS
+from mvsa_tune.plan import Placement, Plan, find_caches, place
+from mvsa_tune.splits import Split, documents_split
+from mvsa_tune.training import Samples, StackTrainer
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: int) -> None:
@@ -68,6 +78,50 @@ def test_the_estimate_grows_with_the_work(demo: Dataset) -> None:
     long = make(demo, [dataclasses.replace(configs[0], epochs=100)])
     ratio = sum(trial_seconds(long, long.configs).values()) / sum(trial_seconds(short, short.configs).values())
     assert 3 < ratio < 30  # ten, but for the noise of the machine
+
+
+def stack_megabytes(config: Config) -> float:
+    """What a stack's training adds to a fresh process's memory at its highest, as a worker runs it, vectors aside."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+    def train(one: Config, count: int) -> None:
+        vectors = {"image": torch.randn(count, 640), "text": torch.randn(count, 192)}
+        samples = Samples(vectors, torch.arange(count) % 3, 3)
+        rows = torch.arange(count).expand(5, -1)
+        cut = count * 5 // 7
+        trainer = StackTrainer(one, [Replicate(seed) for seed in range(5)], samples, rows[:, :cut], rows[:, cut:])
+        trainer.train_epoch()
+        trainer.evaluate()
+
+    train(dataclasses.replace(config, D=8), 14)  # what the libraries take once
+    before = psutil.Process().memory_info().rss / 1e6
+    train(config, 1400)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before - 4 * 1400 * (640 + 192) / 1e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
+def test_memory_is_estimated_for_every_head(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is from half to 1.4 of it: half for `linear`, whose vectors get no gradients, and which is small."""
+    some = Config("eye", "ear", D=128)
+    configs = [dataclasses.replace(some, head=head) for head in HEADS]
+    configs += [dataclasses.replace(some, head=head, precision="bf16") for head in ("linear", "co-attention")]
+    configs += [
+        dataclasses.replace(some, head="merged-attention", batch_size=16)
+    ]  # more are scored than trained on at once
+    planned = make(read_dataset(tiny), configs[:1])
+    split = Split("some", (np.arange(1000),), (np.arange(1000, 1400),))
+    monkeypatch.setattr(Plan, "widths", lambda plan, config: {"image": 640, "text": 192})
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mvsa_tune.training"])
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        measured = pool.map(stack_megabytes, configs, chunksize=1)
+    vectors = 4 * len(planned.dataset.labels) * (640 + 192)
+    five = tuple(Replicate(seed) for seed in range(5))
+    for config, megabytes in zip(configs, measured, strict=True):
+        one = dataclasses.replace(planned, configs=(config,), split=split, replicates=five)
+        ratio = megabytes / ((memory_bytes(one) - vectors) / 1e6)
+        assert 0.4 < ratio < 1.2, (config.name, megabytes)
 
 
 def test_the_machine_has_the_cpus_it_may_use() -> None:

@@ -1,6 +1,8 @@
 """The chosen head is the sweep's own, and its labels are in the list's order."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,16 @@ from torch.nn import functional as F
 
 from conftest import make_set
 from mvsa_tune import chosen
+from mvsa_tune import predict as predicting
 from mvsa_tune.cache import default_folder, open_vectors
 from mvsa_tune.chosen import choose, chosen_head
 from mvsa_tune.cli import main
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.labels import LABELS
-from mvsa_tune.predict import predict
+from mvsa_tune.predict import Predictions, embed_new, predict, warning, write_predictions
 from mvsa_tune.store import Store
-from mvsa_tune.trained import read_head
+from mvsa_tune.trained import Head, make_head, read_head
 
 build = chosen.build_trainer
 
@@ -121,6 +124,98 @@ def test_new_pairs_get_the_labels_that_the_same_pairs_got(swept: Path, demo: Dat
     known, new = predict(store, config, None, None, {}), predict(store, config, folder, None, {})
     assert new.guids == known.guids[::-1]
     np.testing.assert_allclose(new.votes, known.votes[:, ::-1], atol=1e-5)
+
+
+def embedded_as(head: Head, **change: object) -> Head:
+    """A head whose text vectors are said to have been made otherwise."""
+    about = json.loads(json.dumps(head.about))
+    about["encoders"]["text"] |= change
+    return make_head(about, head.stack.state_dict())
+
+
+def test_new_pairs_are_embedded_as_the_heads_own_were(swept: Path, demo: Dataset, tmp_path: Path) -> None:
+    store = Store(swept)
+    head = chosen_head(store, choose(store, "best"), None, None)
+    dataset = read_dataset(new_pairs(demo, tmp_path / "new"), needs_labels=False)
+    then = head.about["encoders"]["text"]
+    raw_text = then["preprocessing"].replace("text documents", "text raw")
+    assert raw_text != then["preprocessing"]
+    otherwise = embedded_as(head, preprocessing=raw_text, dtype="float16")
+    made = embed_new(otherwise, dataset, tmp_path / "raw", {})["text"].manifest
+    assert (made.preprocessing, made.dtype) == (raw_text, "float16")
+    named = replace(head, config=replace(head.config, text_encoder="words"))
+    assert embed_new(named, dataset, tmp_path / "named", {})["text"].path == tmp_path / "named" / "words" / "text.npy"
+
+
+def test_new_pairs_are_refused_where_they_cannot_be_embedded_as_the_heads_own_were(
+    swept: Path, demo: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(swept)
+    head = chosen_head(store, choose(store, "best"), None, None)
+    dataset = read_dataset(new_pairs(demo, tmp_path / "new"), needs_labels=False)
+    with pytest.raises(InputError, match=r"imported from words\.npy: only their maker"):
+        embed_new(embedded_as(head, source="imported from words.npy"), dataset, tmp_path / "caches", {})
+    asked, embed = [], predicting.embed
+    monkeypatch.setattr(predicting, "embed", lambda *given: asked.append(given) or embed(*given))
+    with pytest.raises(InputError, match=r"weights others then, .* now.*--weights demo-words=PATH"):
+        embed_new(embedded_as(head, weights="others"), dataset, tmp_path / "caches", {"demo-pixels": Path("here")})
+    assert {name: settings.weights for _, _, name, settings in asked} == {
+        "demo-pixels": Path("here"),
+        "demo-words": None,
+    }
+
+
+def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo: Dataset, tmp_path: Path) -> None:
+    """As where pictures could not be read: the set has moved, its manifest and the sweep name a sample of either list."""
+    moved, copy, last = tmp_path / "moved", tmp_path / "swept", demo.guids[-1]
+    shutil.copytree(demo.folder, moved)
+    shutil.copytree(swept, copy, ignore=shutil.ignore_patterns("heads"))
+    for path, fields in ((moved / "embeddings/demo-pixels/image.json", {last}), (copy / "sweep.json", {demo.guids[0]})):
+        described = json.loads(path.read_text())
+        path.write_text(json.dumps(described | {"skipped": dict.fromkeys(fields, "damaged")}))
+    store = Store(copy)
+    found = predict(store, choose(store, "best"), moved, None, {}, refit=True)
+    assert found.unread == [last] and last in warning(found) and "1 samples" in warning(found)
+    assert found.training["samples"] == len(demo.labels) - 1
+    assert warning(replace(found, unread=[])) == ""
+
+
+def test_probabilities_are_written_on_demand_and_have_no_spread_for_one_head(tmp_path: Path) -> None:
+    votes = np.array([[[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]], dtype=np.float32)
+    found = Predictions(["9", "7"], list(LABELS), votes, [], {})
+    assert write_predictions(found, tmp_path / "a.txt", probabilities=False) == [tmp_path / "a.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "guid,tag\n9,positive\n7,negative\n"
+    assert found.probabilities_text().splitlines()[1] == "9,positive,0.200000,0.300000,0.500000,,,"
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="choose --out"):
+        write_predictions(found, tmp_path / "file" / "b.txt", probabilities=False)
+
+
+def test_a_folder_without_unlabelled_samples_is_told(swept: Path, tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "labelled", unlabelled=0)
+    store = Store(swept)
+    with pytest.raises(InputError, match=r"has no unlabelled samples: list their guids in test_without_label\.txt"):
+        predict(store, choose(store, "best"), folder, None, {})
+
+
+def test_where_only_the_new_pairs_are_at_hand_it_is_told_how_to_keep_the_head(
+    swept: Path, demo: Dataset, tmp_path: Path
+) -> None:
+    copy = tmp_path / "swept"
+    shutil.copytree(swept, copy, ignore=shutil.ignore_patterns("heads"))
+    described = json.loads((copy / "sweep.json").read_text())
+    (copy / "sweep.json").write_text(json.dumps(described | {"data": str(tmp_path / "gone")}))
+    store, folder = Store(copy), new_pairs(demo, tmp_path / "new")
+    config = choose(store, "best")
+    with pytest.raises(
+        InputError, match=rf"is not in .*gone.*predict {copy} --config {config.id} --refit`, which keeps"
+    ):
+        predict(store, config, folder, None, {}, refit=True)
+    with pytest.raises(InputError, match=r"is not in .*gone: say where it is with --data$"):
+        predict(store, config, None, None, {})
+    predict(store, config, demo.folder, None, {})
+    assert len(predict(store, config, folder, None, {}).guids) == len(demo.guids) - len(demo.labels)
 
 
 def test_other_vectors_and_other_data_are_refused(

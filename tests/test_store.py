@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from conftest import make_set
 from mvsa_tune.config import Config, Replicate
@@ -37,6 +38,17 @@ def outcome(right: list[list[int]], loss: float = 1.0) -> Outcome:
     losses = np.full((len(right), 2), loss, dtype=np.float32)
     classes = np.zeros((2, 10), dtype=np.uint8)
     return Outcome(losses, losses, confusion, classes.astype(np.int32), classes, classes, 4.0, "cpu")
+
+
+def outcome_of(labels: np.ndarray, rows: np.ndarray, best: np.ndarray, last: np.ndarray) -> Outcome:
+    """What R replicates said of the samples in `rows` `(R, N)` at their best epoch, the first of two, and at the last."""
+    counts = [
+        [confusion_matrix(labels[r], one, labels=range(3)) for r, one in zip(rows, said, strict=True)]
+        for said in (best, last)
+    ]
+    losses = np.ones((2, len(rows)), dtype=np.float32)
+    classes = (best.astype(np.uint8), last.astype(np.uint8))
+    return Outcome(losses, losses, np.array(counts, dtype=np.int32), rows.astype(np.int32), *classes, 1.0, "cpu")
 
 
 @pytest.fixture

@@ -49,13 +49,16 @@ class Head:
         """Raw vectors by modality, `(N, width)` each → each replicate's probabilities `(R, N, C)`.
 
         Raises:
-            InputError: a modality is missing, or the vectors are not of the widths it was trained on.
+            InputError: a modality is missing, or the vectors are not of the widths it was trained on, or not equally many.
         """
         for modality, width in self.about["widths"].items():
             shape = np.shape(vectors[modality]) if modality in vectors else "none"
             if len(shape) != 2 or shape[1] != width:
                 raise InputError(f"{modality} vectors must be (N, {width}), not {shape}")
-        count = len(next(iter(vectors.values())))
+        counts = {modality: len(vectors[modality]) for modality in self.config.modalities}
+        if len(set(counts.values())) > 1:
+            raise InputError(f"a sample is a row of each modality's vectors, but there are {counts}")
+        count = max(counts.values())
         blocks = []
         for start in range(0, count, BLOCK):
             block = {
@@ -82,7 +85,7 @@ def make_head(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Head:
         config.head, len(about["replicates"]), about["widths"], config.D, len(about["labels"]), config.dropout
     )
     stack.load_state_dict(dict(state))
-    return Head(config, about, stack.float().cpu().eval())
+    return Head(config, about, stack.eval())
 
 
 def describe(config: Config, **about: Any) -> dict[str, Any]:

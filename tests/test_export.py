@@ -1,5 +1,7 @@
 """An exported head gives its sweep's probabilities without Ray, and its card says what it is."""
 
+import hashlib
+import importlib.util
 import json
 import math
 import subprocess
@@ -15,7 +17,7 @@ from mvsa_tune.chosen import choose, chosen_head
 from mvsa_tune.cli import main
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.errors import InputError
-from mvsa_tune.export import load_head
+from mvsa_tune.export import export, load_head, write_onnx
 from mvsa_tune.stats import wilson
 from mvsa_tune.store import Store
 from mvsa_tune.trained import Head, describe, make_head
@@ -64,6 +66,53 @@ def test_the_card_has_the_rows_numbers(exported: Path, swept: Path, demo: Datase
     assert found["interval_replicates"] == pytest.approx([values.mean() - half, values.mean() + half])
     assert found["interval_samples"] == pytest.approx(wilson(values.mean(), 60))
 
+    assert found["interval_samples"] != card["metrics"]["val_acc_last"]["interval_samples"]
+    last = rows.loc[rows["trial_id"] == config.id, "val_acc_last"].mean()
+    assert card["metrics"]["val_acc_last"]["mean"] == pytest.approx(last)
+    assert card["metrics"]["val_acc_last"]["interval_samples"] == pytest.approx(wilson(last, 60))
+    assert card["preprocessing"]["text"] == f"{manifest['preprocessing']}; vector as the encoder gives it"
+    content = (exported / "head.safetensors").read_bytes()
+    assert card["sha256"] == {"head.safetensors": hashlib.sha256(content).hexdigest()}
+
+
+def test_a_refit_says_that_it_was_not_validated(swept: Path, tmp_path: Path, demo: Dataset) -> None:
+    assert main(["export", str(swept), "--refit", "--out", str(tmp_path)]) == 0
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["training"]["samples"] == len(demo.labels)
+    assert not any(
+        "interval_samples" in one for one in card["metrics"].values() if isinstance(one, dict) and "n" in one
+    )
+    assert "has not been validated" in card["metrics"]["methods"]["of"]
+
+
+def test_what_stands_in_the_way_is_told(
+    exported: Path, swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["export", str(swept), "--out", str(tmp_path / "file" / "head")]) == 2
+    assert "choose --out" in capsys.readouterr().err
+    head = load_head(exported)
+    if importlib.util.find_spec("onnxscript"):
+        monkeypatch.setattr("mvsa_tune.export.TOLERANCE", -1.0)
+        with pytest.raises(RuntimeError, match="differ from torch's by"):
+            write_onnx(head, tmp_path / "head.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"--onnx needs onnxruntime: pip install -e '\.\[onnx\]'"):
+        write_onnx(head, tmp_path / "head.onnx")
+    assert not (tmp_path / "head.onnx").exists()
+
+
+def test_many_samples_are_labelled_as_a_few_are(exported: Path) -> None:
+    head = load_head(exported)
+    rng = np.random.default_rng(0)
+    vectors = {name: rng.normal(size=(5000, width)).astype(np.float32) for name, width in head.about["widths"].items()}
+    pieces = [
+        head({name: one[start : start + 1000] for name, one in vectors.items()}) for start in range(0, 5000, 1000)
+    ]
+    np.testing.assert_allclose(head(vectors), np.concatenate(pieces), atol=1e-6)
+    with pytest.raises(InputError, match=r"a row of each modality's vectors, but there are .*'text': 7"):
+        head(vectors | {"text": vectors["text"][:7]})
+
 
 def test_the_interval_of_one_run_is_the_documents() -> None:
     assert [round(end, 3) for end in wilson(0.787, 400)] == [0.744, 0.824]
@@ -78,7 +127,7 @@ def test_wrong_widths_and_missing_modalities_are_told(exported: Path) -> None:
         head({"image": np.zeros((2, width + 1)), "text": np.zeros((2, head.about["widths"]["text"]))})
 
 
-def test_lengths_do_not_matter_to_a_normalising_head(exported: Path) -> None:
+def test_lengths_do_not_matter_to_a_normalising_head(exported: Path, swept: Path, tmp_path: Path) -> None:
     head = load_head(exported)
     about = describe(head.config, **{name: value for name, value in head.about.items() if name != "config"})
     about["config"]["normalise"] = "l2"
@@ -88,6 +137,8 @@ def test_lengths_do_not_matter_to_a_normalising_head(exported: Path) -> None:
     unit = {name: one / np.linalg.norm(one, axis=1, keepdims=True) for name, one in vectors.items()}
     np.testing.assert_allclose(scaled(vectors), head(unit), atol=1e-6)
     assert np.abs(scaled(vectors) - head(vectors)).max() > 1e-3
+    export(scaled, Store(swept).rows(), tmp_path)
+    assert "scaled to length 1 by the head itself" in (tmp_path / "card.json").read_text()
 
 
 @pytest.mark.parametrize("ablation", [0, 1])

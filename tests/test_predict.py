@@ -93,11 +93,12 @@ def test_a_kept_head_is_not_trained_again(swept: Path, monkeypatch: pytest.Monke
 
 
 def test_a_refit_sees_every_labelled_sample_for_the_median_epoch(
-    swept: Path, demo: Dataset, monkeypatch: pytest.MonkeyPatch
+    swept: Path, demo: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copytree(swept, tmp_path / "swept", ignore=shutil.ignore_patterns("heads"))  # none is kept yet
     built = []
     monkeypatch.setattr(chosen, "build_trainer", lambda *given: built.append(build(*given)) or built[-1])
-    store = Store(swept)
+    store = Store(tmp_path / "swept")
     config = choose(store, "best")
     head = chosen_head(store, config, None, None, refit=True)
     assert all(np.array_equal(rows.numpy(), np.arange(len(demo.labels))) for rows in built[0].train_rows)
@@ -216,6 +217,21 @@ def test_where_only_the_new_pairs_are_at_hand_it_is_told_how_to_keep_the_head(
         predict(store, config, None, None, {})
     predict(store, config, demo.folder, None, {})
     assert len(predict(store, config, folder, None, {}).guids) == len(demo.guids) - len(demo.labels)
+
+
+def test_what_differs_from_the_record_is_counted_and_another_split_refused(swept: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "swept"
+    shutil.copytree(swept, copy, ignore=shutil.ignore_patterns("heads"))
+    config = choose(Store(copy), "best")
+    path = copy / "predictions" / f"{config.id}.npz"
+    kept = dict(np.load(path, allow_pickle=False))
+    kept["best"][1, :2] = (kept["best"][1, :2] + 1) % 3
+    np.savez(path, **kept)
+    assert chosen_head(Store(copy), config, None, None).about["training"]["differs_from_recorded"] == 2
+    described = json.loads((copy / "sweep.json").read_text())
+    (copy / "sweep.json").write_text(json.dumps(described | {"split": "another"}))
+    with pytest.raises(InputError, match="the split another, which cannot be made again"):
+        chosen_head(Store(copy), config, None, None, refit=True)
 
 
 def test_other_vectors_and_other_data_are_refused(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 from mvsa_tune.errors import InputError
+from mvsa_tune.schedules import SCHEDULES
 
 MODALITIES = ("image", "text")
 # The documents' ablation codes → the modalities the head sees.
@@ -86,7 +87,19 @@ class Config:
     dropout: float = setting(0.3, "share of hidden units dropped in training", within(0, 1))
     weight_decay: float = setting(0.0, "decoupled weight decay (AdamW's); 0 is Adam", within(0, 1))
     label_smoothing: float = setting(0.0, "share of a label spread over all classes in training", within(0, 1))
+    schedule: str = setting(
+        "constant",
+        "learning rate: constant; linear or cosine, to 0; plateau: a tenth when validation loss stalls for 6 epochs",
+        one_of(SCHEDULES),
+    )
+    warmup: float = setting(0.0, "share of the steps in which the learning rate rises from 0", within(0, 1))
     normalise: str = setting("none", "none, or l2: each vector scaled to length 1", one_of(["none", "l2"]))
+    select: str = setting(
+        "accuracy",
+        "a replicate's best epoch: that of the best validation accuracy, or of the least validation loss",
+        one_of(["accuracy", "loss"]),
+        axis=False,
+    )
     precision: str = setting("float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False)
 
     def __post_init__(self) -> None:

@@ -35,6 +35,8 @@ SPACE = {
     "batch_size": Choice((32, 64, 128, 256, 512)),
     "normalise": Choice(("none", "l2")),
     "label_smoothing": Range(0.0, 0.2),
+    "schedule": Choice(("constant",)),
+    "warmup": Choice((0.0,)),
 }
 FIXED = [name for name in CONFIG_FLAGS if name not in AXES]  # the same for every trial
 

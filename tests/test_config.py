@@ -11,7 +11,8 @@ from mvsa_tune.prepare import replicates
 OTHER = {
     "image_encoder": "resnet50", "text_encoder": "roberta-base", "head": "gated", "D": 128, "lr": 2e-5, "batch_size": 32,
     "ablation": 1, "epochs": 7, "dropout": 0.5, "precision": "bf16",
-    "weight_decay": 0.01, "label_smoothing": 0.1, "normalise": "l2",
+    "weight_decay": 0.01, "label_smoothing": 0.1, "normalise": "l2", "schedule": "cosine",
+    "warmup": 0.1, "select": "loss",
 }  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def test_identity_and_name_change_with_every_field() -> None:
 
 
 def test_identity_is_the_same_in_every_process() -> None:  # results on disk are found by it
-    assert Config().id == "8df70f8a77"
+    assert Config().id == "99a1d23157"
     assert Config().id == Config(lr=0.0001).id
 
 

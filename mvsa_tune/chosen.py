@@ -6,6 +6,7 @@ A sweep keeps numbers, not weights: a training takes seconds, and is the same ev
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from mvsa_tune.cache import Cache, default_folder
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import LABELS, Dataset, read_dataset
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.outcome import Outcome
+from mvsa_tune.outcome import NO_ROW, Outcome
 from mvsa_tune.plan import find_caches
 from mvsa_tune.provenance import code_version
-from mvsa_tune.splits import Split, documents_split
+from mvsa_tune.splits import Split
 from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import Store
 from mvsa_tune.trainable import Task, build_trainer
@@ -113,12 +114,14 @@ def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], Outcome]:
 
 def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, refit: bool) -> Head:
     recorded = store.outcome(config.id)
-    replicates, split = store.sweep.replicates, _split(store, dataset)
+    replicates, split = store.sweep.replicates, store.split()
     epochs = int(np.median(recorded.best_epoch))
     if refit:
         replicates = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in replicates))
-        rows = np.sort(np.concatenate([split.train[0], split.validation[0]]))
-        split = Split("all labelled samples", (rows,), (rows[:1],))  # nothing is chosen by it any more
+        rows = np.unique(np.concatenate(list(split.arrays().values())))
+        split = Split(
+            "all labelled samples", {0: rows}, {0: rows[:1]}, {0: rows[:0]}
+        )  # nothing is chosen by it any more
     task = Task(
         caches=caches,
         labels=np.array(dataset.labels, dtype=np.int64),
@@ -131,15 +134,17 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     trainer = build_trainer(config, task)
     if refit:
         trainer.advance(epochs)
-        state, training = trainer.head.state_dict(), {"samples": len(split.train[0]), "epochs": epochs}
+        state = trainer.head.state_dict()
+        training: dict[str, Any] = {"samples": len(rows), "epochs": epochs}
     else:
         state, outcome = replay(trainer)
         training = {
-            "samples": len(split.train[0]),
-            "validation_samples": recorded.best.shape[1],
+            "samples": [len(split.train[one.fold]) for one in replicates],
+            "validation_samples": recorded.distinct("rows"),
+            "test_samples": recorded.distinct("test_rows"),
             "best_epochs": recorded.best_epoch.tolist(),
             "differs_from_recorded": int((outcome.best != recorded.best).sum()),
-            "recorded_predictions": int(recorded.best.size),
+            "recorded_predictions": int((recorded.rows != NO_ROW).sum()),
         }
     manifests = {modality: caches[encoder, modality].manifest for modality, encoder in config.encoders.items()}
     about = describe(
@@ -161,10 +166,3 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
         code=code_version(),
     )
     return make_head(about, state)
-
-
-def _split(store: Store, dataset: Dataset) -> Split:
-    split = documents_split(dataset.labels)
-    if store.sweep.split != split.name:
-        raise InputError(f"{store.folder} was made on the split {store.sweep.split}, which cannot be made again here")
-    return split.without([row for row, guid in enumerate(dataset.guids) if guid in store.sweep.skipped])

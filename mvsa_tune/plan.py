@@ -16,7 +16,7 @@ from mvsa_tune.encoders import ENCODERS, find_encoder
 from mvsa_tune.errors import InputError
 from mvsa_tune.heads import count_parameters
 from mvsa_tune.space import Search
-from mvsa_tune.splits import Split
+from mvsa_tune.splits import Split, most
 from mvsa_tune.training import Samples, StackTrainer, minibatches
 
 
@@ -56,6 +56,7 @@ class Plan:
         asha: when trials are stopped early; None for never.
         max_failures: how often a trial that fails is tried again.
         search: the search, where configurations are not given but looked for.
+        protocol: whose defaults were taken.
     """
 
     dataset: Dataset
@@ -69,6 +70,7 @@ class Plan:
     asha: Asha | None = None
     max_failures: int = 1
     search: Search | None = None
+    protocol: str = "documents"
 
     @property
     def epochs(self) -> int:
@@ -184,10 +186,10 @@ def step_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
 
 
 def _time_step(config: Config, widths: Mapping[str, int], plan: Plan, device: torch.device) -> float:
-    size = min(config.batch_size, len(plan.split.train[0]))
+    size = min(config.batch_size, most(plan.split.train))
     vectors = {modality: torch.randn(size, width, device=device) for modality, width in widths.items()}
     labels = torch.arange(size, device=device) % len(LABELS)
-    rows = torch.arange(size).expand(len(plan.replicates), -1)
+    rows = [torch.arange(size)] * len(plan.replicates)
     one_step = replace(config, batch_size=size)
     trainer = StackTrainer(one_step, plan.replicates, Samples(vectors, labels, len(LABELS)), rows, rows)
     times = []
@@ -201,11 +203,11 @@ def _time_step(config: Config, widths: Mapping[str, int], plan: Plan, device: to
 def trial_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
     """Estimate the seconds that each configuration's trial takes, by id, from `step_seconds`."""
     estimates = {}
-    train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
+    train, scored = most(plan.split.train), most(plan.split.validation) + most(plan.split.test)
     for config, step in zip(configs, step_seconds(plan, configs).values(), strict=True):
         sizes = [batch.stop - batch.start for batch in minibatches(train, config.batch_size)]
         # A short last minibatch costs its share; scoring a sample costs a third of training on it.
-        steps = sum(sizes) / sizes[0] + validation / 3 / sizes[0]
+        steps = sum(sizes) / sizes[0] + scored / 3 / sizes[0]
         estimates[config.id] = config.epochs * steps * step
     return estimates
 

@@ -2,20 +2,21 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mvsa_tune.cache import default_folder
 from mvsa_tune.cli import DEFAULT_DATA, add_data_flags
-from mvsa_tune.config import CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
-from mvsa_tune.dataset import is_file_name, read_dataset
+from mvsa_tune.config import AXES, CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
+from mvsa_tune.dataset import Dataset, is_file_name, read_dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.plan import Plan, find_caches, place
+from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.space import Search
-from mvsa_tune.splits import documents_split
+from mvsa_tune.splits import KINDS, Split, make_split
 
 
 def add_sweep_flags(parser: Parser, *, name: str, seeds: int) -> None:
@@ -24,9 +25,20 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int) -> None:
     parser.add_argument("--demo", action="store_true", help="use the built-in demo set, made in data/demo")
     parser.add_argument("--pairs", nargs="+", metavar="IMAGE+TEXT", help="encoder pairs (default: the documents')")
     parser.add_argument(
-        "--seeds", type=int, default=seeds, metavar="N", help=f"replicates: seeds 42, 43, … (default {seeds})"
+        "--seeds",
+        type=int,
+        default=seeds,
+        metavar="N",
+        help=f"replicates: seeds 42, 43, … (default {seeds}), each on every fold of the split",
     )
     parser.add_argument("--seed-list", type=int, nargs="+", metavar="SEED", help="the replicates' seeds, one by one")
+    parser.add_argument("--split", metavar="HOW", help=f"{KINDS} (default: the protocol's)")
+    parser.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="documents",
+        help="defaults of every flag that is not given, and what is reported (default documents)",
+    )
     parser.add_argument(
         "--scheduler", choices=["asha", "none"], default="asha", help="stop what cannot win (default asha), or nothing"
     )
@@ -49,7 +61,11 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int) -> None:
 
 
 def parse_sweep(parser: Parser, arguments: Sequence[str] | None) -> Namespace:
-    """Parse; with `--demo` the data and its pairs are the demo set's."""
+    """Parse, with the protocol's defaults; with `--demo` the data and its pairs are the demo set's."""
+    protocol = PROTOCOLS[parser.parse_args(arguments).protocol]
+    parser.set_defaults(**{name: [value] if name in AXES else value for name, value in protocol.fields.items()})
+    if protocol.seeds:
+        parser.set_defaults(seeds=protocol.seeds)
     options = parser.parse_args(arguments)
     if options.demo:
         if options.data != DEFAULT_DATA:
@@ -58,18 +74,35 @@ def parse_sweep(parser: Parser, arguments: Sequence[str] | None) -> Namespace:
         options.pairs = options.pairs or list(DEMO_PAIRS)
         default = parser.get_default("name")
         options.name = {"grid": "demo"}.get(default, f"demo-{default}") if options.name == default else options.name
+    options.split = options.split or protocol.split_for(options.data)
     return options
 
 
-def replicates(seeds: Sequence[int]) -> tuple[Replicate, ...]:
-    """One replicate a seed.
-
-    Raises:
-        InputError: none, too many, one twice, or one that no generator takes.
-    """
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """Return the seeds; InputError if there are none or too many, one is there twice, or one that no generator takes."""
     if len(seeds) > 1000 or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**31 for seed in seeds or [-1]):
         raise InputError("--seeds, --seed-list: from 1 to 1,000 seeds, none twice, each at least 0 and below 2^31")
-    return tuple(Replicate(seed) for seed in seeds)
+    return list(seeds)
+
+
+def replicates(seeds: Sequence[int], split: Split) -> tuple[Replicate, ...]:
+    """Every seed on every fold; on its own draw alone, where each seed has one.
+
+    Raises:
+        InputError: they are too many.
+    """
+    found = tuple(Replicate(seed, fold) for seed in seeds for fold in split.folds_of(seed))
+    if len(found) > 1000:
+        raise InputError(
+            f"--split {split.name}: {len(found):,} replicates of each trial are too many; 1,000 are the most"
+        )
+    return found
+
+
+def split_of(text: str, dataset: Dataset, seeds: Sequence[int], skipped: Collection[str]) -> Split:
+    """The split that a flag asks for, without the samples that an encoder could not read."""
+    split = make_split(text, dataset, seeds)
+    return split.without({row for row, guid in enumerate(dataset.guids) if guid in skipped})
 
 
 def fixed_fields(options: Namespace, names: Sequence[str] = CONFIG_FLAGS) -> dict[str, object]:
@@ -95,7 +128,7 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     asha = from_flags(Asha, options) if options.scheduler == "asha" else None
     if asha:
         asha.milestones(max(config.epochs for config in configs))  # checks the brackets
-    seeds = replicates(options.seed_list or range(42, 42 + options.seeds))
+    seeds = check_seeds(options.seed_list or range(42, 42 + options.seeds))
     trials = (search.budget.trials or 1000) if search else len(configs)
     placement = place(trials, options.cpus_per_trial, options.gpus_per_trial)
     if options.demo:
@@ -111,10 +144,11 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     if missing:
         _report_missing(missing, len(not_run), len(configs), options)
     skipped = {guid: why for cache in caches.values() for guid, why in cache.manifest.skipped.items()}
-    split = documents_split(dataset.labels).without({row for row, guid in enumerate(dataset.guids) if guid in skipped})
+    split = split_of(options.split, dataset, seeds, skipped)
     return Plan(
-        dataset, split, seeds, tuple(configs), caches, not_run, skipped, placement, asha, options.max_failures, search
-    )
+        dataset, split, replicates(seeds, split), tuple(configs), caches, not_run, skipped, placement, asha, options.max_failures,
+        search, options.protocol,
+    )  # fmt: skip
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

@@ -41,6 +41,7 @@ from mvsa_tune.rows import (
     result_rows,
     write_rows,
 )
+from mvsa_tune.splits import Split, read_split, write_split
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Sweep:
         label_counts: samples by label, in label order.
         demo: whether this is the built-in demo set.
         split: the split's name.
+        split_digest: of the rows in its parts.
+        protocol: whose defaults were taken, for the tables' heading.
         replicates: seeds and folds of every trial.
         configs: what was asked for, in order; none in a search.
         space: the search space, each dimension as its flag writes it; none in a grid.
@@ -67,6 +70,8 @@ class Sweep:
     label_counts: tuple[int, ...]
     demo: bool
     split: str
+    split_digest: str
+    protocol: str
     replicates: tuple[Replicate, ...]
     configs: tuple[Config, ...]
     space: Mapping[str, str]
@@ -99,6 +104,7 @@ class Sweep:
         return {
             "data fingerprint": self.data_fingerprint[:12],
             "split": self.split,
+            "rows of the split": self.split_digest[:12],
             "replicates": f"seeds {some([*seeds])}, {len(folds)} folds, {len(self.replicates)} in all",
             "configurations": _counted([config.id for config in self.configs]),
             **{f"search space, {name}": values for name, values in self.space.items()},
@@ -147,7 +153,7 @@ class Store:
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"damaged {path} ({error}): choose another --name or delete the folder") from None
 
-    def begin(self, sweep: Sweep, dataset: Dataset, *, grows: bool = False) -> list[str]:
+    def begin(self, sweep: Sweep, dataset: Dataset, split: Split | None = None, *, grows: bool = False) -> list[str]:
         """Open the folder for a sweep, new or continued; return what was found damaged in it, a line each.
 
         What is damaged is set aside, and what is whole is used. A sweep that `grows` may have configurations beyond those of
@@ -163,6 +169,8 @@ class Store:
             # What could not run may have changed (an embedding cache made since).
             write_text_whole(self.folder / "sweep.json", sweep.to_json())
             self._write_samples(dataset)
+            if split:
+                write_split(self.folder / "split.npz", split)
             self.__dict__["sweep"] = sweep
             if not self.trials_path.exists():
                 write_rows(self.trials_path, [])
@@ -242,7 +250,21 @@ class Store:
         """What a recorded trial found."""
         with np.load(self._predictions_path(trial), allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in kept if name not in ("seed", "fold")}
-        return Outcome(**{**arrays, "seconds": float(arrays["seconds"]), "device": str(arrays["device"])})
+        return Outcome(
+            **{
+                **arrays,
+                "seconds": float(arrays["seconds"]),
+                "device": str(arrays["device"]),
+                "select": str(arrays["select"]),
+            }
+        )
+
+    def split(self) -> Split:
+        """The split that the sweep was made on; InputError if its file is missing, damaged or of another."""
+        split = read_split(self.folder / "split.npz", self.sweep.split)
+        if split is None or split.digest != self.sweep.split_digest:
+            raise InputError(f"{self.folder}/split.npz is missing or damaged: the same sweep, run again, writes it")
+        return split
 
     def _predictions_path(self, trial: str) -> Path:
         return self.folder / "predictions" / f"{trial}.npz"

@@ -53,7 +53,7 @@ def run_sweep(
         InputError: the folder cannot be written (from the start, or from some moment on), or belongs to another sweep.
     """
     store = Store(folder)
-    for line in store.begin(_describe(plan, demo), plan.dataset, grows=grows):
+    for line in store.begin(_describe(plan, demo), plan.dataset, plan.split, grows=grows):
         print(line, file=sys.stderr)
     try:
         return _run(plan, store, quiet=quiet, show=show)
@@ -118,6 +118,8 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
         label_counts=tuple(np.bincount(plan.dataset.labels, minlength=len(LABELS)).tolist()),
         demo=demo,
         split=plan.split.name,
+        split_digest=plan.split.digest,
+        protocol=plan.protocol,
         replicates=plan.replicates,
         configs=() if plan.search else plan.configs,
         space=space | fixed,

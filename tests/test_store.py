@@ -21,7 +21,7 @@ SEEDS = (Replicate(42), Replicate(43))
 def sweep(dataset: Dataset, **change: object) -> Sweep:
     fields = {
         "data": "somewhere", "data_fingerprint": dataset.fingerprint, "label_counts": (14, 13, 13), "demo": False,
-        "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
+        "split": "documents", "split_digest": "d", "protocol": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
         "space": {}, "code": "1",
     }  # fmt: skip
     return Sweep(**{**fields, **change})  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_a
     dataset = read_dataset(make_set(folder / "set"))
     fields = {
         "data": "d", "data_fingerprint": dataset.fingerprint, "label_counts": DOCUMENTS_COUNTS, "demo": False,
-        "split": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
+        "split": "documents", "split_digest": "d", "protocol": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
         "space": {}, "code": "1",
     }  # fmt: skip
     store = Store(folder / "s")

@@ -117,7 +117,7 @@ def main() -> None:
     labels = torch.tensor([sample.label for sample in samples], device=device)
     rows = np.arange(options.samples)
     trainer = ReplicateTrainer(
-        config, Replicate(42), prepared, labels, 3, rows, rows[:2], recomputed=options.gradient_checkpointing
+        config, Replicate(42), prepared, labels, 3, rows, rows[:2], rows[:0], recomputed=options.gradient_checkpointing
     )
     steps = bare(trainer)
     seconds(steps, device), seconds(trainer.train_epoch, device)

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,10 +19,9 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.leaks import UNLABELLED, Accuracy, Leak, Share, accuracies, check_sweep, find_leaks
 from mvsa_tune.provenance import code_version
-from mvsa_tune.splits import Rows, Split, documents_split
+from mvsa_tune.splits import DRAW, Rows, Split, make_split
 from mvsa_tune.store import Store
 
-SPLITS: Mapping[str, Callable[[list[int]], Split]] = {"documents": documents_split}
 HOW = {
     "text": "the same words (letters and digits) after the documents' normalisation; a text without any is nobody's duplicate",
     "picture": "equal files, byte by byte",
@@ -63,29 +62,31 @@ class Audit:
 
 
 def audit_data(
-    dataset: Dataset, split_name: str = "documents", near: int = NEAR, sweep: Path | None = None, config: str = "best"
+    dataset: Dataset, how: str = "documents", near: int = NEAR, sweep: Path | None = None, config: str = "best"
 ) -> Audit:
     """Look into a data set; where the split cannot be made of it, say why and go on without.
 
     Args:
         dataset: with labels or without.
-        split_name: one of `SPLITS`: which samples train.
+        how: which samples train, as `--split` says it; of a `holdout` the draw of seed 42. A sweep's own split with `sweep`.
         near: the bits in which hashes of pictures that look the same may differ.
         sweep: the results folder of a sweep on it, to say where it is right; None for none.
         config: which configuration of the sweep, an id or `best`.
 
     Raises:
-        InputError: the sweep is none, of other data or of another split.
+        InputError: the sweep is none, or of other data.
     """
     if not 0 <= near < BITS:
         raise InputError(f"--near {near}: give a number of bits from 0 to {BITS - 1}")
     store = Store(sweep) if sweep else None
+    if store:
+        check_sweep(store, dataset)
     chosen = (store, choose(store, config)) if store else None
     try:
-        split = SPLITS[split_name](dataset.labels)
+        split = store.split() if store else make_split(how, dataset, [DRAW])
     except InputError as error:
         print(f"without a split: {error}", file=sys.stderr)
-        split = Split("none", (), ())
+        split = Split("none", {}, {}, {})
     return audit(dataset, near, split, chosen)
 
 
@@ -99,10 +100,8 @@ def audit(dataset: Dataset, near: int, split: Split, sweep: tuple[Store, Config]
         sweep: a sweep on that split and one of its configurations, to say where it is right.
 
     Raises:
-        InputError: the sweep is of other data, or of another split.
+        InputError: the sweep is of other data.
     """
-    if sweep:
-        check_sweep(sweep[0], dataset, split)
     duplicates = Duplicates(dataset, near)
     groups = duplicates.groups()
     leaks = find_leaks(dataset, split, groups)

@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.finetuned import FineTuned, best_files, open_finetuned, refit_on_all, text_normalisation
-from mvsa_tune.outcome import Outcome
+from mvsa_tune.outcome import NO_ROW, Outcome
 from mvsa_tune.plan import Placement, find_caches
 from mvsa_tune.provenance import code_version
 from mvsa_tune.replicate import NETWORK
-from mvsa_tune.splits import Split, documents_split
+from mvsa_tune.splits import Split
 from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import Store
 from mvsa_tune.trainable import Task, build_trainer
@@ -129,7 +130,7 @@ def chosen_network(
     Raises:
         InputError: the encoders cannot be loaded, or are not those of then.
     """
-    recorded, replicates, split = store.outcome(config.id), store.sweep.replicates, _split(store, dataset)
+    recorded, replicates, split = store.outcome(config.id), store.sweep.replicates, store.split()
     encoders = {
         modality: {"encoder": name, **store.sweep.finetuned[f"{name} {modality}"]}
         for modality, name in config.encoders.items()
@@ -141,8 +142,9 @@ def chosen_network(
         replicates=[dataclasses.asdict(one) for one in replicates],
         split=split.name,
         training={
-            "samples": len(split.train[0]),
-            "validation_samples": recorded.best.shape[1],
+            "samples": [len(split.train[one.fold]) for one in replicates],
+            "validation_samples": recorded.distinct("rows"),
+            "test_samples": recorded.distinct("test_rows"),
             "best_epochs": recorded.best_epoch.tolist(),
         },
         data_fingerprint=dataset.fingerprint,
@@ -177,12 +179,14 @@ def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], Outcome]:
 
 def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, refit: bool) -> Head:
     recorded = store.outcome(config.id)
-    replicates, split = store.sweep.replicates, _split(store, dataset)
+    replicates, split = store.sweep.replicates, store.split()
     epochs = int(np.median(recorded.best_epoch))
     if refit:
         replicates = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in replicates))
-        rows = np.sort(np.concatenate([split.train[0], split.validation[0]]))
-        split = Split("all labelled samples", (rows,), (rows[:1],))  # nothing is chosen by it any more
+        rows = np.unique(np.concatenate(list(split.arrays().values())))
+        split = Split(
+            "all labelled samples", {0: rows}, {0: rows[:1]}, {0: rows[:0]}
+        )  # nothing is chosen by it any more
     task = Task(
         caches=caches,
         labels=np.array(dataset.labels, dtype=np.int64),
@@ -197,15 +201,17 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     trainer = build_trainer(config, task)
     if refit:
         trainer.advance(epochs)
-        state, training = trainer.head.state_dict(), {"samples": len(split.train[0]), "epochs": epochs}
+        state = trainer.head.state_dict()
+        training: dict[str, Any] = {"samples": len(rows), "epochs": epochs}
     else:
         state, outcome = replay(trainer)
         training = {
-            "samples": len(split.train[0]),
-            "validation_samples": recorded.best.shape[1],
+            "samples": [len(split.train[one.fold]) for one in replicates],
+            "validation_samples": recorded.distinct("rows"),
+            "test_samples": recorded.distinct("test_rows"),
             "best_epochs": recorded.best_epoch.tolist(),
             "differs_from_recorded": int((outcome.best != recorded.best).sum()),
-            "recorded_predictions": int(recorded.best.size),
+            "recorded_predictions": int((recorded.rows != NO_ROW).sum()),
         }
     manifests = {modality: caches[encoder, modality].manifest for modality, encoder in config.encoders.items()}
     about = describe(
@@ -227,10 +233,3 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
         code=code_version(),
     )
     return make_head(about, state)
-
-
-def _split(store: Store, dataset: Dataset) -> Split:
-    split = documents_split(dataset.labels, dataset.classes)
-    if store.sweep.split != split.name:
-        raise InputError(f"{store.folder} was made on the split {store.sweep.split}, which cannot be made again here")
-    return split.without([row for row, guid in enumerate(dataset.guids) if guid in store.sweep.skipped])

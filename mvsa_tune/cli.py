@@ -16,6 +16,7 @@ from mvsa_tune.duplicates import NEAR
 from mvsa_tune.encoders import ENCODERS, is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import is_file_name
+from mvsa_tune.splits import KINDS
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.uses import add_uses
 from mvsa_tune.vectors import read_vectors
@@ -94,7 +95,7 @@ def _add_audit(commands: Any) -> None:
     look = commands.add_parser("audit", help="say what a data set holds: duplicates, labels that disagree, leaks")
     add_data_flags(look, caches=False)
     look.add_argument("--out", type=Path, metavar="DIR", help="audit.json, groups.csv (default results/audit-DATA)")
-    look.add_argument("--split", choices=["documents"], default="documents", help="which samples train")
+    look.add_argument("--split", metavar="HOW", default="documents", help=f"which samples train: {KINDS}")
     look.add_argument(
         "--near", type=int, default=NEAR, metavar="BITS", help=f"of 64 that may differ in like pictures ({NEAR})"
     )

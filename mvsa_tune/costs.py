@@ -11,6 +11,7 @@ import torch
 from mvsa_tune.config import Config
 from mvsa_tune.heads import build_head, count_parameters, initialise
 from mvsa_tune.saved import saved_bytes
+from mvsa_tune.splits import most
 from mvsa_tune.training import EVALUATION_BLOCK, Samples, StackTrainer, minibatches
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def step_seconds(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
 
 
 def _time_step(config: Config, widths: Mapping[str, int], plan: "Plan", device: torch.device) -> float:
-    size = min(config.batch_size, len(plan.split.train[0]))
+    size = min(config.batch_size, most(plan.split.train))
     vectors = {modality: torch.randn(size, width, device=device) for modality, width in widths.items()}
     classes = len(plan.dataset.classes)
     labels = torch.arange(size, device=device) % classes
-    rows = torch.arange(size).expand(len(plan.replicates), -1)
+    rows = [torch.arange(size)] * len(plan.replicates)
     one_step = replace(config, batch_size=size)
     trainer = StackTrainer(one_step, plan.replicates, Samples(vectors, labels, classes), rows, rows)
     times = []
@@ -56,11 +57,11 @@ def _time_step(config: Config, widths: Mapping[str, int], plan: "Plan", device: 
 def trial_seconds(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
     """Estimate the seconds that each configuration's trial takes, by id, from `step_seconds`."""
     estimates = {}
-    train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
+    train, scored = most(plan.split.train), most(plan.split.validation) + most(plan.split.test)
     for config, step in zip(configs, step_seconds(plan, configs).values(), strict=True):
         sizes = [batch.stop - batch.start for batch in minibatches(train, config.batch_size)]
         # A short last minibatch costs its share; scoring a sample costs a third of training on it.
-        steps = sum(sizes) / sizes[0] + validation / 3 / sizes[0]
+        steps = sum(sizes) / sizes[0] + scored / 3 / sizes[0]
         estimates[config.id] = config.epochs * steps * step
     return estimates
 
@@ -73,7 +74,8 @@ def memory_bytes(plan: "Plan") -> int:
     is only scored takes half of one that is trained on. Configurations whose vectors' lengths are not known are left out.
     """
     count = len(plan.dataset.labels)
-    train, validation = len(plan.split.train[0]), min(len(plan.split.validation[0]), EVALUATION_BLOCK)
+    train = most(plan.split.train)
+    scored = min(max(most(plan.split.validation), most(plan.split.test)), EVALUATION_BLOCK)
     vectors: dict[tuple[str, str], int] = {}
     kept: dict[tuple[object, ...], tuple[float, float]] = {}
     classes = len(plan.dataset.classes)
@@ -86,7 +88,7 @@ def memory_bytes(plan: "Plan") -> int:
             kept[shape] = _kept_bytes(config, widths, classes)
         once, each = kept[shape]
         weights = 4 * 4 * count_parameters(config.head, widths, config.D, classes)
-        samples = max(min(config.batch_size, train), validation / 2)
+        samples = max(min(config.batch_size, train), scored / 2)
         stacks.append(len(plan.replicates) * (weights + once + 2 * samples * each))
     return round(sum(vectors.values()) + max(stacks))
 

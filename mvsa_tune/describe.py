@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from mvsa_tune.config import Config
 from mvsa_tune.errors import some
 from mvsa_tune.plan import Plan
+from mvsa_tune.splits import Split
 
 # Seconds from starting Ray to the first trained step, measured on 2 cores.
 START_SECONDS = 6.0
@@ -17,13 +18,12 @@ def describe(plan: Plan) -> str:
     unsized = len(plan.configs) - len(sized)
     without = f"; not counting {unsized} configurations: an encoder's width shows once it is loaded" if unsized else ""
     place, count = plan.placement, len(plan.replicates)
-    train, validation = len(plan.split.train[0]), len(plan.split.validation[0])
     samples = plan.dataset
     lines = [
         *(f"{'data':<10}{line}" for line in samples.told()),
-        f"split     {train:,} to train on, {validation:,} to validate ({plan.split.name} split); "
-        f"{len(samples.not_utf8):,} texts decoded as GB18030"
+        f"texts     {len(samples.not_utf8):,} decoded as GB18030"
         + (f"; {len(plan.skipped):,} samples left out, unreadable: {some(list(plan.skipped))}" if plan.skipped else ""),
+        f"split     {_sizes(plan.split)}",
         *_what(plan),
         f"stopping  {_stopping(plan)}",
         f"machine   {place.concurrent} at once on {place.device}, {place.cpus} CPU thread{'s' * (place.cpus > 1)} each"
@@ -43,8 +43,21 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _sizes(split: Split) -> str:
+    """A split's parts: `kfold:5, 5 folds: 3,199 to 3,201 to train on, …`."""
+    words = {"train": "to train on", "validation": "to validate", **({"test": "to test"} if split.tested else {})}
+    spans = []
+    for part, word in words.items():
+        sizes = sorted(len(rows) for rows in getattr(split, part).values())
+        spans.append(f"{sizes[0]:,}{f' to {sizes[-1]:,}' if sizes[-1] > sizes[0] else ''} {word}")
+    folds = "a draw for each seed: " if split.by_seed else f"{len(split.train)} folds: " if len(split.train) > 1 else ""
+    return f"{split.name}, {folds}{', '.join(spans)}"
+
+
 def _what(plan: Plan) -> list[str]:
-    seeds = f"each with {len(plan.replicates)} replicates (seeds {', '.join(str(one.seed) for one in plan.replicates)})"
+    names = ", ".join(dict.fromkeys(str(one.seed) for one in plan.replicates))
+    folds = "" if plan.split.by_seed or len(plan.split.train) == 1 else f" on {len(plan.split.train)} folds"
+    seeds = f"each with {len(plan.replicates)} replicates (seeds {names}{folds})"
     if plan.search is None:
         return [f"trials    {len(plan.runnable)} of {len(plan.configs)} configurations, {seeds}"]
     space = ", ".join(f"{name} {dimension}" for name, dimension in plan.search.space.items())

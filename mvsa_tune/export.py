@@ -20,10 +20,11 @@ from mvsa_tune.checkpoints import read_tensors, write_tensors
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import sha256_of, write_text_whole, write_whole
 from mvsa_tune.finetuned import FineTuned
+from mvsa_tune.rows import TEST_RESULTS
 from mvsa_tune.stats import wilson
 from mvsa_tune.trained import Head, read_head, save_head
 
-METRICS = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best")
+METRICS = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", *TEST_RESULTS)
 # How far onnxruntime's probabilities may lie from torch's: float32 rounding.
 TOLERANCE = 1e-5
 SAMPLES_COMPARED = 257
@@ -89,20 +90,26 @@ def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """The sweep's scores of a configuration: mean, std (n − 1), n and 95 % intervals, and how those are made."""
     found: dict[str, Any] = {}
     for name in METRICS:
-        values = rows[name].astype(float)
+        values = rows[name].astype(float).dropna()
+        if values.empty:  # no test part
+            continue
         mean, n = float(values.mean()), len(values)
         std = float(values.std()) if n > 1 else None
         found[name] = {"mean": mean, "std": std, "n": n, "interval_replicates": student(mean, std, n)}
-    samples = training.get("validation_samples")
-    if samples:
-        for name in ("val_acc_best", "val_acc_last"):
-            found[name]["interval_samples"] = wilson(found[name]["mean"], samples)
+    samples = {part: training.get(f"{name}_samples") for part, name in (("val", "validation"), ("test", "test"))}
+    for name in ("val_acc_best", "val_acc_last", "test_acc_best", "test_acc_last"):
+        if count := samples[name.partition("_")[0]]:
+            found[name]["interval_samples"] = wilson(found[name]["mean"], count)
     found["methods"] = {
         "interval_replicates": "95 %, Student's t over the replicates: what other seeds would give on the same samples",
-        "interval_samples": "95 %, Wilson's score interval of the mean accuracy over one validation set: what other samples would "
-        "give; neither corrects for the best epoch and configuration being chosen on these samples",
+        "interval_samples": "95 %, Wilson's score interval of the mean accuracy over the different samples: what others would give; "
+        "neither corrects for the best epoch and configuration being chosen on the validation samples (nothing is on test ones)",
         "of": "the replicates that the sweep trained and validated"
-        + ("" if samples else "; this head is a refit on all labelled samples, and has not been validated itself"),
+        + (
+            ""
+            if samples["val"]
+            else "; this head is a refit on all labelled samples, and has not been validated itself"
+        ),
     }
     return found
 

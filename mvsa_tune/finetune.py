@@ -5,7 +5,7 @@ the disk. What is there when a trial begins is where it goes on.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mvsa_tune.checkpoints import Checkpoints, read_tensors, write_tensors
+from mvsa_tune.checkpoints import Checkpoints, read_about, read_tensors, write_tensors
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.encoders import find_encoder
 from mvsa_tune.errors import InputError
-from mvsa_tune.outcome import Outcome
+from mvsa_tune.outcome import NO_CLASS, NO_ROW, Outcome
 from mvsa_tune.prepared import Prepared
-from mvsa_tune.replicate import RECORDS, ReplicateTrainer, below
+from mvsa_tune.replicate import ReplicateTrainer, below
 from mvsa_tune.splits import Split
 from mvsa_tune.towers import ModelTower
-from mvsa_tune.trainer import outcome_of
+
+OUTCOME = "outcome."  # what a checkpoint tells of its training without loading it
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,10 @@ class FineTuner:
             about = {"seed": replicate.seed, "fold": replicate.fold, "epoch": found.epochs}
             write_tensors(self.checkpoints.best(replicate), trainer.network.state_dict(), about)
         if found.epochs == until or time.monotonic() - self.saved >= self.task.checkpoint_seconds:
-            write_tensors(self.checkpoints.last(replicate), trainer.state(), {"epoch": found.epochs})
+            arrays = {name: one for name, one in vars(found).items() if isinstance(one, np.ndarray) and one.size}
+            outcome = {f"{OUTCOME}{name}": torch.from_numpy(one) for name, one in arrays.items()}
+            told = {"seconds": found.seconds, "device": found.device, "select": found.select}
+            write_tensors(self.checkpoints.last(replicate), {**trainer.state(), **outcome}, told)
             self.saved = time.monotonic()
 
     def _trainer(self, place: int) -> ReplicateTrainer:
@@ -172,6 +176,7 @@ class FineTuner:
                 self.task.classes,
                 self.task.split.train[replicate.fold],
                 self.task.split.validation[replicate.fold],
+                self.task.split.test[replicate.fold],
                 recomputed=self.task.recomputed,
             )
             if self.found[place] is not None:
@@ -185,8 +190,10 @@ class FineTuner:
         path = self.checkpoints.last(replicate)
         if not path.exists():
             return None
-        rows = torch.from_numpy(self.task.split.validation[replicate.fold])[None]
-        return outcome_of(below(RECORDS, read_tensors(path, [RECORDS])), rows, self.device)
+        arrays: dict[str, Any] = {
+            name: one.numpy() for name, one in below(OUTCOME, read_tensors(path, [OUTCOME])).items()
+        }
+        return Outcome(**arrays, **read_about(path))
 
 
 def epochs_of(found: Outcome | None) -> int:
@@ -194,12 +201,22 @@ def epochs_of(found: Outcome | None) -> int:
     return found.epochs if found else 0
 
 
-def join(outcomes: Iterable[Outcome]) -> Outcome:
-    """The outcomes of single replicates, of as many epochs each, as one of all."""
-    every = [vars(one) for one in outcomes]
-    axis = {"train_loss": 1, "val_loss": 1, "confusion": 1, "rows": 0, "best": 0, "last": 0}
-    arrays: dict[str, Any] = {name: np.concatenate([one[name] for one in every], axis=on) for name, on in axis.items()}
-    return Outcome(**arrays, seconds=sum(one["seconds"] for one in every), device=every[0]["device"])
+def join(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcomes of single replicates, of as many epochs each, as one of all: where one has fewer samples, it is filled up."""
+    curves = {"train_loss", "val_loss", "confusion", "test_confusion"}  # (E, R, …); the others are (R, …)
+    arrays: dict[str, Any] = {}
+    for name, first in vars(outcomes[0]).items():
+        if not isinstance(first, np.ndarray):
+            continue
+        parts = [getattr(one, name) for one in outcomes]
+        if name in curves:
+            arrays[name] = np.concatenate(parts, axis=1) if first.size else first
+        else:
+            longest = max(part.shape[1] for part in parts)
+            nothing = NO_ROW if name.endswith("rows") else NO_CLASS
+            padded = [np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=nothing) for part in parts]
+            arrays[name] = np.concatenate(padded)
+    return replace(outcomes[0], **arrays, seconds=sum(one.seconds for one in outcomes))
 
 
 def lengthened(found: Outcome, epochs: int) -> Outcome:

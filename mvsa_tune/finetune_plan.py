@@ -17,8 +17,9 @@ from mvsa_tune.embed import check_pictures
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetune import FineTuner, FinetuneTask, load_towers
 from mvsa_tune.plan import Plan
-from mvsa_tune.prepare import bare_plan
+from mvsa_tune.prepare import bare_plan, rows_of
 from mvsa_tune.probe import Probe, probe
+from mvsa_tune.splits import most
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.weights import weights_by_name
 
@@ -80,12 +81,13 @@ class FinetunePlan(Plan):
 
     def seconds(self, configs: Sequence[Config]) -> dict[str, float]:
         """Estimate the seconds that each configuration's trial takes, by id, from a step on a few samples."""
-        train, validation = len(self.split.train[0]), len(self.split.validation[0])
+        folds = [one.fold for one in self.replicates]
+        train = sum(len(self.split.train[fold]) for fold in folds)
+        scored = sum(len(self.split.validation[fold]) + len(self.split.test[fold]) for fold in folds)
         estimates = {}
         for config in configs:
             cost = self.probes[config.id]
-            epoch = train * cost.train_seconds + validation * cost.score_seconds
-            estimates[config.id] = config.epochs * len(self.replicates) * epoch
+            estimates[config.id] = config.epochs * (train * cost.train_seconds + scored * cost.score_seconds)
         return estimates
 
     def memory(self) -> int:
@@ -97,7 +99,7 @@ class FinetunePlan(Plan):
         needs = [0]
         for config in self.sized:
             cost = self.probes[config.id]
-            part = min(config.batch_size, len(self.split.train[0])) / config.accumulation
+            part = min(config.batch_size, most(self.split.train)) / config.accumulation
             needs.append(int(4 * (2 * cost.weights + 3 * cost.trained) + part * cost.sample_bytes))
         return max(needs)
 
@@ -163,7 +165,7 @@ def make_finetune_plan(options: Namespace, configs: Sequence[Config]) -> Finetun
     if not_run and not (options.skip_missing and len(not_run) < len(configs)):
         raise InputError(next(iter(not_run.values())))
     skipped = check_pictures(bare.dataset, skip_bad=options.skip_bad)
-    left_out = {row for row, guid in enumerate(bare.dataset.guids) if guid in skipped}
+    left_out = rows_of(bare.dataset, list(skipped))
     plan = FinetunePlan(
         **{**vars(bare), "not_run": not_run, "skipped": skipped, "split": bare.split.without(left_out)},
         weights=weights,

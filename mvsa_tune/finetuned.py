@@ -114,8 +114,8 @@ def refit_on_all(config: Config, task: FinetuneTask, outcome: Outcome) -> tuple[
     What is there already is gone on from. Returns the files, and the epochs.
     """
     epochs = int(np.median(outcome.best_epoch))
-    rows = np.sort(np.concatenate([task.split.train[0], task.split.validation[0]]))
-    every = Split("all labelled samples", (rows,), (rows[:1],))  # nothing is chosen by it any more
+    rows = np.unique(np.concatenate(list(task.split.arrays().values())))
+    every = Split("all labelled samples", {0: rows}, {0: rows[:1]}, {0: rows[:0]})  # nothing is chosen by it any more
     seeds = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in task.replicates))
     whole = replace(task, sweep=task.sweep / "refit", split=every, replicates=seeds, milestones=())
     tuner = FineTuner(config, whole)

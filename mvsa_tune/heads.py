@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from mvsa_tune.layers import StackedAttention, StackedBlock, StackedDropout, StackedLinear, StackedTower
 
@@ -192,6 +193,26 @@ def initialise(head: nn.Module, weights: Sequence[torch.Generator], dropout: Seq
             module.reset(weights)
         elif isinstance(module, StackedDropout):
             module.generators = dropout
+
+
+def run_some(head: nn.Module, which: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
+    """Run some replicates of a stack alone, `{modality: (R', width, B)}` → logits `(R', C, B)`, as the whole stack runs.
+
+    Gradients reach the stack's own parameters, dropout is drawn from those replicates' generators, and their running
+    statistics are kept.
+    """
+    own = {name: tensor[which] for name, tensor in (*head.named_parameters(), *head.named_buffers())}
+    dropouts = [module for module in head.modules() if isinstance(module, StackedDropout)]
+    everyone = [module.generators for module in dropouts]
+    for module, generators in zip(dropouts, everyone, strict=True):
+        module.generators = [generators[r] for r in which]
+    logits: Tensor = functional_call(head, own, (inputs,))
+    for module, generators in zip(dropouts, everyone, strict=True):
+        module.generators = generators
+    if head.training:
+        for name, buffer in head.named_buffers():
+            buffer[which] = own[name]
+    return logits
 
 
 def count_parameters(name: str, widths: Mapping[str, int], D: int, classes: int) -> int:

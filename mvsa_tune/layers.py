@@ -15,6 +15,10 @@ from torch.nn import functional as F
 
 from mvsa_tune.config import ATTENTION_HEADS
 
+# MKL rounds a product by where its result begins: at a multiple of 16 bytes, or not. With a multiple of four outputs each
+# replicate's begins at one whatever B is, as that of a replicate alone does.
+ALIGNED = 4
+
 
 class StackedLinear(nn.Module):
     """R times `nn.Linear`: `(R, in, B)` → `(R, out, B)`."""
@@ -34,7 +38,12 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(R, in, B)` → `(R, out, B)`."""
-        return torch.baddbmm(self.bias, self.weight, x)
+        outputs = self.weight.shape[1]
+        lacking = -outputs % ALIGNED
+        if not lacking:
+            return torch.baddbmm(self.bias, self.weight, x)
+        weight, bias = (F.pad(own, (0, 0, 0, lacking)) for own in (self.weight, self.bias))
+        return torch.baddbmm(bias, weight, x)[:, :outputs]
 
 
 class StackedBatchNorm(nn.Module):

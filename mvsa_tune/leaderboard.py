@@ -8,7 +8,7 @@ from mvsa_tune.config import CONFIG_FIELDS, Config, short
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.stats import ranked, summarise
 from mvsa_tune.store import Store
-from mvsa_tune.tables import accuracy_cell, markdown
+from mvsa_tune.tables import TESTED, accuracy_cell, markdown
 
 SHOWN = 20
 # Columns that are narrow enough to be read by their short names.
@@ -50,20 +50,22 @@ def write_leaderboard(folder: Path) -> str:
 
 def _finalists(store: Store, best: pd.DataFrame, confirmed: Store) -> str:
     again = summarise(confirmed).set_index("trial_id")
+    tests = [name for name in TESTED if f"{name}_mean" in again]
     body = []
     for _, row in best[best["trial_id"].isin(again.index)].iterrows():
         fresh = again.loc[row["trial_id"]]
         change = f"{fresh['val_acc_best_mean'] - row['val_acc_best_mean']:+.3f}" if fresh["n"] else "–"
         cell = accuracy_cell(fresh) if fresh["n"] else str(fresh["status"])
         numbers = [accuracy_cell(row), str(row["n"]), cell, str(fresh["n"]), change]
+        numbers += [accuracy_cell(fresh, name) if fresh["n"] else "–" for name in tests]
         body.append([next(c.name for c in store.configs() if c.id == row["trial_id"]), *numbers])
-    seeds = [str(one.seed) for one in confirmed.sweep.replicates]
+    seeds = list(dict.fromkeys(str(one.seed) for one in confirmed.sweep.replicates))
     explanation = (
         "The search's number is the best of many and reads high; the confirmed one comes from "
         f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) that the search has not seen, every epoch trained. Both are each "
-        "replicate's best validation accuracy over the epochs, mean ± standard deviation over n."
+        "replicate's validation accuracy at its best epoch, mean ± standard deviation over n."
     )
-    header = ["finalist", "in the search", "n", "confirmed", "n", "change"]
+    header = ["finalist", "in the search", "n", "confirmed", "n", "change", *(TESTED[name] for name in tests)]
     return f"## Finalists\n\n{explanation}\n\n{markdown(header, body)}"
 
 

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.duplicates import Groups
 from mvsa_tune.errors import InputError
+from mvsa_tune.outcome import NO_ROW
 from mvsa_tune.splits import Rows, Split
 from mvsa_tune.stats import wilson
 from mvsa_tune.store import Store
 
 # The parts of a split that nothing may be learnt from.
-HELD_OUT = ("validation",)
+HELD_OUT = ("validation", "test")
 UNLABELLED = "unlabelled"
 # Instead of the label of most twins: there are no twins, or two labels are equally common.
 UNDECIDED = -1
@@ -59,8 +60,8 @@ def find_leaks(dataset: Dataset, split: Split, groups: Mapping[str, Groups]) -> 
     labels = np.array(dataset.labels, dtype=np.int64)
     leaks = []
     for kind, grouping in groups.items():
-        for part in HELD_OUT:
-            for fold, rows in enumerate(getattr(split, part)):
+        for part in HELD_OUT if split.tested else HELD_OUT[:1]:
+            for fold, rows in getattr(split, part).items():
                 counts = twins(grouping, labels, split.train[fold], rows)
                 leaks.append(Leak(part, fold, kind, rows, labels[rows], counts))
         unlabelled = np.arange(len(labels), len(dataset.samples))
@@ -120,16 +121,12 @@ class Accuracy:
     differ: Share
 
 
-def check_sweep(store: Store, dataset: Dataset, split: Split) -> None:
-    """Raise InputError where a sweep is of other data, or of another split."""
+def check_sweep(store: Store, dataset: Dataset) -> None:
+    """Raise InputError where a sweep is of other data."""
     if store.sweep.data_fingerprint != dataset.fingerprint:
         raise InputError(
             f"{store.folder} is a sweep of other data ({store.sweep.data}): its fingerprint is "
             f"{store.sweep.data_fingerprint[:12]}, that of {dataset.folder} {dataset.fingerprint[:12]}"
-        )
-    if store.sweep.split != split.name:
-        raise InputError(
-            f"{store.folder} was made on the split {store.sweep.split}, not {split.name}: give its --split"
         )
 
 
@@ -137,9 +134,9 @@ def accuracies(
     store: Store, trial: str, dataset: Dataset, split: Split, groups: Mapping[str, Groups]
 ) -> list[Accuracy]:
     """How right a trial of a sweep on that split is on samples with and without twins, a line for each kind of duplicate."""
-    split = split.without([row for row, guid in enumerate(dataset.guids) if guid in store.sweep.skipped])
     outcome, labels = store.outcome(trial), np.array(dataset.labels, dtype=np.int64)
-    right = outcome.best == labels[outcome.rows]  # (R, N)
+    there = outcome.rows != NO_ROW  # (R, N)
+    right = outcome.best == labels[outcome.rows]
     folds = [one.fold for one in store.sweep.replicates]
     found = []
     for kind, grouping in groups.items():
@@ -149,7 +146,8 @@ def accuracies(
         )
         agree = np.stack([commonest(one) for one in counts]) == labels[outcome.rows]
         have = counts.any(axis=2)
-        masks = {"every": have | True, "alone": ~have, "twins": have, "agree": agree, "differ": have & ~agree}
+        have, agree = have & there, agree & there
+        masks = {"every": there, "alone": there & ~have, "twins": have, "agree": agree, "differ": have & ~agree}
         found.append(Accuracy(kind, **{name: _share(right, mask, outcome.rows) for name, mask in masks.items()}))
     return found
 

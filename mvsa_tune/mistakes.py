@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mvsa_tune.config import MODALITIES, Config
 from mvsa_tune.files import write_text_whole, write_whole
-from mvsa_tune.outcome import Outcome
+from mvsa_tune.outcome import NO_ROW, Outcome
 from mvsa_tune.stats import ranked, summarise
 from mvsa_tune.store import Store
 from mvsa_tune.tables import markdown
@@ -32,10 +32,9 @@ def write_mistakes(store: Store, config: Config, texts: Mapping[str, str] | None
     known = pd.read_csv(store.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)
     labels, classes = known["label"].to_numpy(), store.sweep.classes
     samples = by_sample(outcome, known["guid"].tolist(), labels, classes)
-    replicates, count = outcome.best.shape
     parts = [
-        f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{replicates} replicates, each at its best epoch, on "
-        f"{count:,} validation samples. The epoch was chosen on these samples, so the numbers read high.\n",
+        f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{len(outcome.best)} replicates, each at its best epoch, on "
+        f"{len(samples):,} validation samples{_own(outcome)}. The epoch was chosen on these samples, so the numbers read high.\n",
         f"## By class\n\n{_classes(outcome, labels, classes)}",
         f"## Most often wrong\n\n{_listed(samples[samples['wrong'] > 0], texts)}",
         f"## Most disputed among the replicates\n\n{_listed(disputed(samples), texts)}",
@@ -47,14 +46,23 @@ def write_mistakes(store: Store, config: Config, texts: Mapping[str, str] | None
     return page
 
 
+def _own(outcome: Outcome) -> str:
+    """What to add where each replicate has samples of its own."""
+    sizes = sorted((outcome.rows != NO_ROW).sum(axis=1))
+    if sizes[-1] == outcome.distinct("rows"):
+        return ""
+    return f" in all, each on {sizes[0]:,}{f' to {sizes[-1]:,}' if sizes[-1] > sizes[0] else ''} of its own"
+
+
 def by_sample(outcome: Outcome, guids: list[str], labels: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
     """One row a validation sample, the most often wrong first.
 
     Columns: `guid`, `label`, `n` (replicates that validated on it), `wrong` (how many erred), `votes_CLASS`.
     """
     votes = np.zeros((len(labels), len(classes)), dtype=np.int64)
-    np.add.at(votes, (outcome.rows, outcome.best), 1)
-    rows = np.unique(outcome.rows)
+    present = outcome.rows != NO_ROW
+    np.add.at(votes, (outcome.rows[present], outcome.best[present]), 1)
+    rows = np.unique(outcome.rows[present])
     right = votes[rows, labels[rows]]
     frame = pd.DataFrame({"guid": [guids[row] for row in rows], "label": [classes[labels[row]] for row in rows]})
     frame["n"] = votes[rows].sum(axis=1)
@@ -84,16 +92,15 @@ def per_class(outcome: Outcome, labels: NDArray[np.int64]) -> NDArray[np.float64
 
     every = range(outcome.confusion.shape[-1])
     scores = [
-        precision_recall_fscore_support(labels[rows], predicted, labels=every, zero_division=0)[:3]
-        for rows, predicted in zip(outcome.rows, outcome.best, strict=True)
+        precision_recall_fscore_support(labels[rows[own]], predicted[own], labels=every, zero_division=0)[:3]
+        for rows, predicted, own in zip(outcome.rows, outcome.best, outcome.rows != NO_ROW, strict=True)
     ]
     return np.array(scores)
 
 
 def confusion(outcome: Outcome) -> NDArray[np.float64]:
     """`(C, C)`: counts at each replicate's best epoch, their mean; true class down, predicted across."""
-    replicates = np.arange(outcome.best.shape[0])
-    mean: NDArray[np.float64] = outcome.confusion[outcome.best_epoch - 1, replicates].mean(axis=0)
+    mean: NDArray[np.float64] = outcome.at_best(outcome.confusion).mean(axis=0)
     return mean
 
 
@@ -141,6 +148,7 @@ def _modalities(store: Store, config: Config, outcome: Outcome, labels: NDArray[
     text, image = alone["text"], alone["image"]
     if text is None or image is None:
         return f"Not in this sweep: {'; '.join(missing)}.\n"
+    present = outcome.rows != NO_ROW
     right = {
         name: one.best == labels[one.rows] for name, one in {"text": text, "image": image, "both": outcome}.items()
     }
@@ -148,12 +156,12 @@ def _modalities(store: Store, config: Config, outcome: Outcome, labels: NDArray[
         "both": right["text"] & right["image"],
         "text alone": right["text"] & ~right["image"],
         "picture alone": ~right["text"] & right["image"],
-        "neither": ~right["text"] & ~right["image"],
+        "neither": ~right["text"] & ~right["image"] & present,
     }
     body = []
     for name, cell in cells.items():
         accuracy = f"{right['both'][cell].mean():.3f}" if cell.any() else "–"
-        body.append([name, f"{cell.sum(axis=1).mean():.1f}", f"{cell.mean():.3f}", accuracy])
+        body.append([name, f"{cell.sum(axis=1).mean():.1f}", f"{cell.sum() / present.sum():.3f}", accuracy])
     header = ["right", "samples", "share", "the configuration is right there"]
     return (
         "The best finished trial on the text alone and that on the picture alone, of the same encoders, replicate by replicate "

@@ -1,16 +1,29 @@
 """What a trial has found: its curves and its predictions, and the scores that they give."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune import metrics
 
+Kind = TypeVar("Kind", bound=np.generic)
+
+# What stands behind the samples of a replicate that has fewer than another: no row, and no class.
+NO_ROW, NO_CLASS = -1, 255
+
+
+def none() -> Any:
+    """The array of a part that a split does not have."""
+    return np.zeros((0, 0), dtype=np.uint8)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial has found by its E-th epoch. R replicates, N validation samples, C classes.
+    """What a trial has found by its E-th epoch. R replicates, N validation samples at most, C classes.
+
+    A replicate with fewer samples has `NO_ROW` and `NO_CLASS` behind them.
 
     Attributes:
         train_loss: `(E, R)` mean cross-entropy over the epoch's minibatches, dropout on.
@@ -21,6 +34,11 @@ class Outcome:
         last: `(R, N)` classes predicted after epoch E.
         seconds: time of the whole stack, in seconds.
         device: where it was trained.
+        select: which epoch is a replicate's best: that of the best validation `accuracy`, or of the least validation `loss`.
+        test_rows: `(R, M)` row numbers of the test samples; empty for a split without any. Nothing is chosen by them.
+        test_confusion: `(2, R, C, C)` test counts at the best epoch and after epoch E.
+        test_best: `(R, M)` classes predicted of them at the best epoch.
+        test_last: `(R, M)` classes predicted of them after epoch E.
     """
 
     train_loss: NDArray[np.float32]
@@ -31,6 +49,11 @@ class Outcome:
     last: NDArray[np.uint8]
     seconds: float
     device: str
+    select: str = "accuracy"
+    test_rows: NDArray[np.int32] = field(default_factory=none)
+    test_confusion: NDArray[np.int32] = field(default_factory=none)
+    test_best: NDArray[np.uint8] = field(default_factory=none)
+    test_last: NDArray[np.uint8] = field(default_factory=none)
 
     @property
     def epochs(self) -> int:
@@ -38,19 +61,46 @@ class Outcome:
         return len(self.confusion)
 
     @property
+    def tested(self) -> bool:
+        """Whether there are test samples."""
+        return self.test_rows.size > 0
+
+    def distinct(self, rows: str) -> int:
+        """How many different samples there are in `rows`, or in `test_rows`, over all replicates."""
+        numbers = np.unique(getattr(self, rows))
+        return int((numbers != NO_ROW).sum())
+
+    @property
     def accuracy(self) -> NDArray[np.float64]:
         """`(E, R)` validation accuracy."""
         return metrics.accuracy(self.confusion)
 
     @property
-    def scores(self) -> NDArray[np.float64]:
-        """`(E,)` what a sweep maximises: the best validation accuracy so far, averaged over replicates."""
-        return np.maximum.accumulate(self.accuracy, axis=0).mean(axis=1)
+    def _merit(self) -> NDArray[np.float64]:
+        """`(E, R)` what the best epoch has most of."""
+        if self.select == "accuracy":
+            return self.accuracy
+        return -np.where(np.isfinite(self.val_loss), self.val_loss, np.inf).astype(np.float64)
 
     @property
     def best_epoch(self) -> NDArray[np.int64]:
-        """`(R,)` the epoch, from 1, of the best validation accuracy; of equals the first."""
-        return self.accuracy.argmax(axis=0) + 1
+        """`(R,)` each replicate's best epoch, from 1; of equals the first."""
+        return self._merit.argmax(axis=0) + 1
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """`(E,)` what a sweep maximises: the validation accuracy at the best epoch so far, averaged over replicates.
+
+        It is what the trial would be ranked by if it ended there, whatever chooses the epoch: so configurations are compared in
+        the same unit, where a loss would also tell how sure of themselves their heads are.
+        """
+        best_so_far = [self._merit[: epoch + 1].argmax(axis=0) for epoch in range(self.epochs)]
+        scores: NDArray[np.float64] = np.take_along_axis(self.accuracy, np.stack(best_so_far), axis=0).mean(axis=1)
+        return scores
+
+    def at_best(self, curve: NDArray[Kind]) -> NDArray[Kind]:
+        """A curve `(E, R, …)` at each replicate's best epoch: `(R, …)`."""
+        return curve[self.best_epoch - 1, np.arange(curve.shape[1])]
 
     @property
     def diverged(self) -> NDArray[np.int64]:

@@ -56,6 +56,7 @@ class Plan:
         asha: when trials are stopped early; None for never.
         max_failures: how often a trial that fails is tried again.
         search: the search, where configurations are not given but looked for.
+        protocol: whose defaults were taken.
     """
 
     dataset: Dataset
@@ -69,6 +70,7 @@ class Plan:
     asha: Asha | None = None
     max_failures: int = 1
     search: Search | None = None
+    protocol: str = "documents"
 
     @property
     def epochs(self) -> int:

@@ -2,21 +2,23 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mvsa_tune.cache import default_folder
-from mvsa_tune.config import CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
+from mvsa_tune.config import AXES, CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
 from mvsa_tune.data_flags import DEFAULT_DATA, add_data_flags, read_data
+from mvsa_tune.dataset import Dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
 from mvsa_tune.plan import Plan, find_caches, place
+from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.space import Search
-from mvsa_tune.splits import documents_split
+from mvsa_tune.splits import KINDS, Split, make_split
 
 
 def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = True) -> None:
@@ -32,9 +34,20 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
     parser.add_argument("--demo", action="store_true", help="use the built-in demo set, made in data/demo")
     parser.add_argument("--pairs", nargs="+", metavar="IMAGE+TEXT", help="encoder pairs (default: the documents')")
     parser.add_argument(
-        "--seeds", type=int, default=seeds, metavar="N", help=f"replicates: seeds 42, 43, … (default {seeds})"
+        "--seeds",
+        type=int,
+        default=seeds,
+        metavar="N",
+        help=f"replicates: seeds 42, 43, … (default {seeds}), each on every fold of the split",
     )
     parser.add_argument("--seed-list", type=int, nargs="+", metavar="SEED", help="the replicates' seeds, one by one")
+    parser.add_argument("--split", metavar="HOW", help=f"{KINDS} (default: the protocol's)")
+    parser.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="documents",
+        help="defaults of every flag that is not given, and what is reported (default documents)",
+    )
     parser.add_argument(
         "--scheduler", choices=["asha", "none"], default="asha", help="stop what cannot win (default asha), or nothing"
     )
@@ -59,7 +72,11 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
 
 
 def parse_sweep(parser: Parser, arguments: Sequence[str] | None, demo_pairs: Sequence[str] = DEMO_PAIRS) -> Namespace:
-    """Parse; with `--demo` the data is the demo set, on pairs of the built-in encoders."""
+    """Parse, with the protocol's defaults; with `--demo` the data is the demo set, on pairs of the built-in encoders."""
+    protocol = PROTOCOLS[parser.parse_args(arguments).protocol]
+    parser.set_defaults(**{name: [value] if name in AXES else value for name, value in protocol.fields.items()})
+    if protocol.seeds:
+        parser.set_defaults(seeds=protocol.seeds)
     options = parser.parse_args(arguments)
     if options.demo:
         if options.data != DEFAULT_DATA:
@@ -68,18 +85,34 @@ def parse_sweep(parser: Parser, arguments: Sequence[str] | None, demo_pairs: Seq
         options.pairs = options.pairs or list(demo_pairs)
         default = parser.get_default("name")
         options.name = {"grid": "demo"}.get(default, f"demo-{default}") if options.name == default else options.name
+    options.split = options.split or protocol.split_for(options.data)
     return options
 
 
-def replicates(seeds: Sequence[int]) -> tuple[Replicate, ...]:
-    """One replicate a seed.
-
-    Raises:
-        InputError: none, too many, one twice, or one that no generator takes.
-    """
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """Return the seeds; InputError if there are none or too many, one is there twice, or one that no generator takes."""
     if len(seeds) > 1000 or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**31 for seed in seeds or [-1]):
         raise InputError("--seeds, --seed-list: from 1 to 1,000 seeds, none twice, each at least 0 and below 2^31")
-    return tuple(Replicate(seed) for seed in seeds)
+    return list(seeds)
+
+
+def replicates(seeds: Sequence[int], split: Split) -> tuple[Replicate, ...]:
+    """Every seed on every fold; on its own draw alone, where each seed has one.
+
+    Raises:
+        InputError: they are too many.
+    """
+    found = tuple(Replicate(seed, fold) for seed in seeds for fold in split.folds_of(seed))
+    if len(found) > 1000:
+        raise InputError(
+            f"--split {split.name}: {len(found):,} replicates of each trial are too many; 1,000 are the most"
+        )
+    return found
+
+
+def rows_of(dataset: Dataset, guids: Collection[str]) -> set[int]:
+    """The row numbers of samples."""
+    return {row for row, guid in enumerate(dataset.guids) if guid in guids}
 
 
 def fixed_fields(options: Namespace, names: Sequence[str] = CONFIG_FLAGS) -> dict[str, object]:
@@ -108,7 +141,7 @@ def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     asha = from_flags(Asha, options) if options.scheduler == "asha" else None
     if asha:
         asha.milestones(max(config.epochs for config in configs))  # checks the brackets
-    seeds = replicates(options.seed_list or range(42, 42 + options.seeds))
+    seeds = check_seeds(options.seed_list or range(42, 42 + options.seeds))
     trials = (search.budget.trials or 1000) if search else len(configs)
     placement = place(trials, options.cpus_per_trial, options.gpus_per_trial)
     if options.demo:
@@ -116,10 +149,11 @@ def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     dataset = read_data(options)
     if dataset.dropped and not (options.quiet or options.dry_run):
         print("\n".join(dataset.told()))
+    split = make_split(options.split, dataset, seeds)
     return Plan(
         dataset=dataset,
-        split=documents_split(dataset.labels, dataset.classes),
-        replicates=seeds,
+        split=split,
+        replicates=replicates(seeds, split),
         configs=tuple(configs),
         caches={},
         not_run={},
@@ -128,6 +162,7 @@ def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | No
         asha=asha,
         max_failures=options.max_failures,
         search=search,
+        protocol=options.protocol,
     )
 
 
@@ -149,8 +184,9 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     if missing:
         _report_missing(missing, len(not_run), len(configs), options)
     skipped = {guid: why for cache in caches.values() for guid, why in cache.manifest.skipped.items()}
-    split = bare.split.without({row for row, guid in enumerate(dataset.guids) if guid in skipped})
-    return replace(bare, caches=caches, not_run=not_run, skipped=skipped, split=split)
+    return replace(
+        bare, caches=caches, not_run=not_run, skipped=skipped, split=bare.split.without(rows_of(dataset, skipped))
+    )
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

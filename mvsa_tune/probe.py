@@ -37,20 +37,21 @@ class Probe:
 
 def probe(config: Config, task: FinetuneTask) -> Probe:
     """Train a replicate for a step, and score; the first of each is not counted."""
-    rows = task.split.train[0][: SAMPLES[task.device]]
+    first = task.replicates[0]
+    rows = task.split.train[first.fold][: SAMPLES[task.device]]
     step = replace(config, batch_size=max(2, len(rows)), accumulation=1, epochs=2)
     threads = torch.get_num_threads()
     torch.set_num_threads(task.threads)
     labels = torch.from_numpy(task.labels).to(task.device)
     trainer = ReplicateTrainer(
-        step, task.replicates[0], task.prepare(config), labels, task.classes, rows, rows, recomputed=task.recomputed
+        step, first, task.prepare(config), labels, task.classes, rows, rows, rows[:0], recomputed=task.recomputed
     )
     with saved_bytes(trainer.network) as kept:
         trainer.train_epoch().cpu()
         memory = kept()
     train = _time(lambda: trainer.train_epoch())
-    trainer.evaluate()
-    score = _time(lambda: trainer.evaluate()[0])
+    trainer.evaluate(trainer.validation)
+    score = _time(lambda: trainer.evaluate(trainer.validation)[0])
     torch.set_num_threads(threads)
     network = trainer.network
     return Probe(

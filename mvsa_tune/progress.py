@@ -54,7 +54,7 @@ class Progress:
 
     def finish(self, config: Config, outcome: Outcome) -> None:
         """Note that a trial was trained to its end, or stopped before it: that one cannot be the best."""
-        best = outcome.accuracy.max(axis=0)
+        best = outcome.at_best(outcome.accuracy)
         spread = f" ± {best.std(ddof=1):.3f}" if len(best) > 1 else ""
         text = f"{best.mean():.3f}{spread} (n {len(best)}) in {outcome.seconds:.1f} s"
         if outcome.epochs < config.epochs:

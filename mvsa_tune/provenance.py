@@ -16,9 +16,9 @@ from mvsa_tune.config import MODALITIES, Config
 from mvsa_tune.plan import Plan
 
 # The modules that a trial's numbers depend on: a folder whose rows came from others is another sweep's.
-NUMBERS_COME_FROM = ("heads", "layers", "metrics", "outcome", "splits", "trainable", "trainer", "training")
+NUMBERS_COME_FROM = ("heads", "layers", "metrics", "outcome", "schedules", "splits", "trainable", "trainer", "training")
 # What those of fine-tuning depend on besides.
-FINETUNING = ("finetune", "network", "pictures", "prepared", "replicate", "schedules", "text", "towers")
+FINETUNING = ("finetune", "network", "pictures", "prepared", "replicate", "text", "towers")
 
 
 def provenance(plan: Plan, config: Config) -> Mapping[str, str]:

@@ -17,9 +17,8 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.heads import build_head, initialise
 from mvsa_tune.network import Inputs, Network, Noise, freeze, recompute, train_mode, trainable_parameters
 from mvsa_tune.prepared import Prepared
-from mvsa_tune.schedules import Plateau, factor
 from mvsa_tune.towers import ModelTower
-from mvsa_tune.trainer import Trainer
+from mvsa_tune.trainer import Part, Trainer
 from mvsa_tune.training import generators, minibatches
 
 RECORDS, NETWORK, OPTIMIZER, GENERATOR = "records.", "network.", "optimizer.", "generator."
@@ -37,6 +36,7 @@ class ReplicateTrainer(Trainer):
         classes: int,
         train_rows: NDArray[np.int64],
         val_rows: NDArray[np.int64],
+        test_rows: NDArray[np.int64],
         *,
         recomputed: bool = False,
     ) -> None:
@@ -50,9 +50,10 @@ class ReplicateTrainer(Trainer):
             classes: number of classes.
             train_rows: `(n,)` row numbers of the training samples.
             val_rows: `(M,)` the same for validation.
+            test_rows: the same for testing; empty for a split without such a part.
             recomputed: gradient checkpointing: less memory, a third more time, the same numbers.
         """
-        super().__init__(config, labels, classes, torch.from_numpy(val_rows)[None])
+        super().__init__(config, labels, classes, [torch.from_numpy(val_rows)], [torch.from_numpy(test_rows)])
         self.prepared, self.train_rows = prepared, train_rows
         weights, self.order, self.dropout = generators(replicate, self.device)
         fourth = np.random.SeedSequence([replicate.seed, replicate.fold]).generate_state(4)[
@@ -80,7 +81,6 @@ class ReplicateTrainer(Trainer):
         rows = self.train_rows[torch.randperm(len(self.train_rows), generator=self.order).numpy()]
         batches = [parts(rows[batch], self.config.accumulation) for batch in self.batches]
         total = torch.zeros(1, device=self.device)
-        rates = self.rates()
         inputs = self.prepared.batches([part for batch in batches for part in batch])
         with self.noise.drawn():
             for place, batch in enumerate(batches):
@@ -89,7 +89,7 @@ class ReplicateTrainer(Trainer):
                     loss = self._loss(next(inputs), part, self.config.label_smoothing) / count
                     loss.backward()
                     total += loss.detach() * count
-                self._step(rates, self.epoch * len(batches) + place)
+                self._step(place)
         return total / len(rows)
 
     def _loss(self, inputs: Inputs, rows: NDArray[np.int64], smoothing: float) -> Tensor:
@@ -103,32 +103,27 @@ class ReplicateTrainer(Trainer):
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
             return self.network(inputs).float()  # type: ignore[no-any-return]
 
-    def rates(self) -> list[float]:
-        """The learning rates of encoders and head, as far as the validation losses so far have lowered them."""
-        plateaus = [Plateau(self.config.encoder_lr), Plateau(self.config.lr)]
-        if self.config.schedule == "plateau":
-            for loss in self.curves["val_loss"]:
-                for plateau in plateaus:
-                    plateau.observe(float(loss))
-        return [plateau.lr for plateau in plateaus]
+    def rates(self, step: int) -> tuple[float, float]:
+        """The learning rates of encoders and head in step `step` of the epoch: the former follow the latter."""
+        rate = self.rate(0, step, len(self.batches))
+        return rate * self.config.encoder_lr / self.config.lr, rate
 
-    def _step(self, rates: Sequence[float], step: int) -> None:
-        """Take the training's `step`-th step of AdamW, and forget the gradients."""
-        share = factor(self.config.schedule, self.config.warmup, step, self.config.epochs * len(self.batches))
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * share
+    def _step(self, step: int) -> None:
+        """Take step `step` of the epoch, of AdamW, and forget the gradients."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates(step), strict=True):
+            group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Score the validation samples; return the mean loss `(1,)` and predicted classes `(1, M)`."""
+    def evaluate(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Score samples; return the mean loss `(1,)` and predicted classes `(1, M)`."""
         self.network.eval()
-        size = max(1, self.config.batch_size // self.config.accumulation)
-        rows = self.val_rows[0].cpu()
-        blocks = [block.numpy() for block in rows.split(size)]
-        logits = torch.cat([self.logits(inputs) for inputs in self.prepared.batches(blocks)])
-        loss = F.cross_entropy(logits, self.labels[self.val_rows[0]])
+        rows = part.rows[0]
+        blocks = rows.cpu().split(max(1, self.config.batch_size // self.config.accumulation))
+        inputs = self.prepared.batches([block.numpy() for block in blocks])
+        logits = torch.cat([self.logits(one) for one in inputs])
+        loss = F.cross_entropy(logits, self.labels[rows])
         return loss[None], logits.argmax(dim=1)[None]
 
     def state(self) -> dict[str, Tensor]:

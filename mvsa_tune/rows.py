@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from mvsa_tune import metrics
 from mvsa_tune.config import CONFIG_FIELDS, Config, Replicate, config_from_texts
 from mvsa_tune.errors import InputError
@@ -18,15 +20,18 @@ LEADING = ("image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ab
 RESULTS = (
     "val_acc_best", "best_epoch", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last",
 )  # fmt: skip
+# On the split's test part, if it has one: nothing is chosen by them.
+TEST_RESULTS = ("test_acc_best", "test_acc_last", "test_f1_macro_best", "test_f1_weighted_best")
 TRAILING = tuple(name for name in CONFIG_FIELDS if name not in LEADING)
 PROVENANCE = (
     "finished_at", "split", "data_fingerprint", "image_vectors", "text_vectors", "code", "python", "torch", "ray", "command",
 )  # fmt: skip
 COLUMNS = (
-    "sweep", "trial_id", *LEADING, "seed", "fold", "status", *RESULTS, "seconds", "device", "epochs_run", *TRAILING,
-    *PROVENANCE,
+    "sweep", "trial_id", *LEADING, "seed", "fold", "status", *RESULTS, "seconds", "device", "epochs_run", *TEST_RESULTS,
+    *TRAILING, *PROVENANCE,
 )  # fmt: skip
-NUMBERS = (*RESULTS, "seconds", "epochs_run")
+REQUIRED = (*RESULTS, "seconds", "epochs_run")
+NUMBERS = (*REQUIRED, *TEST_RESULTS)
 # The status of a replicate trained to its last epoch, and of one that the scheduler stopped before; else `failed: why`.
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed: "
 
@@ -35,30 +40,30 @@ Row = dict[str, str]
 
 def result_rows(config: Config, outcome: Outcome) -> list[dict[str, Any]]:
     """A trial's results, a replicate each. `seconds` is the replicate's equal share of the stack's time."""
-    accuracy = outcome.accuracy
-    f1_macro, f1_weighted = metrics.f1_macro(outcome.confusion), metrics.f1_weighted(outcome.confusion)
+    scores = {"best_epoch": outcome.best_epoch, "val_loss_last": outcome.val_loss[-1]}
+    scores |= _scores("val", outcome.at_best(outcome.confusion), outcome.confusion[-1])
+    if outcome.tested:
+        scores |= _scores("test", *outcome.test_confusion)
     status = FINISHED if outcome.epochs == config.epochs else STOPPED
     rows: list[dict[str, Any]] = []
-    for r, (epoch, diverged) in enumerate(zip(outcome.best_epoch, outcome.diverged, strict=True)):
+    for r, diverged in enumerate(outcome.diverged):
         cost = {"seconds": round(outcome.seconds / len(outcome.best), 3), "device": outcome.device}
         cost |= {"epochs_run": outcome.epochs}
         if diverged:
             rows.append({"status": f"{FAILED}the loss was not finite in epoch {diverged}", **cost})
             continue
-        at_best = (epoch - 1, r)
-        rows.append(
-            {
-                "status": status,
-                "val_acc_best": accuracy[at_best],
-                "best_epoch": int(epoch),
-                "val_acc_last": accuracy[-1, r],
-                "val_f1_macro_best": f1_macro[at_best],
-                "val_f1_weighted_best": f1_weighted[at_best],
-                "val_loss_last": outcome.val_loss[-1, r],
-                **cost,
-            }
-        )
+        rows.append({"status": status, **{name: values[r] for name, values in scores.items()}, **cost})
     return rows
+
+
+def _scores(part: str, best: metrics.Counts, last: metrics.Counts) -> dict[str, NDArray[Any]]:
+    """A part's scores by column, `(R,)` each, from its counts `(R, C, C)` at the best epoch and after the last."""
+    return {
+        f"{part}_acc_best": metrics.accuracy(best),
+        f"{part}_acc_last": metrics.accuracy(last),
+        f"{part}_f1_macro_best": metrics.f1_macro(best),
+        f"{part}_f1_weighted_best": metrics.f1_weighted(best),
+    }
 
 
 def to_lines(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -121,7 +126,7 @@ def _parse(line: bytes) -> Row:
             raise ValueError(f"{name} {row[name]}")
     int(row["seed"]), int(row["fold"])
     if row["status"] in (FINISHED, STOPPED):
-        lacking = [name for name in NUMBERS if not row[name]]
+        lacking = [name for name in REQUIRED if not row[name]]
         if lacking:
             raise ValueError(f"{row['status']}, without {', '.join(lacking)}")
     elif not row["status"].startswith(FAILED):

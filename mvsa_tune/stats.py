@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from mvsa_tune.config import CONFIG_FIELDS
-from mvsa_tune.rows import FINISHED, STOPPED
+from mvsa_tune.rows import FINISHED, STOPPED, TEST_RESULTS
 from mvsa_tune.store import Store
 
 SCORES = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last")
@@ -16,10 +16,11 @@ def summarise(store: Store) -> pd.DataFrame:
 
     Columns: `sweep, trial_id`, the configuration, `status` (`finished`, `stopped at epoch E`, the reason it failed or could
     not run, or `not run yet`), `n` (replicates finished or stopped), for each score its `_mean`, `_std` (n − 1; empty for
-    n = 1), `_min` and `_max` over them, `best_epoch_median`, `epochs_run` and `seconds` (the whole trial's).
+    n = 1), `_min` and `_max` over them (those on test samples where the split has any), `best_epoch_median`, `epochs_run` and `seconds` (the whole trial's).
     """
     rows = store.rows()
     lines = []
+    scores = [*SCORES, *(TEST_RESULTS if rows[list(TEST_RESULTS)].notna().any(axis=None) else ())]
     groups = dict(iter(rows.groupby("trial_id")))
     for config in store.configs():
         mine = groups.get(config.id, rows.iloc[:0])
@@ -27,7 +28,7 @@ def summarise(store: Store) -> pd.DataFrame:
         line: dict[str, object] = {"sweep": store.folder.name, "trial_id": config.id}
         line |= {name: getattr(config, name) for name in CONFIG_FIELDS}
         line |= {"status": _status(mine, store.sweep.not_run.get(config.id)), "n": len(done)}
-        for score in SCORES:
+        for score in scores:
             values = done[score].astype(float)
             line |= {f"{score}_{how}": getattr(values, how)() for how in ("mean", "std", "min", "max")}
         line |= {"best_epoch_median": done["best_epoch"].median()}

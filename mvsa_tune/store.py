@@ -5,15 +5,13 @@ row number), `predictions/TRIAL.npz` (each replicate's predictions and curves). 
 rows, so a row promises that they are there.
 """
 
-import hashlib
-import json
 import math
 import os
 import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,11 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from mvsa_tune.config import Config, Replicate, config_from_texts
+from mvsa_tune.config import Config, config_from_texts
 from mvsa_tune.dataset import Dataset
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.identity import Sweep
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.rows import (
     COLUMNS,
@@ -41,99 +40,7 @@ from mvsa_tune.rows import (
     result_rows,
     write_rows,
 )
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What a results folder holds the answer to; two commands that differ in it may not share a folder.
-
-    Attributes:
-        data: the data folder, as given.
-        data_fingerprint: of its content.
-        layout: the form that it has on disk.
-        classes: the labels, in order.
-        label_counts: samples by label, in that order.
-        dropped: guids of the pairs that the form's own rules drop, and why.
-        demo: whether this is the built-in demo set.
-        split: the split's name.
-        replicates: seeds and folds of every trial.
-        configs: what was asked for, in order; none in a search.
-        space: the search space, each dimension as its flag writes it; none in a grid.
-        not_run: why a configuration could not run, by its id.
-        skipped: guids of the samples left out, whose pictures could not be read, and why.
-        vectors: SHA-256 of the caches used, by `ENCODER MODALITY`.
-        finetuned: `weights` and `preprocessing` of encoders that are fine-tuned, by `ENCODER MODALITY`.
-        code: version and source of the code that the numbers depend on.
-    """
-
-    data: str
-    data_fingerprint: str
-    layout: str
-    classes: tuple[str, ...]
-    label_counts: tuple[int, ...]
-    dropped: Mapping[str, str]
-    demo: bool
-    split: str
-    replicates: tuple[Replicate, ...]
-    configs: tuple[Config, ...]
-    space: Mapping[str, str]
-    not_run: Mapping[str, str]
-    skipped: Mapping[str, str]
-    vectors: Mapping[str, str]
-    finetuned: Mapping[str, Mapping[str, str]]
-    code: str
-
-    def to_json(self) -> str:
-        """Write as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
-
-    @staticmethod
-    def from_json(text: str) -> "Sweep":
-        """Read what `to_json` wrote."""
-        fields = json.loads(text)
-        return Sweep(
-            **{
-                **fields,
-                "classes": tuple(fields["classes"]),
-                "label_counts": tuple(fields["label_counts"]),
-                "replicates": tuple(Replicate(**one) for one in fields["replicates"]),
-                "configs": tuple(Config(**one) for one in fields["configs"]),
-            }
-        )
-
-    def facts(self) -> dict[str, str]:
-        """What makes this sweep the one it is, for a person, by name: the same facts, the same sweep."""
-        seeds = dict.fromkeys(str(one.seed) for one in self.replicates)
-        folds = {one.fold for one in self.replicates}
-        return {
-            "data fingerprint": self.data_fingerprint[:12],
-            "labels": ", ".join(self.classes),
-            "split": self.split,
-            "replicates": f"seeds {some([*seeds])}, {len(folds)} folds, {len(self.replicates)} in all",
-            "configurations": _counted([config.id for config in self.configs]),
-            **{f"search space, {name}": values for name, values in self.space.items()},
-            "unreadable samples": _counted(sorted(self.skipped)),
-            **{f"vectors of {key}": sha256[:12] for key, sha256 in self.vectors.items()},
-            **{f"fine-tuned {key}": "; ".join(origin.values()) for key, origin in self.finetuned.items()},
-            "code": self.code,
-        }
-
-    def differences(self, other: "Sweep") -> list[str]:
-        """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
-        mine, theirs = self.facts(), other.facts()
-        # A cache that was not there before is no difference; one that was made again with other content is.
-        come_later = ("vectors of ", "fine-tuned ")
-        names = [name for name in mine | theirs if not name.startswith(come_later) or (name in mine and name in theirs)]
-        return [
-            f"{name}: {mine.get(name, 'none')} there, {theirs.get(name, 'none')} now"
-            for name in names
-            if mine.get(name) != theirs.get(name)
-        ]
-
-
-def _counted(names: Sequence[str]) -> str:
-    """How many, and which: the digits stand for the names."""
-    return f"{len(names)} ({hashlib.sha256(' '.join(names).encode()).hexdigest()[:6]})"
+from mvsa_tune.splits import Split, read_split, write_split
 
 
 class Store:
@@ -159,7 +66,7 @@ class Store:
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"damaged {path} ({error}): choose another --name or delete the folder") from None
 
-    def begin(self, sweep: Sweep, dataset: Dataset, *, grows: bool = False) -> list[str]:
+    def begin(self, sweep: Sweep, dataset: Dataset, split: Split | None = None, *, grows: bool = False) -> list[str]:
         """Open the folder for a sweep, new or continued; return what was found damaged in it, a line each.
 
         What is damaged is set aside, and what is whole is used. A sweep that `grows` may have configurations beyond those of
@@ -175,6 +82,8 @@ class Store:
             # What could not run may have changed (an embedding cache made since).
             write_text_whole(self.folder / "sweep.json", sweep.to_json())
             self._write_samples(dataset)
+            if split:
+                write_split(self.folder / "split.npz", split)
             self.__dict__["sweep"] = sweep
             if not self.trials_path.exists():
                 write_rows(self.trials_path, [])
@@ -254,7 +163,21 @@ class Store:
         """What a recorded trial found."""
         with np.load(self._predictions_path(trial), allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in kept if name not in ("seed", "fold")}
-        return Outcome(**{**arrays, "seconds": float(arrays["seconds"]), "device": str(arrays["device"])})
+        return Outcome(
+            **{
+                **arrays,
+                "seconds": float(arrays["seconds"]),
+                "device": str(arrays["device"]),
+                "select": str(arrays["select"]),
+            }
+        )
+
+    def split(self) -> Split:
+        """The split that the sweep was made on; InputError if its file is missing, damaged or of another."""
+        split = read_split(self.folder / "split.npz", self.sweep.split)
+        if split is None or split.digest != self.sweep.split_digest:
+            raise InputError(f"{self.folder}/split.npz is missing or damaged: the same sweep, run again, writes it")
+        return split
 
     def _predictions_path(self, trial: str) -> Path:
         return self.folder / "predictions" / f"{trial}.npz"

@@ -21,6 +21,7 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.finetune import FinetuneTask
 from mvsa_tune.finetune_plan import FinetunePlan
+from mvsa_tune.identity import Sweep
 from mvsa_tune.leaderboard import write_leaderboard
 from mvsa_tune.plan import Plan
 from mvsa_tune.progress import Progress
@@ -29,7 +30,7 @@ from mvsa_tune.recorder import Recorder
 from mvsa_tune.rows import FINISHED, STOPPED
 from mvsa_tune.scheduler import make_scheduler
 from mvsa_tune.stats import summarise
-from mvsa_tune.store import Store, Sweep
+from mvsa_tune.store import Store
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
@@ -55,7 +56,7 @@ def run_sweep(
         InputError: the folder cannot be written (from the start, or from some moment on), or belongs to another sweep.
     """
     store = Store(folder)
-    for line in store.begin(_describe(plan, demo), plan.dataset, grows=grows):
+    for line in store.begin(_describe(plan, demo), plan.dataset, plan.split, grows=grows):
         print(line, file=sys.stderr)
     try:
         return _run(plan, store, quiet=quiet, show=show)
@@ -123,6 +124,8 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
         dropped=dict(plan.dataset.dropped),
         demo=demo,
         split=plan.split.name,
+        split_digest=plan.split.digest,
+        protocol=plan.protocol,
         replicates=plan.replicates,
         configs=() if plan.search else plan.configs,
         space=space | fixed,

@@ -9,6 +9,8 @@ import pandas as pd
 
 from mvsa_tune.config import Config, short
 from mvsa_tune.errors import some
+from mvsa_tune.identity import Sweep
+from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.rows import FINISHED, STOPPED
 from mvsa_tune.stats import best
 from mvsa_tune.store import Store
@@ -16,6 +18,7 @@ from mvsa_tune.store import Store
 # The published numbers belong to MVSA-Single: 1,193 negative, 419 neutral, 2,388 positive labelled samples.
 DOCUMENTS_COUNTS = (1193, 419, 2388)
 DOCUMENTS_BATCH_SIZE = {False: 512, True: 64}  # fine-tuned or not
+DOCUMENTS_SPLIT = "documents"
 # Table 3 does not say which CLIP: it stands for both.
 CLIP = ("clip-vit-b-32", "clip-vit-l-14")
 TITLES = {
@@ -25,6 +28,8 @@ TITLES = {
     4: "One modality",
 }
 OTHERS = 5
+# What is shown of the test samples, where a split has any.
+TESTED = {"test_acc_best": "test accuracy", "test_f1_weighted_best": "test F1 (weighted)"}
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,13 @@ class Line:
 def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
     """Write the four tables of a sweep.
 
-    A sweep that holds published configurations, on the documents' data, gets the documents' rows, all of them; those that
+    A sweep that holds published configurations, on the documents' data and split, gets the documents' rows, all of them; those that
     are not in the sweep or could not run say why. Its other configurations follow in a table of their own. Any other sweep's are sorted by the same rule: both
     modalities at batch size 512 in table 1 (the first two pairs) and 2 (further pairs), at other batch sizes in 3,
     one modality in 4.
     """
     sweep = store.sweep
-    comparable = not sweep.demo and sweep.label_counts == DOCUMENTS_COUNTS
+    comparable = not sweep.demo and sweep.label_counts == DOCUMENTS_COUNTS and sweep.split == DOCUMENTS_SPLIT
     published = published_lines(sweep.configs[0].precision) if comparable and sweep.configs else []
     published = published if any(line.config in sweep.configs for line in published) else []
     own = own_lines([config for config in sweep.configs if config not in {line.config for line in published}])
@@ -62,7 +67,8 @@ def tables_markdown(store: Store, summary: pd.DataFrame) -> str:
     lines = published + own
     by_id = {row["trial_id"]: row for _, row in summary.iterrows()}
     stopped = int(summary["status"].str.startswith(STOPPED).sum())
-    parts = [_heading(store, bool(published), stopped)]
+    tested = "test_acc_best_mean" in summary
+    parts = [_heading(store, bool(published), stopped, tested)]
     for number in TITLES:
         parts.append(f"## Table {number}. {_title(number, bool(published))}\n")
         mine = [line for line in lines if line.table == number]
@@ -145,18 +151,19 @@ def own_lines(configs: Sequence[Config]) -> list[Line]:
     return lines
 
 
-def _heading(store: Store, published: bool, stopped: int) -> str:
+def _heading(store: Store, published: bool, stopped: int, tested: bool) -> str:
     sweep = store.sweep
-    title = f"# {store.folder.name}: validation accuracy"
+    title = f"# {store.folder.name}: {'test' if tested else 'validation'} accuracy"
     if sweep.demo:
         title += " on the built-in demo set (made-up pairs: these numbers say nothing about tweets)"
-    seeds = ", ".join(str(replicate.seed) for replicate in sweep.replicates)
     epochs = ", ".join(sorted({str(config.epochs) for config in sweep.configs}))
     explanation = (
-        f"Ours: each replicate's best validation accuracy over its {epochs} epochs, as the documents report it, mean ± "
-        f"standard deviation over n replicates (seeds {seeds}; {sweep.split} split). Chosen on the samples it is scored on, "
-        "it reads high; the accuracy after the last epoch stands beside it."
+        f"Protocol {sweep.protocol}: {PROTOCOLS[sweep.protocol].reported}. Ours: {_reported(sweep, epochs)}, mean ± standard "
+        f"deviation over n replicates ({_replicates(sweep)}; {sweep.split} split). Chosen on the samples it is scored on, the "
+        "validation accuracy reads high; the accuracy after the last epoch stands beside it."
     )
+    if tested:
+        explanation += " Accuracy and F1 on each fold's test samples are those of the same epoch: neither it nor anything else is chosen on them."
     if stopped:
         explanation += (
             f" {stopped} configurations were stopped early: their cells hold the best up to that epoch, marked with it, and take "
@@ -170,6 +177,19 @@ def _heading(store: Store, published: bool, stopped: int) -> str:
     if not published:
         explanation += " The documents publish no number for these configurations on this data."
     return f"{title}\n\n{explanation}\n"
+
+
+def _reported(sweep: Sweep, epochs: str) -> str:
+    if all(config.select == "accuracy" for config in sweep.configs):
+        return f"each replicate's best validation accuracy over its {epochs} epochs"
+    return f"each replicate's validation accuracy at the epoch, of its {epochs}, of the least validation loss"
+
+
+def _replicates(sweep: Sweep) -> str:
+    """Which seeds, and on how many folds."""
+    seeds = dict.fromkeys(str(one.seed) for one in sweep.replicates)
+    each = len(sweep.replicates) // len(seeds)
+    return f"seeds {', '.join(seeds)}" + (f", each on {each} folds" if each > 1 else "")
 
 
 def _title(number: int, published: bool) -> str:
@@ -193,7 +213,8 @@ def _absent(number: int) -> str:
 def _table(lines: Sequence[Line], summary: dict[str, pd.Series], published: bool) -> str:
     header = ["row", "vision", "text", "fine-tuned", "batch size", "D", "lr"]
     header += ["published"] if published else []
-    header += ["ours: best epoch", "last epoch", "n", "note"]
+    tests = [name for name in TESTED if any(f"{name}_mean" in row for row in summary.values())]
+    header += ["ours: best epoch", "last epoch", *(TESTED[name] for name in tests), "n", "note"]
     body = []
     for place, line in enumerate(lines, start=1):
         cells = [
@@ -206,19 +227,20 @@ def _table(lines: Sequence[Line], summary: dict[str, pd.Series], published: bool
         cells += [line.published or "–"] if published else []
         row = summary.get(line.config.id)
         if row is not None and row["n"]:
-            cells += [accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
+            cells += [accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}"]
+            cells += [accuracy_cell(row, name) for name in tests] + [str(row["n"])]
         else:
-            cells += ["–", "–", "0"]
+            cells += ["–", "–", *("–" for _ in tests), "0"]
         body.append([*cells, "; ".join(filter(None, [line.note, _why_not(line, row)]))])
     if not any(cells[-1] for cells in body):
         header, body = header[:-1], [cells[:-1] for cells in body]
     return markdown(header, body)
 
 
-def accuracy_cell(row: pd.Series) -> str:
-    """A summary's accuracy for a person: mean ± standard deviation, marked if the trial was stopped."""
-    mean = f"{row['val_acc_best_mean']:.3f}"
-    spread = "" if row["n"] == 1 else f" ± {row['val_acc_best_std']:.3f}"
+def accuracy_cell(row: pd.Series, score: str = "val_acc_best") -> str:
+    """A summary's score for a person: mean ± standard deviation, marked if the trial was stopped."""
+    mean = f"{row[f'{score}_mean']:.3f}"
+    spread = "" if row["n"] == 1 else f" ± {row[f'{score}_std']:.3f}"
     # What was stopped is no rival of what was trained to its end.
     mark = "" if row["epochs_run"] == row["epochs"] else f" ({row['epochs_run']:.0f} of {row['epochs']} epochs)"
     return mean + spread + mark

@@ -87,13 +87,12 @@ def folder_name(config: Config) -> str:
 
 
 def _scores(outcome: Outcome) -> dict[str, float]:
-    best = outcome.accuracy.max(axis=0)
-    at_best = outcome.confusion[outcome.best_epoch - 1, np.arange(len(best))]
+    best = outcome.at_best(outcome.accuracy)
     scores = {
         "acc_best_mean": best.mean(),
         "acc_best_std": best.std(ddof=1) if len(best) > 1 else 0.0,
         "acc_last_mean": outcome.accuracy[-1].mean(),
-        "f1_macro_best_mean": metrics.f1_macro(at_best).mean(),
+        "f1_macro_best_mean": metrics.f1_macro(outcome.at_best(outcome.confusion)).mean(),
         "loss_last_mean": outcome.val_loss[-1].mean(),
     }
     return {f"validation/{name}": float(value) for name, value in scores.items()}

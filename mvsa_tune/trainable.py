@@ -130,11 +130,11 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
         labels=torch.from_numpy(task.labels).to(task.device),
         classes=task.classes,
     )
-    folds = [replicate.fold for replicate in task.replicates]
-    train_rows, val_rows = (
-        torch.from_numpy(np.stack([part[fold] for fold in folds])) for part in (task.split.train, task.split.validation)
+    train, validation, test = (
+        [torch.from_numpy(part[one.fold]) for one in task.replicates]
+        for part in (task.split.train, task.split.validation, task.split.test)
     )
-    return StackTrainer(config, task.replicates, samples, train_rows, val_rows)
+    return StackTrainer(config, task.replicates, samples, train, validation, test)
 
 
 @lru_cache(maxsize=16)

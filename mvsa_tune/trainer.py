@@ -2,51 +2,100 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mvsa_tune.config import Config
-from mvsa_tune.outcome import Outcome
+from mvsa_tune.outcome import NO_CLASS, NO_ROW, Outcome
+from mvsa_tune.schedules import Plateau, factor
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples that R replicates are scored on.
+
+    Attributes:
+        rows: `(R, N)` row numbers on the device, `NO_ROW` behind those of a replicate that has fewer than N.
+        sizes: how many each has.
+    """
+
+    rows: Tensor
+    sizes: tuple[int, ...]
+
+    @cached_property
+    def present(self) -> Tensor:
+        """`(R, N)` where there is a row."""
+        return self.rows != NO_ROW
 
 
 class Trainer(ABC):
     """Trains R replicates of a configuration side by side. How an epoch is trained and scored is the subclass's."""
 
-    def __init__(self, config: Config, labels: Tensor, classes: int, val_rows: Tensor) -> None:
+    def __init__(
+        self,
+        config: Config,
+        labels: Tensor,
+        classes: int,
+        val_rows: Sequence[Tensor],
+        test_rows: Sequence[Tensor] = (),
+    ) -> None:
         """Begin with no epoch trained.
 
         Args:
             config: what to train.
             labels: `(N,)` int64 of all labelled samples, on the device to train on.
             classes: number of classes.
-            val_rows: `(R, N)` row numbers of each replicate's validation samples.
+            val_rows: row numbers of each of the R replicates' validation samples.
+            test_rows: the same for the test samples, if the split has any.
         """
         self.config = config
         self.labels = labels
         self.classes = classes
         self.device = labels.device
-        self.val_rows = val_rows.to(self.device)
+        self.validation = self._part(val_rows)
+        self.test = self._part(test_rows) if any(map(len, test_rows)) else None
         self.curves: dict[str, list[Tensor]] = {"train_loss": [], "val_loss": [], "confusion": []}
-        self.best = self.last = torch.zeros_like(self.val_rows)
-        self.best_right = torch.full((len(self.best), 1), -1, device=self.device)
+        self.best = self.last = torch.zeros_like(self.validation.rows)
+        self.best_merit = torch.full((len(self.best), 1), -torch.inf, dtype=torch.float64, device=self.device)
+        if self.test:
+            self.test_best = self.test_last = torch.zeros_like(self.test.rows)
+        self.plateaus = [Plateau(config.lr) for _ in val_rows]
         self.seconds = 0.0
+
+    def _part(self, rows: Sequence[Tensor]) -> Part:
+        together = pad_sequence(list(rows), batch_first=True, padding_value=NO_ROW)
+        return Part(together.to(self.device), tuple(map(len, rows)))
 
     @abstractmethod
     def train_epoch(self) -> Tensor:
         """Pass once over the training samples, each replicate in its own order; return the mean losses `(R,)`."""
 
     @abstractmethod
-    def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Score the validation samples; return mean losses `(R,)` and predicted classes `(R, N)`."""
+    def evaluate(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Score samples; return mean losses `(R,)` and predicted classes `(R, N)`, those behind a replicate's own 0."""
 
-    def confusion(self, predicted: Tensor) -> Tensor:
-        """Count validation samples by true and predicted class: `(R, N)` → `(R, C, C)`."""
-        cells = self.labels[self.val_rows] * self.classes + predicted
+    def rate(self, r: int, step: int, steps: int) -> float:
+        """Replicate r's learning rate in step `step` (from 0) of the `steps` of its epoch."""
+        done, every = self.epoch * steps + step, self.config.epochs * steps
+        return self.plateaus[r].lr * factor(self.config.schedule, self.config.warmup, done, every)
+
+    def _observe(self, loss: Tensor) -> None:
+        """Lower the learning rates of the replicates whose validation loss stalls, where the schedule says so."""
+        if self.config.schedule == "plateau":
+            for plateau, own in zip(self.plateaus, loss.tolist(), strict=True):  # waits for the device
+                plateau.observe(own)
+
+    def confusion(self, part: Part, predicted: Tensor) -> Tensor:
+        """Count a part's samples by true and predicted class: `(R, N)` → `(R, C, C)`."""
+        cells = self.labels[part.rows.clamp(min=0)] * self.classes + predicted
         counts = torch.zeros(len(cells), self.classes**2, dtype=torch.int64, device=self.device)
-        return counts.scatter_add_(1, cells, torch.ones_like(cells)).view(-1, self.classes, self.classes)
+        return counts.scatter_add_(1, cells, part.present.long()).view(-1, self.classes, self.classes)
 
     @property
     def epoch(self) -> int:
@@ -63,54 +112,71 @@ class Trainer(ABC):
         return self.advance(self.config.epochs)
 
     def advance(self, until: int) -> Outcome:
-        """Train up to epoch `until`, evaluating after each. Nothing waits for the device before the end.
+        """Train up to epoch `until`, evaluating after each. But for a plateau nothing waits for the device before the end.
 
         However a training is cut into calls, its numbers are the same.
         """
         started = time.perf_counter()
         while self.epoch < until:
             self.curves["train_loss"].append(self.train_epoch())
-            loss, self.last = self.evaluate()
+            loss, self.last = self.evaluate(self.validation)
+            confusion = self.confusion(self.validation, self.last)
+            self._keep_best(loss, confusion)
             self.curves["val_loss"].append(loss)
-            confusion = self.confusion(self.last)
-            right = confusion.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)
-            self.best = torch.where(right > self.best_right, self.last, self.best)
-            self.best_right = torch.maximum(right, self.best_right)
             self.curves["confusion"].append(confusion)
-        records = {name: tensor.cpu() for name, tensor in self.records().items()}
+            self._observe(loss)
+        arrays = self._arrays()  # waits for the device
         self.seconds += time.perf_counter() - started
-        return outcome_of(
-            {**records, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}, self.val_rows, self.device
-        )
+        return Outcome(**arrays, seconds=self.seconds, device=device_name(self.device), select=self.config.select)
+
+    def _keep_best(self, loss: Tensor, confusion: Tensor) -> None:
+        """Keep the predictions of the replicates whose best epoch this is. The test samples have no say in it."""
+        right = confusion.diagonal(dim1=1, dim2=2).sum(dim=1)
+        merit = (right if self.config.select == "accuracy" else -loss).double().unsqueeze(1)
+        better = merit > self.best_merit
+        self.best_merit = torch.where(better, merit, self.best_merit)
+        self.best = torch.where(better, self.last, self.best)
+        if self.test:
+            _, self.test_last = self.evaluate(self.test)
+            self.test_best = torch.where(better, self.test_last, self.test_best)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of an `Outcome`."""
+        arrays = {name: torch.stack(curve).cpu().numpy() for name, curve in self.curves.items()}
+        arrays["confusion"] = arrays["confusion"].astype(np.int32)
+        arrays |= _predictions("", self.validation, self.best, self.last)
+        if self.test:
+            counts = torch.stack([self.confusion(self.test, said) for said in (self.test_best, self.test_last)])
+            arrays["test_confusion"] = counts.cpu().numpy().astype(np.int32)
+            arrays |= _predictions("test_", self.test, self.test_best, self.test_last)
+        return arrays
 
     def records(self) -> dict[str, Tensor]:
-        """What has been found so far: what `outcome_of` and `restore` take."""
-        curves = {name: torch.stack(curve) for name, curve in self.curves.items()}
-        seconds = torch.tensor(self.seconds, dtype=torch.float64)
-        return {**curves, "best": self.best, "last": self.last, "best_right": self.best_right, "seconds": seconds}
+        """What has been found so far, for `restore`."""
+        found = {name: torch.stack(curve) for name, curve in self.curves.items()}
+        found |= {name: getattr(self, name) for name in self._kept()}
+        return {**found, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
 
     def restore(self, records: Mapping[str, Tensor]) -> None:
         """Go on from what `records` gave."""
         self.curves = {name: list(records[name].to(self.device).unbind()) for name in self.curves}
-        self.best, self.last, self.best_right = (
-            records[name].to(self.device) for name in ("best", "last", "best_right")
-        )
+        for name in self._kept():
+            setattr(self, name, records[name].to(self.device))
         self.seconds = float(records["seconds"])
+        for loss in self.curves["val_loss"]:
+            self._observe(loss)
+
+    def _kept(self) -> tuple[str, ...]:
+        """The names of what is kept of the predictions."""
+        return ("best", "last", "best_merit", *(("test_best", "test_last") if self.test else ()))
 
 
-def outcome_of(records: Mapping[str, Tensor], val_rows: Tensor, device: torch.device) -> Outcome:
-    """The outcome of a training's `records`."""
-    found = {name: tensor.cpu().numpy() for name, tensor in records.items()}
-    return Outcome(
-        train_loss=found["train_loss"],
-        val_loss=found["val_loss"],
-        confusion=found["confusion"].astype(np.int32),
-        rows=val_rows.cpu().numpy().astype(np.int32),
-        best=found["best"].astype(np.uint8),
-        last=found["last"].astype(np.uint8),
-        seconds=float(found["seconds"]),
-        device=device_name(device),
-    )
+def _predictions(prefix: str, part: Part, best: Tensor, last: Tensor) -> dict[str, np.ndarray]:
+    said = {"best": best, "last": last}
+    classes = {name: torch.where(part.present, one, NO_CLASS).cpu().numpy() for name, one in said.items()}
+    return {f"{prefix}rows": part.rows.cpu().numpy().astype(np.int32)} | {
+        f"{prefix}{name}": one.astype(np.uint8) for name, one in classes.items()
+    }
 
 
 def device_name(device: torch.device) -> str:

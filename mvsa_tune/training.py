@@ -4,18 +4,25 @@ Replicate r's numbers are a function of its configuration, seed and fold alone: 
 dropout come from its own generators, and nothing is reduced across replicates.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.heads import build_head, initialise
-from mvsa_tune.trainer import Trainer
+from mvsa_tune.heads import build_head, initialise, run_some
+from mvsa_tune.trainer import Part, Trainer
 
+# Which replicates of a stack: all of them, or those listed.
+Members = slice | list[int]
+ALL = slice(None)
+Key = TypeVar("Key", bound=Hashable)
 # Samples scored at once: bounds the memory of an evaluation whatever the size of the split.
 EVALUATION_BLOCK = 4096
 
@@ -65,6 +72,27 @@ def minibatches(count: int, batch_size: int) -> Iterator[slice]:
         start = stop
 
 
+def alike(keys: Sequence[Key | None]) -> dict[Key, Members]:
+    """Group R replicates by their keys, leaving out those without one: key → which; `ALL` where every key is the same."""
+    groups: dict[Key, list[int]] = {}
+    for r, key in enumerate(keys):
+        if key is not None:
+            groups.setdefault(key, []).append(r)
+    return {key: ALL if len(which) == len(keys) else which for key, which in groups.items()}
+
+
+def epoch_steps(counts: Sequence[int], batch_size: int) -> list[list[tuple[slice, Members]]]:
+    """The steps of an epoch of R replicates with so many training samples each: which minibatch is whose.
+
+    Replicates whose minibatches of a step are of one length go together. Where counts differ that is all of them in every step
+    but the last ones, so a minibatch is never padded: to the replicate it is the one that it gets alone.
+    """
+    return [
+        [(slice(*ends), which) for ends, which in alike(step).items()]
+        for step in zip_longest(*([(b.start, b.stop) for b in minibatches(count, batch_size)] for count in counts))
+    ]
+
+
 class StackTrainer(Trainer):
     """A configuration's head for R replicates, trained as one batched program."""
 
@@ -73,8 +101,9 @@ class StackTrainer(Trainer):
         config: Config,
         replicates: Sequence[Replicate],
         samples: Samples,
-        train_rows: Tensor,
-        val_rows: Tensor,
+        train_rows: Sequence[Tensor],
+        val_rows: Sequence[Tensor],
+        test_rows: Sequence[Tensor] = (),
     ) -> None:
         """Build the stack.
 
@@ -82,17 +111,23 @@ class StackTrainer(Trainer):
             config: what to train.
             replicates: the R seeds and folds.
             samples: vectors and labels, already on the device to train on.
-            train_rows: `(R, n)` row numbers of each replicate's training samples.
-            val_rows: `(R, N)` the same for validation.
+            train_rows: row numbers of each replicate's training samples.
+            val_rows: the same for validation.
+            test_rows: the same for testing, if the split has such a part.
         """
-        super().__init__(config, samples.labels, samples.classes, val_rows)
+        super().__init__(config, samples.labels, samples.classes, val_rows, test_rows)
         self.samples = samples
-        self.train_rows = train_rows.cpu()
+        self.train_rows = [rows.cpu() for rows in train_rows]
+        counts = [len(rows) for rows in self.train_rows]
+        self.counts = torch.tensor(counts, device=self.device)
+        self.steps = epoch_steps(counts, config.batch_size)
+        self.own_steps = [sum(1 for _ in minibatches(count, config.batch_size)) for count in counts]
         weights, self.order, dropout = zip(*(generators(one, self.device) for one in replicates), strict=True)
         widths = {modality: samples.vectors[modality].shape[1] for modality in config.modalities}
         self.head = build_head(config.head, len(replicates), widths, config.D, samples.classes, config.dropout)
         initialise(self.head, weights, dropout)
-        self.head.to(self.device, next(iter(samples.vectors.values())).dtype)
+        self.dtype = next(iter(samples.vectors.values())).dtype
+        self.head.to(self.device, self.dtype)
         # Adam sees each replicate's slices as parameters of their own, so that its rounding, too, is what the replicate
         # gets alone: over a whole stack an element's place in the tensor decides how the kernel rounds it.
         self.stacks = list(self.head.parameters())
@@ -105,29 +140,33 @@ class StackTrainer(Trainer):
         """Pass once over the training samples, each replicate in its own order; return the mean losses `(R,)`."""
         self.head.train()
         # (R, n): the minibatch order of the whole epoch
-        rows = torch.stack(
-            [own[torch.randperm(len(own), generator=g)] for own, g in zip(self.train_rows, self.order, strict=True)]
-        ).to(self.device)
+        orders = [
+            own[torch.randperm(len(own), generator=g)] for own, g in zip(self.train_rows, self.order, strict=True)
+        ]
+        rows = pad_sequence(orders, batch_first=True).to(self.device)
         total = torch.zeros(len(rows), device=self.device)
-        for batch in minibatches(rows.shape[1], self.config.batch_size):
-            losses = self.losses(rows[:, batch], self.config.label_smoothing)[0].mean(dim=1)  # (R,)
-            # A sum over replicates: each one's gradient is that of its own loss.
-            losses.sum().backward()
-            self.step()
-            total += losses.detach() * (batch.stop - batch.start)
-        return total / rows.shape[1]
+        for number, step in enumerate(self.steps):
+            for batch, which in step:
+                losses = self.losses(rows[which, batch], which, self.config.label_smoothing)[0].mean(dim=1)  # (R,)
+                # A sum over replicates: each one's gradient is that of its own loss.
+                losses.sum().backward()
+                total[which] += losses.detach() * (batch.stop - batch.start)
+            self.step(number)
+        return total / self.counts
 
-    def step(self) -> None:
-        """Take one step of AdamW along the gradients, and forget them."""
+    def step(self, number: int) -> None:
+        """Take step `number` of the epoch, of AdamW along the gradients, and forget them."""
+        for r, (group, own) in enumerate(zip(self.optimizer.param_groups, self.own_steps, strict=True)):
+            group["lr"] = self.rate(r, number, own)
         for stack, slices in zip(self.stacks, self.slices, strict=True):
             assert stack.grad is not None
-            for own, gradient in zip(slices, stack.grad.unbind(), strict=True):
-                own.grad = gradient
+            for own, parameter, gradient in zip(self.own_steps, slices, stack.grad.unbind(), strict=True):
+                parameter.grad = gradient if number < own else None  # whose epoch is over takes no step
             stack.grad = None
         self.optimizer.step()
 
-    def losses(self, rows: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Run the head on samples: rows `(R, B)` → cross-entropies `(R, B)` and logits `(R, C, B)`."""
+    def losses(self, rows: Tensor, which: Members = ALL, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Run the head of some replicates on samples: rows `(R, B)` → cross-entropies `(R, B)` and logits `(R, C, B)`."""
         inputs = {
             modality: vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, -1).transpose(1, 2)
             for modality, vectors in self.samples.vectors.items()
@@ -135,18 +174,19 @@ class StackTrainer(Trainer):
         }
         mixed = self.config.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
-            logits = self.head(inputs)
+            logits = self.head(inputs) if isinstance(which, slice) else run_some(self.head, which, inputs)
         logits = logits.float() if mixed else logits
         labels = self.samples.labels[rows]
         return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing), logits
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Score the validation samples; return mean losses `(R,)` and predicted classes `(R, N)`."""
+    def evaluate(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Score samples; return mean losses `(R,)` and predicted classes `(R, N)`, those behind a replicate's own 0."""
         self.head.eval()
-        losses, classes = [], []
-        for rows in self.val_rows.split(EVALUATION_BLOCK, dim=1):
-            loss, logits = self.losses(rows)
-            losses.append(loss)
-            classes.append(logits.argmax(dim=1))
-        return torch.cat(losses, dim=1).mean(dim=1), torch.cat(classes, dim=1)
+        means = torch.zeros(len(part.sizes), dtype=self.dtype, device=self.device)
+        classes = torch.zeros_like(part.rows)
+        for size, which in alike(part.sizes).items():
+            blocks = [self.losses(rows, which) for rows in part.rows[which, :size].split(EVALUATION_BLOCK, dim=1)]
+            means[which] = torch.cat([losses for losses, _ in blocks], dim=1).mean(dim=1)
+            classes[which, :size] = torch.cat([logits.argmax(dim=1) for _, logits in blocks], dim=1)
+        return means, classes

@@ -21,7 +21,7 @@ from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, ad
 from mvsa_tune.describe import describe
 from mvsa_tune.errors import InputError
 from mvsa_tune.plan import Plan
-from mvsa_tune.prepare import add_sweep_flags, fixed_fields, make_plan, parse_sweep, replicates
+from mvsa_tune.prepare import add_sweep_flags, check_seeds, fixed_fields, make_plan, parse_sweep, replicates, split_of
 from mvsa_tune.space import PAIR, Budget, Choice, Range, Search, Space
 
 # Where to look. Each is a flag: --D 64 128, --lr 1e-5..1e-3.
@@ -43,7 +43,8 @@ FIXED = [name for name in CONFIG_FLAGS if name not in AXES]  # the same for ever
 
 def search_of(options: Namespace) -> Search:
     """What the flags ask for: where to look, and for how long."""
-    words = {name: options.pairs if name == PAIR else getattr(options, name) for name in SPACE}
+    given = {name: options.pairs if name == PAIR else getattr(options, name) for name in SPACE}
+    words = {name: [str(word) for word in texts or ()] for name, texts in given.items()}  # a protocol's are no texts
     asked = {name: space.parse(name, words[name], SPACE[name]) if words[name] else SPACE[name] for name in SPACE}
     unlimited = options.trials is options.total_epochs is options.minutes is None
     budget = Budget(50 if unlimited else options.trials, options.total_epochs, options.minutes)
@@ -76,8 +77,9 @@ def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
     if not options.quiet:
         print(f"\nTraining the {len(chosen)} finalists again, on {options.confirm_seeds} fresh seeds.")
     first = max(one.seed for one in plan.replicates) + 1
-    fresh = replicates(range(first, first + options.confirm_seeds))
-    final = replace(plan, configs=chosen, replicates=fresh, asha=None, search=None)
+    seeds = check_seeds(range(first, first + options.confirm_seeds))
+    split = split_of(options.split, plan.dataset, seeds, plan.skipped)
+    final = replace(plan, configs=chosen, split=split, replicates=replicates(seeds, split), asha=None, search=None)
     return run_sweep(final, place, demo=options.demo, quiet=options.quiet, grows=True, show=False)
 
 

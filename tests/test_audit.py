@@ -313,7 +313,7 @@ def test_the_real_set(real: Path, tmp_path: Path) -> None:
 
 
 def test_figures_and_groups_tell_the_same(made: Dataset) -> None:
-    found = audit(made, 6, Split("none", (), ()))
+    found = audit(made, 6, Split("none", {}, {}, {}))
     rows = pd.DataFrame(group_rows(found))
     for kind, one in figures(found)["duplicates"].items():
         mine = rows[rows["kind"] == kind]

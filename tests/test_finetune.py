@@ -20,7 +20,7 @@ from test_encoders import text_model
 from test_trainable import trial
 
 COUNT = 60
-SPLIT = Split("few", (np.arange(40),), (np.arange(40, COUNT),))
+SPLIT = Split("few", {0: np.arange(40)}, {0: np.arange(40, COUNT)}, {0: np.arange(0)})
 CONFIG = Config(
     image_encoder="demo-convolutions",
     text_encoder="demo-tokens",
@@ -212,7 +212,7 @@ def test_models_of_the_libraries_own_formats_are_fine_tuned(
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
     pair = {"image_encoder": "torchvision:resnet18", "text_encoder": f"hf:{tmp_path}/roberta@pooler"}
     config = dataclasses.replace(CONFIG, **pair, epochs=1, frozen=0.3)  # type: ignore[arg-type]
-    few = Split("few", (np.arange(8),), (np.arange(8, 12),))
+    few = Split("few", {0: np.arange(8)}, {0: np.arange(8, 12)}, {0: np.arange(0)})
     weights = {"torchvision:resnet18": tmp_path / "resnet18.pth"}
     one = elsewhere(task, "libraries", split=few, weights=weights, replicates=(Replicate(1),), recomputed=recomputed)
     assert np.isfinite(finish(FineTuner(config, one), 1).val_loss).all()

@@ -110,7 +110,7 @@ def test_memory_is_estimated_for_every_head(tiny: Path, monkeypatch: pytest.Monk
         dataclasses.replace(some, head="merged-attention", batch_size=16)
     ]  # more are scored than trained on at once
     planned = make(read_dataset(tiny), configs[:1])
-    split = Split("some", (np.arange(1000),), (np.arange(1000, 1400),))
+    split = Split("some", {0: np.arange(1000)}, {0: np.arange(1000, 1400)}, {0: np.arange(0)})
     monkeypatch.setattr(Plan, "widths", lambda plan, config: {"image": 640, "text": 192})
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mvsa_tune.training"])

@@ -196,7 +196,9 @@ def test_probabilities_are_written_on_demand_and_have_no_spread_for_one_head(tmp
 def test_a_folder_without_unlabelled_samples_is_told(swept: Path, tmp_path: Path) -> None:
     folder = make_set(tmp_path / "labelled", unlabelled=0)
     store = Store(swept)
-    with pytest.raises(InputError, match=r"has no unlabelled samples: the documents' form lists them in test_without_label\.txt"):
+    with pytest.raises(
+        InputError, match=r"has no unlabelled samples: the documents' form lists them in test_without_label\.txt"
+    ):
         predict(store, choose(store, "best"), folder, None, {})
 
 

@@ -11,10 +11,11 @@ from conftest import make_set
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
+from mvsa_tune.identity import Sweep
 from mvsa_tune.labels import LABELS
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.stats import best, summarise
-from mvsa_tune.store import COLUMNS, Store, Sweep
+from mvsa_tune.store import COLUMNS, Store
 
 CONFIGS = tuple(Config(image_encoder="eye", text_encoder="ear", D=D, epochs=2) for D in (8, 16, 32))
 SEEDS = (Replicate(42), Replicate(43))
@@ -24,7 +25,7 @@ def sweep(dataset: Dataset, **change: object) -> Sweep:
     fields = {
         "data": "somewhere", "data_fingerprint": dataset.fingerprint, "layout": "documents", "classes": LABELS,
         "label_counts": (14, 13, 13), "dropped": {}, "demo": False,
-        "split": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
+        "split": "documents", "split_digest": "d", "protocol": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
         "space": {}, "finetuned": {}, "code": "1",
     }  # fmt: skip
     return Sweep(**{**fields, **change})  # type: ignore[arg-type]

@@ -8,9 +8,10 @@ from conftest import make_set
 from grid import documents_grid
 from mvsa_tune.config import Config
 from mvsa_tune.dataset import read_dataset
+from mvsa_tune.identity import Sweep
 from mvsa_tune.labels import LABELS
 from mvsa_tune.stats import summarise
-from mvsa_tune.store import Store, Sweep
+from mvsa_tune.store import Store
 from mvsa_tune.tables import DOCUMENTS_COUNTS, markdown, published_lines, tables_markdown
 from test_store import PROVENANCE, SEEDS, outcome
 
@@ -20,7 +21,7 @@ def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_a
     fields = {
         "data": "d", "data_fingerprint": dataset.fingerprint, "layout": "documents", "classes": LABELS,
         "label_counts": DOCUMENTS_COUNTS, "dropped": {}, "demo": False,
-        "split": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
+        "split": "documents", "split_digest": "d", "protocol": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
         "space": {}, "finetuned": {}, "code": "1",
     }  # fmt: skip
     store = Store(folder / "s")

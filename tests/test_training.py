@@ -6,11 +6,13 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from transformers.optimization import get_scheduler
 
 from mvsa_tune.config import HEAD_NAMES, Config, Replicate
 from mvsa_tune.metrics import f1_macro
 from mvsa_tune.outcome import Outcome
-from mvsa_tune.training import Samples, StackTrainer, generators, minibatches
+from mvsa_tune.training import Samples, StackTrainer, epoch_steps, generators, minibatches, normalised
 
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, lr=1e-2, batch_size=16, epochs=3)
 WIDTHS = {"image": 10, "text": 6}
@@ -27,9 +29,22 @@ def samples(count: int = 90, device: str = "cpu", dtype: torch.dtype = torch.flo
 
 def trainer(config: Config, replicates: Sequence[Replicate], data: Samples, train: int = 70) -> StackTrainer:
     """Replicates of fold f train on the samples from f on, and validate on the last twenty."""
-    train_rows = torch.stack([torch.arange(train) + one.fold for one in replicates])
-    val_rows = torch.arange(len(data.labels) - 20, len(data.labels)).expand(len(replicates), -1)
+    train_rows = [torch.arange(train) + one.fold for one in replicates]
+    val_rows = [torch.arange(len(data.labels) - 20, len(data.labels))] * len(replicates)
     return StackTrainer(config, replicates, data, train_rows, val_rows)
+
+
+# How many samples each fold trains on, in minibatches of 16: five steps, five, four with 17 in the last, four, four
+COUNTS = (70, 66, 65, 64, 59)
+
+
+def uneven(config: Config, replicates: Sequence[Replicate], data: Samples, times: int = 1) -> StackTrainer:
+    """Replicates of fold f train on the first COUNTS[f] samples, validate on the next 9 + f, and are tested on 8 - f."""
+    rows = torch.arange(len(data.labels))
+    parts = [rows.split([times * COUNTS[one.fold], 9 + one.fold, 8 - one.fold, len(rows) - times * COUNTS[one.fold] - 17])
+             for one in replicates]  # fmt: skip
+    train, validation, test, _ = zip(*parts, strict=True)
+    return StackTrainer(config, replicates, data, train, validation, test)
 
 
 # In float32 the bias before a BatchNorm has no gradient but rounding, which Adam scales up to full steps: exactness shows
@@ -48,6 +63,67 @@ def test_a_stack_gives_each_replicate_what_it_gives_alone(change: dict[str, obje
         np.testing.assert_array_equal(alone.confusion[:, 0], together.confusion[:, r])
         np.testing.assert_array_equal(alone.best[0], together.best[r])
     assert len({tuple(column) for column in together.train_loss.T}) == 4  # and they do differ
+
+
+UNEVEN = [
+    Replicate(1, 0),
+    Replicate(1, 1),
+    Replicate(2, 1),
+    Replicate(1, 2),
+    Replicate(1, 3),
+    Replicate(2, 3),
+    Replicate(1, 4),
+]
+CHANGES = [
+    {"schedule": "cosine", "warmup": 0.2},
+    {"schedule": "plateau", "lr": 0.1, "epochs": 12},
+    {"weight_decay": 0.1, "label_smoothing": 0.2},
+    {"select": "loss", "lr": 0.1},
+    {"head": "merged-attention"},
+    {"ablation": 1},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_folds_of_unequal_size_train_in_a_stack_as_alone(change: dict[str, object]) -> None:
+    config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
+    together = uneven(config, UNEVEN, data)
+    outcome = together.fit()
+    for r, replicate in enumerate(UNEVEN):
+        single = uneven(config, [replicate], data)
+        alone = single.fit()
+        np.testing.assert_allclose(alone.train_loss[:, 0], outcome.train_loss[:, r], rtol=1e-9)
+        np.testing.assert_allclose(alone.val_loss[:, 0], outcome.val_loss[:, r], rtol=1e-7)
+        np.testing.assert_array_equal(alone.confusion[:, 0], outcome.confusion[:, r])
+        np.testing.assert_array_equal(alone.test_confusion[:, 0], outcome.test_confusion[:, r])
+        for name in ("rows", "best", "last"):
+            for prefix, size in (("", 9 + replicate.fold), ("test_", 8 - replicate.fold)):
+                whole, own = (getattr(one, prefix + name) for one in (outcome, alone))
+                np.testing.assert_array_equal(own[0], whole[r, :size])
+                assert (whole[r, size:] == (-1 if name == "rows" else 255)).all()
+        assert single.plateaus[0].lr == together.plateaus[r].lr
+    if config.schedule == "plateau":  # else nothing would have been shown
+        assert len({plateau.lr for plateau in together.plateaus}) > 1
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="seen with MKL's products alone")
+@pytest.mark.parametrize("change", [{}, {"precision": "bf16", "schedule": "linear"}, {"head": "cross-attention"}])
+def test_with_mkl_unequal_folds_have_the_very_bits_they_have_alone(change: dict[str, object]) -> None:
+    config = dataclasses.replace(CONFIG, **{"D": 128, "batch_size": 128, **change})  # type: ignore[arg-type]
+    data = samples(630)
+    together = uneven(config, UNEVEN, data, 7).fit()
+    for r, replicate in enumerate(UNEVEN):
+        alone = uneven(config, [replicate], data, 7).fit()
+        for name in ("train_loss", "val_loss", "confusion"):
+            np.testing.assert_array_equal(getattr(alone, name)[:, 0], getattr(together, name)[:, r])
+
+
+def test_minibatches_of_equal_length_go_together_and_each_replicate_gets_its_own() -> None:
+    steps = epoch_steps(COUNTS, 16)
+    assert [which for step in steps[:3] for _, which in step] == [slice(None)] * 3
+    assert steps[3] == [(slice(48, 64), [0, 1, 3]), (slice(48, 65), [2]), (slice(48, 59), [4])]
+    assert steps[4] == [(slice(64, 70), [0]), (slice(64, 66), [1])]
+    assert epoch_steps([70, 70], 16) == [[(batch, slice(None))] for batch in minibatches(70, 16)]
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="seen with MKL's products alone")
@@ -75,6 +151,18 @@ def test_a_training_cut_into_pieces_is_the_training_in_one() -> None:
     np.testing.assert_allclose(
         whole.scores, [np.maximum.reduce(whole.accuracy[: e + 1]).mean() for e in range(3)], rtol=1e-12
     )
+
+
+def test_a_sweep_maximises_the_accuracy_of_the_epoch_that_would_be_kept() -> None:
+    config = dataclasses.replace(CONFIG, select="loss", lr=0.1, epochs=12)
+    outcome = trainer(config, [Replicate(1), Replicate(2), Replicate(3)], samples()).fit()
+    by_hand = []
+    for epoch in range(12):
+        kept = [min(range(epoch + 1), key=lambda e, r=r: outcome.val_loss[e, r]) for r in range(3)]
+        by_hand.append(np.mean([outcome.accuracy[e, r] for r, e in enumerate(kept)]))
+    np.testing.assert_allclose(outcome.scores, by_hand, rtol=1e-12)
+    assert not np.allclose(by_hand, np.maximum.accumulate(outcome.accuracy, axis=0).mean(axis=1))
+    np.testing.assert_allclose(outcome.at_best(outcome.accuracy).mean(), by_hand[-1], rtol=1e-12)
 
 
 def test_the_order_of_replicates_does_not_matter() -> None:
@@ -126,44 +214,83 @@ def assert_same_weights(reference: Reference, head: nn.Module, r: int) -> None:
     torch.testing.assert_close(head.classifier.weight[r], reference.classifier.weight, **near)  # type: ignore[union-attr, index]
 
 
+def rates(
+    config: Config, adam: torch.optim.Optimizer, steps: int
+) -> tuple[LRScheduler | None, ReduceLROnPlateau | None]:
+    """What moves the learning rate after a step, and after an epoch: other people's code."""
+    if config.schedule == "plateau":
+        return None, ReduceLROnPlateau(adam, factor=0.1, patience=5)
+    if config.schedule == "constant":
+        return None, None
+    return get_scheduler(config.schedule, adam, round(config.warmup * steps), steps), None
+
+
 @pytest.mark.parametrize(
-    "change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, {"weight_decay": 0.1}, {"label_smoothing": 0.2}]
-)
-@pytest.mark.parametrize("train", [70, 65])  # 65 = 4 × 16 + 1: the sample left over joins the last minibatch
-def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, object], train: int) -> None:
-    config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
-    replicates = [Replicate(5), Replicate(6)]
-    for r, replicate in enumerate(replicates):
-        stack = trainer(config, replicates, data, train)
-        reference = Reference(config.modalities, config.D).double()
-        copy_weights(reference, stack.head, r)
-        adam = (
-            torch.optim.AdamW(reference.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-            if config.weight_decay
-            else torch.optim.Adam(reference.parameters(), lr=config.lr)
-        )
-        _, order, dropout = generators(replicate, torch.device("cpu"))
-        for _ in range(config.epochs):
-            losses = []
-            rows = torch.arange(train)[torch.randperm(train, generator=order)]
-            for batch in [*rows[:64].split(16), rows[64:]] if train == 70 else [*rows[:48].split(16), rows[48:]]:
-                masks = {m: draw_mask(dropout, config, len(batch)) for m in config.modalities}
-                logits = reference.train()({m: v[batch] for m, v in data.vectors.items()}, masks, config.dropout)
-                loss = nn.functional.cross_entropy(logits, data.labels[batch], label_smoothing=config.label_smoothing)
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
-                losses.append(loss.item() * len(batch))
-            assert stack.train_epoch()[r].item() == pytest.approx(sum(losses) / train, rel=1e-6)
-            assert_same_weights(reference, stack.head, r)
-            val = slice(70, 90)
-            with torch.no_grad():
-                logits = reference.eval()({m: v[val] for m, v in data.vectors.items()}, None, config.dropout)
-            loss_r, classes = stack.evaluate()
-            assert loss_r[r].item() == pytest.approx(
-                nn.functional.cross_entropy(logits, data.labels[val]).item(), rel=1e-6
-            )
-            assert torch.equal(classes[r], logits.argmax(dim=1))
+    "change",
+    [
+        {}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, {"weight_decay": 0.1}, {"label_smoothing": 0.2},
+        {"schedule": "linear"}, {"schedule": "cosine", "warmup": 0.25, "epochs": 4}, {"normalise": "l2"},
+        {"schedule": "plateau", "lr": 0.5, "epochs": 10, "weight_decay": 0.1, "label_smoothing": 0.1, "select": "loss"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "fold", [0, 1, 2]
+)  # of 70, 66 and 65 samples, beside one of 64: equal steps alone are not enough
+def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, object], fold: int) -> None:
+    config, raw = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
+    data = dataclasses.replace(raw, vectors={m: normalised(v, config.normalise) for m, v in raw.vectors.items()})
+    vectors = raw.vectors
+    if config.normalise == "l2":
+        vectors = {m: v / v.square().sum(dim=1, keepdim=True).sqrt() for m, v in raw.vectors.items()}
+    replicate, count = Replicate(6, fold), COUNTS[fold]
+    stack = uneven(config, [Replicate(5, 3), replicate], data)
+    reference = Reference(config.modalities, config.D).double()
+    copy_weights(reference, stack.head, 1)
+    adam = (
+        torch.optim.AdamW(reference.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        if config.weight_decay
+        else torch.optim.Adam(reference.parameters(), lr=config.lr)
+    )
+    sizes = {0: [16, 16, 16, 16, 6], 1: [16, 16, 16, 16, 2], 2: [16, 16, 16, 17]}[fold]
+    after_step, after_epoch = rates(config, adam, config.epochs * len(sizes))
+    _, order, dropout = generators(replicate, torch.device("cpu"))
+    parts = {"": slice(count, count + 9 + fold), "test_": slice(count + 9 + fold, count + 17)}
+    best, kept = -np.inf, {}
+    for epoch in range(1, config.epochs + 1):
+        losses = []
+        for batch in torch.randperm(count, generator=order).split(sizes):
+            masks = {m: draw_mask(dropout, config, len(batch)) for m in config.modalities}
+            logits = reference.train()({m: v[batch] for m, v in vectors.items()}, masks, config.dropout)
+            loss = nn.functional.cross_entropy(logits, data.labels[batch], label_smoothing=config.label_smoothing)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            losses.append(loss.item() * len(batch))
+            if after_step:
+                after_step.step()
+        outcome = stack.advance(epoch)
+        assert outcome.train_loss[-1, 1] == pytest.approx(sum(losses) / count, rel=1e-6)
+        assert_same_weights(reference, stack.head, 1)
+        with torch.no_grad():
+            logits = {
+                name: reference.eval()({m: v[rows] for m, v in vectors.items()}, None, 0)
+                for name, rows in parts.items()
+            }
+        val_loss = nn.functional.cross_entropy(logits[""], data.labels[parts[""]]).item()
+        if after_epoch:
+            after_epoch.step(val_loss)
+        assert outcome.val_loss[-1, 1] == pytest.approx(val_loss, rel=1e-6)
+        said = {name: one.argmax(dim=1).numpy() for name, one in logits.items()}
+        right = (said[""] == data.labels[parts[""]].numpy()).mean()
+        merit = right if config.select == "accuracy" else -val_loss
+        best, kept = (merit, {"epoch": epoch, **said}) if merit > best else (best, kept)
+        for name, rows in parts.items():
+            size = rows.stop - rows.start
+            assert np.array_equal(getattr(outcome, f"{name}last")[1, :size], said[name])
+            assert np.array_equal(getattr(outcome, f"{name}best")[1, :size], kept[name])
+        assert outcome.best_epoch[1] == kept["epoch"]
+    if after_epoch:
+        assert adam.param_groups[0]["lr"] == stack.plateaus[1].lr < config.lr
 
 
 def draw_mask(generator: torch.Generator, config: Config, size: int) -> Tensor:

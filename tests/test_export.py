@@ -118,7 +118,9 @@ def test_the_interval_of_one_run_is_the_documents() -> None:
     assert [round(end, 3) for end in wilson(0.787, 400)] == [0.744, 0.824]
 
 
-def test_wrong_widths_and_missing_modalities_are_told(exported: Path) -> None:
+def test_wrong_widths_and_missing_modalities_are_told(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no head in .*: make one with python -m mvsa_tune export"):
+        load_head(tmp_path)
     head = load_head(exported)
     width = head.about["widths"]["image"]
     with pytest.raises(InputError, match="text vectors must be"):
@@ -151,11 +153,12 @@ def test_onnx_gives_torchs_probabilities(swept: Path, tmp_path: Path, ablation: 
     head = load_head(tmp_path)
     session = runtime.InferenceSession(str(tmp_path / "head.onnx"), providers=["CPUExecutionProvider"])
     assert [one.name for one in session.get_inputs()] == list(config.modalities)
+    unseen = {"image": np.zeros((10, 1)), "text": np.zeros((10, 1))}  # a head takes what it sees, and leaves the rest
     for count in (1, 10):
         generator = torch.Generator().manual_seed(count)
         vectors = {
             m: torch.randn(count, head.about["widths"][m], generator=generator).numpy() for m in config.modalities
         }
         theirs = session.run(["probabilities"], vectors)[0]
-        np.testing.assert_allclose(theirs, head(vectors), atol=1e-5)
+        np.testing.assert_allclose(theirs, head(unseen | vectors), atol=1e-5)
     assert json.loads((tmp_path / "card.json").read_text())["onnx"]["largest_difference_from_torch"] <= 1e-5

@@ -217,8 +217,11 @@ def test_where_only_the_new_pairs_are_at_hand_it_is_told_how_to_keep_the_head(
         predict(store, config, folder, None, {}, refit=True)
     with pytest.raises(InputError, match=r"is not in .*gone: say where it is with --data$"):
         predict(store, config, None, None, {})
-    predict(store, config, demo.folder, None, {})
-    assert len(predict(store, config, folder, None, {}).guids) == len(demo.guids) - len(demo.labels)
+    for refit, samples in ((False, 540), (True, 600)):
+        predict(store, config, demo.folder, None, {}, refit=refit)
+        found = predict(store, config, folder, tmp_path / "caches", {}, refit=refit)
+        assert len(found.guids) == len(demo.guids) - len(demo.labels) and found.training["samples"] == samples
+    assert (tmp_path / "caches" / "demo-words" / "text.npy").exists()
 
 
 def test_what_differs_from_the_record_is_counted_and_another_split_refused(swept: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
-from test_splits import word, write
 
 import grid as script
 import search
@@ -24,6 +23,7 @@ from mvsa_tune.splits import make_split
 from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import Store
 from mvsa_tune.training import Samples, StackTrainer, normalised
+from test_splits import word, write
 
 FEW = ["--pairs", "eye+ear", "--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "4", "--scheduler", "none"]
 

@@ -105,9 +105,7 @@ class Config:
         axis=False,
     )
     precision: str = setting("float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False)
-    encoder_lr: float = setting(
-        0.0, "learning rate of the encoders; 0 leaves them frozen", at_least(0), finetuning=True
-    )
+    encoder_lr: float = setting(0.0, "learning rate of the encoders", at_least(0), finetuning=True)
     frozen: float = setting(
         0.0, "share of an encoder's layers, from its input on, that stay frozen", within(0, 1), finetuning=True
     )
@@ -281,8 +279,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists every flag)\n")
 
 
-def add_flags(parser: argparse.ArgumentParser, kind: type, names: Collection[str] | None = None) -> None:
-    """Add a flag for each `setting` of a dataclass, or for those in `names`; a flag that is not given leaves None."""
+def add_flags(
+    parser: argparse.ArgumentParser,
+    kind: type,
+    names: Collection[str] | None = None,
+    defaults: Mapping[str, str] | None = None,
+) -> None:
+    """Add a flag for each `setting` of a dataclass, or for those in `names`; a flag that is not given leaves None.
+
+    `defaults` says for the help what stands for those that are not given, where that is not the field's own default.
+    """
     for item in dataclasses.fields(kind):
         if not item.metadata or (names is not None and item.name not in names):
             continue
@@ -292,7 +298,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, names: Collection[str
             type=type(item.default),
             nargs="+" if item.metadata["axis"] else None,
             metavar=item.name.upper(),
-            help=f"{item.metadata['doc']} (default {short(item.default)})",
+            help=f"{item.metadata['doc']} (default {(defaults or {}).get(item.name, short(item.default))})",
         )
 
 

@@ -55,7 +55,8 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     """Parse the flags."""
     parser = Parser(prog="finetune.py", description=__doc__.partition("\n")[0])
     add_sweep_flags(parser, name="finetune", seeds=3, caches=False)
-    add_flags(parser, Config, (*CONFIG_FLAGS, *FINETUNING))
+    own = {"batch_size": str(BATCH_SIZE), "encoder_lr": "the head's"}
+    add_flags(parser, Config, (*CONFIG_FLAGS, *FINETUNING), own)
     parser.add_argument(
         "--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="encoders' weights (default: the hub's)"
     )

@@ -12,6 +12,7 @@ import torch
 import chaos
 import finetune
 from conftest import grid, make_set
+from mvsa_tune import finetune_plan
 from mvsa_tune.checkpoints import Checkpoints
 from mvsa_tune.cli import main
 from mvsa_tune.config import Config
@@ -187,3 +188,17 @@ def test_unreadable_pictures_are_listed_and_left_out_on_request(
     torch.manual_seed(0)
     assert finetune.main([*mine, "--dry-run", "--skip-bad"]) == 0
     assert "1 samples left out, unreadable: 139" in capsys.readouterr().out
+
+
+def test_trials_that_do_not_fit_into_memory_are_told_before_they_start(
+    demo: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Free:
+        available = 2**20
+
+    monkeypatch.setattr(finetune_plan.psutil, "virtual_memory", lambda: Free)
+    mine = [*flags(demo, "--D", 4, 8, "--results", tmp_path / "results"), "--cpus-per-trial", "1"]
+    assert finetune.main(mine) == 2
+    said = capsys.readouterr().err
+    assert "trials at once need about" in said and "--cpus-per-trial" in said and not (tmp_path / "results").exists()
+    assert finetune.main([*mine, "--dry-run"]) == 0

@@ -159,6 +159,10 @@ def make_finetune_plan(options: Namespace, configs: Sequence[Config]) -> Finetun
     """
     if not options.checkpoint_seconds >= 0:
         raise InputError(f"--checkpoint-seconds {options.checkpoint_seconds:g}: must be 0 or more")
+    if options.gradient_checkpointing and any(config.batchnorm == "updated" for config in configs):
+        raise InputError(
+            "--gradient-checkpointing with --batchnorm updated: what runs twice would move the statistics twice; leave one out"
+        )
     if options.gpus_per_trial is None and torch.cuda.is_available():
         options.gpus_per_trial = 1.0
     bare = bare_plan(options, configs)

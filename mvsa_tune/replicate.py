@@ -51,15 +51,13 @@ class ReplicateTrainer(Trainer):
             train_rows: `(n,)` row numbers of the training samples.
             val_rows: `(M,)` the same for validation.
             test_rows: the same for testing; empty for a split without such a part.
-            recomputed: gradient checkpointing: less memory, a third more time, the same numbers.
+            recomputed: gradient checkpointing: less memory for more time, the same numbers.
         """
         super().__init__(config, labels, classes, [torch.from_numpy(val_rows)], [torch.from_numpy(test_rows)])
         self.prepared, self.train_rows = prepared, train_rows
         weights, self.order, self.dropout = generators(replicate, self.device)
-        fourth = np.random.SeedSequence([replicate.seed, replicate.fold]).generate_state(4)[
-            3
-        ]  # after `generators`' three
-        self.noise = Noise(int(fourth), self.device)
+        seeds = np.random.SeedSequence([replicate.seed, replicate.fold]).generate_state(4)
+        self.noise = Noise(int(seeds[3]), self.device)  # the first three are those of `generators`
         self.network = build_network(config, prepared.towers, classes)
         initialise(self.network.head, [weights], [self.dropout])
         self.network.to(self.device)

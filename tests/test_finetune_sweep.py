@@ -165,6 +165,7 @@ def test_onnx_and_weights_that_are_gone_are_one_line(
         (["--weights", "demo-tokens=nowhere"], "there is nothing there"),
         (["--frozen", "1"], "--frozen 1.0: must be at least 0 and below 1"),
         (["--checkpoint-seconds", "-1"], "--checkpoint-seconds -1"),
+        (["--gradient-checkpointing", "--batchnorm", "updated"], "would move the statistics twice"),
     ],
 )
 def test_wrong_input_is_one_line_before_anything_starts(

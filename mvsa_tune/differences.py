@@ -1,0 +1,110 @@
+"""Two configurations on the same seeds and samples: difference, 95 % interval, paired test; p-values corrected for their number.
+
+The interval is that of `intervals.py`, of the answers' differences. From two replicates on p is Student's t, of the same standard error and degrees of
+freedom: over seeds and samples at once. For one replicate it is McNemar's exact test (1947), which is of those two networks: other seeds
+may turn it over. Where a `SeedVariance` is given it is the t test there too.
+
+**Compared with the best.** A reference that was chosen because it leads is not one that was fixed before: its lead is partly luck. Then
+every two configurations are compared, and p is Holm's (1979) over them all, which holds for whichever was chosen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from mvsa_tune.errors import InputError
+from mvsa_tune.intervals import Crossed, Interval, SeedVariance, Values, checked, summary
+
+MCNEMAR = "exact McNemar"
+PAIRED_T = "paired t over seeds and samples"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first's accuracy less the second's.
+
+    Attributes:
+        interval: of the difference.
+        p: two-sided, of no difference, uncorrected.
+        corrected: p by Holm over `comparisons`.
+        comparisons: how many were made.
+        test: `MCNEMAR` or `PAIRED_T`.
+    """
+
+    interval: Interval
+    p: float
+    corrected: float
+    comparisons: int
+    test: str
+
+
+def difference(first: Values, second: Values, seed_variance: SeedVariance | None = None) -> Difference:
+    """One comparison, of answers `(R, N)` each, the same seed and sample in the same place.
+
+    `seed_variance` is that of a difference (`intervals.pooled` of differences; of configurations with seeds of their own, the sum of two).
+
+    Raises:
+        InputError: The shapes differ, or `intervals.checked` finds fault.
+    """
+    a, b = checked(first), checked(second)
+    if a.shape != b.shape:
+        raise InputError(
+            f"only configurations of the same seeds and samples are compared; given {a.shape} and {b.shape} (replicates, samples)"
+        )
+    crossed = Crossed(a - b, seed_variance)
+    ends = crossed.interval(-1, 1) if crossed.variance else (crossed.mean, crossed.mean)  # the same answers
+    test = MCNEMAR if crossed.R == 1 and not crossed.pooled and _answers(a) and _answers(b) else PAIRED_T
+    p = _mcnemar(a[0], b[0]) if test == MCNEMAR else _paired_t(crossed)
+    return Difference(summary(crossed, *ends), p, p, 1, test)
+
+
+def against(reference: Values, others: Sequence[Values]) -> list[Difference]:
+    """The others, each less a reference that was **fixed before** the numbers were seen; p corrected for `len(others)`."""
+    return corrected([difference(other, reference) for other in others])
+
+
+def among(values: Sequence[Values]) -> dict[tuple[int, int], Difference]:
+    """Every two of K configurations, `(i, j)` for i < j the i-th less the j-th; p corrected for K (K − 1) / 2.
+
+    The comparisons of the best with the others are read out of these (`swapped` turns one round).
+    """
+    pairs = list(combinations(range(len(values)), 2))
+    return dict(zip(pairs, corrected([difference(values[i], values[j]) for i, j in pairs]), strict=True))
+
+
+def swapped(found: Difference) -> Difference:
+    """The second less the first."""
+    of = found.interval
+    turned = Interval(of.n, -of.mean, of.std, -of.high, -of.low, of.error, of.degrees, of.holds_for)
+    return Difference(turned, found.p, found.corrected, found.comparisons, found.test)
+
+
+def corrected(found: Sequence[Difference]) -> list[Difference]:
+    """The same comparisons, their p-values corrected for their number (Holm 1979)."""
+    if not found:
+        return []
+    p = multipletests([one.p for one in found], method="holm")[1]
+    return [
+        Difference(one.interval, one.p, float(holm), len(found), one.test) for one, holm in zip(found, p, strict=True)
+    ]
+
+
+def _paired_t(crossed: Crossed) -> float:
+    if not crossed.variance:
+        return 1.0 if crossed.mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(crossed.mean) / np.sqrt(crossed.variance), crossed.degrees))
+
+
+def _mcnemar(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    table = [[int(((a == x) & (b == y)).sum()) for y in (1, 0)] for x in (1, 0)]
+    return float(mcnemar(table, exact=True).pvalue)
+
+
+def _answers(values: NDArray[np.float64]) -> bool:
+    return bool(np.isin(values, (0, 1)).all())

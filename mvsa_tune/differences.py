@@ -9,11 +9,10 @@ every two configurations are compared, and p is Holm's (1979) over them all, whi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -52,16 +51,20 @@ def difference(first: Values, second: Values, seed_variance: SeedVariance | None
     Raises:
         InputError: The shapes differ, or `intervals.checked` finds fault.
     """
-    a, b = checked(first), checked(second)
-    if a.shape != b.shape:
-        raise InputError(
-            f"only configurations of the same seeds and samples are compared; given {a.shape} and {b.shape} (replicates, samples)"
-        )
-    crossed = Crossed(a - b, seed_variance)
+    crossed = _less(first, second, seed_variance)
     ends = crossed.interval(-1, 1) if crossed.variance else (crossed.mean, crossed.mean)  # the same answers
-    test = MCNEMAR if crossed.R == 1 and not crossed.pooled and _answers(a) and _answers(b) else PAIRED_T
-    p = _mcnemar(a[0], b[0]) if test == MCNEMAR else _paired_t(crossed)
+    p, test = _tested(crossed)
     return Difference(summary(crossed, *ends), p, p, 1, test)
+
+
+def p_value(first: Values, second: Values, seed_variance: SeedVariance | None = None) -> float:
+    """The p of `difference` alone, which resamples nothing."""
+    return _tested(_less(first, second, seed_variance))[0]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down method (1979)."""
+    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
 
 
 def against(reference: Values, others: Sequence[Values]) -> list[Difference]:
@@ -81,30 +84,29 @@ def among(values: Sequence[Values]) -> dict[tuple[int, int], Difference]:
 def swapped(found: Difference) -> Difference:
     """The second less the first."""
     of = found.interval
-    turned = Interval(of.n, -of.mean, of.std, -of.high, -of.low, of.error, of.degrees, of.holds_for)
-    return Difference(turned, found.p, found.corrected, found.comparisons, found.test)
+    return replace(found, interval=replace(of, mean=-of.mean, low=-of.high, high=-of.low))
 
 
 def corrected(found: Sequence[Difference]) -> list[Difference]:
-    """The same comparisons, their p-values corrected for their number (Holm 1979)."""
-    if not found:
-        return []
-    p = multipletests([one.p for one in found], method="holm")[1]
-    return [
-        Difference(one.interval, one.p, float(holm), len(found), one.test) for one, holm in zip(found, p, strict=True)
-    ]
+    """The same comparisons, their p-values corrected for their number."""
+    p = holm([one.p for one in found])
+    return [replace(one, corrected=less, comparisons=len(found)) for one, less in zip(found, p, strict=True)]
 
 
-def _paired_t(crossed: Crossed) -> float:
+def _less(first: Values, second: Values, seed_variance: SeedVariance | None) -> Crossed:
+    a, b = checked(first), checked(second)
+    if a.shape != b.shape:
+        raise InputError(
+            f"only configurations of the same seeds and samples are compared; given {a.shape} and {b.shape} (replicates, samples)"
+        )
+    return Crossed(a - b, seed_variance)
+
+
+def _tested(crossed: Crossed) -> tuple[float, str]:
+    """p, and the name of the test."""
+    if crossed.R == 1 and not crossed.pooled and np.isin(crossed.values, (-1, 0, 1)).all():
+        first, second = int((crossed.values == 1).sum()), int((crossed.values == -1).sum())  # right alone
+        return float(mcnemar([[0, first], [second, 0]], exact=True).pvalue), MCNEMAR
     if not crossed.variance:
-        return 1.0 if crossed.mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(crossed.mean) / np.sqrt(crossed.variance), crossed.degrees))
-
-
-def _mcnemar(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    table = [[int(((a == x) & (b == y)).sum()) for y in (1, 0)] for x in (1, 0)]
-    return float(mcnemar(table, exact=True).pvalue)
-
-
-def _answers(values: NDArray[np.float64]) -> bool:
-    return bool(np.isin(values, (0, 1)).all())
+        return float(crossed.mean == 0), PAIRED_T
+    return float(2 * stats.t.sf(abs(crossed.mean) / np.sqrt(crossed.variance), crossed.degrees)), PAIRED_T

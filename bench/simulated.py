@@ -44,3 +44,31 @@ def case(
     noise = rng.standard_normal((count, replicates, samples), dtype=np.float32)
     right = able[:, :, None] + np.sqrt(SHARED) * difficulty[:, None] + np.sqrt(1 - SHARED) * noise > 0
     return Case(right, np.asarray(accuracies, dtype=float), norm.cdf(able))
+
+
+def curves(
+    rng: np.random.Generator, epochs: int, replicates: int, samples: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Answers `(E, R, N)` of one configuration at every epoch, and the true accuracy `(E, R)` of each network.
+
+    The truth rises to 0.76 in the first fifth of the epochs and then falls by 0.01; a replicate's own wanders about it (deviation 0.004), and so do
+    its answers, a third of
+    their wandering common to all replicates: from an epoch to the next it is correlated by 0.9.
+    """
+    progress = np.linspace(0, 1, epochs)
+    accuracy = 0.76 - 0.2 * np.exp(-15 * progress) - 0.01 * progress
+    slope = norm.pdf(norm.ppf(0.76))
+    able = norm.ppf(accuracy)[:, None] + SEED_STD / slope * rng.standard_normal(replicates)
+    able = able + 0.004 / slope * _wandering(rng, epochs, (replicates,))
+    easy = np.sqrt(SHARED) * rng.standard_normal(samples)
+    own, common = _wandering(rng, epochs, (replicates, samples)), _wandering(rng, epochs, (1, samples))
+    noise = np.sqrt(1 - SHARED) * (np.sqrt(2 / 3) * own + np.sqrt(1 / 3) * common)
+    return able[:, :, None] + easy + noise > 0, norm.cdf(able)
+
+
+def _wandering(rng: np.random.Generator, epochs: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """`(E, *shape)` standard normal, each step correlated with the one before by 0.9 (an autoregression)."""
+    steps = rng.standard_normal((epochs, *shape))
+    for epoch in range(1, epochs):
+        steps[epoch] = 0.9 * steps[epoch - 1] + np.sqrt(1 - 0.9**2) * steps[epoch]
+    return steps

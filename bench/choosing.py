@@ -1,0 +1,106 @@
+"""What choosing adds to a number, and what is left of it after correction: the best of K configurations, the best of E epochs.
+
+    python bench/choosing.py [--cases 1000] [--replicates 5] [--samples 400]
+
+On the simulated replicates of `simulated.py`. Bias is the estimate less the chosen one's true accuracy, in points; error is the root of the
+mean square of the same.
+"""
+
+import argparse
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvsa_tune.epochs import by_the_others, cross_fitted
+from mvsa_tune.tables import markdown
+from mvsa_tune.winners import covariance, winner
+from simulated import case, curves
+
+TRUTH = 0.76
+
+
+def resampled_bias(right: NDArray[np.bool_], truth: NDArray[np.float64], draws: int = 2000) -> float:
+    """What choosing adds were `truth` (K,) true: the mean error of the best of drawn means."""
+    values, vectors = np.linalg.eigh(covariance(list(right)))
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    errors = np.random.default_rng(0).standard_normal((draws, len(truth))) @ root.T
+    best = (truth + errors).argmax(axis=1)
+    return float(errors[np.arange(draws), best].mean())
+
+
+def truths(rng: np.random.Generator, kind: str, count: int) -> NDArray[np.float64]:
+    """`(K,)` true accuracies about 0.76."""
+    if kind == "equal":
+        return np.full(count, TRUTH)
+    if kind == "one 3 points ahead":
+        return np.where(np.arange(count) == 0, TRUTH + 0.03, TRUTH)
+    return TRUTH + float(kind.split()[-1]) * rng.standard_normal(count)
+
+
+def table(found: dict[str, list[list[float]]]) -> list[list[str]]:
+    """Bias with its standard error, and error, of each method; in points."""
+    lines = []
+    for method, errors in found.items():
+        off = 100 * np.array(errors).ravel()
+        lines.append(
+            [method, f"{off.mean():+.2f} ± {off.std() / np.sqrt(len(errors)):.2f}", f"{np.sqrt((off**2).mean()):.2f}"]
+        )
+    return lines
+
+
+def of_winners(cases: int, replicates: int, samples: int) -> str:
+    """The table of the best of K."""
+    body = []
+    for count in (8, 24):
+        for kind in ("equal", "deviation 0.005", "deviation 0.010", "deviation 0.020", "one 3 points ahead"):
+            rng, found, lucky = np.random.default_rng(1), defaultdict(list), []
+            for _ in range(cases):
+                one = case(rng, truths(rng, kind, count), replicates, samples)
+                best, means = winner(list(one.right), 2000), one.right.mean(axis=(1, 2))
+                truth = one.truth[best.index]
+                kept = best.spread**2 / means.var(ddof=1)
+                shrunk = means.mean() + np.sqrt(kept) * (means - means.mean())
+                found["as shown"].append([best.mean - truth])
+                found["corrected (shrunk)"].append([best.corrected - truth])
+                found["less the resampled bias"].append([best.mean - resampled_bias(one.right, means) - truth])
+                found["less that of shrunk means"].append([best.mean - resampled_bias(one.right, shrunk) - truth])
+                lucky.append([best.lead, best.luck, best.p < 0.05])
+            lead, luck, small = np.mean(lucky, axis=0)
+            for line in table(found):
+                body.append([str(count), kind, f"{100 * lead:.2f}", f"{100 * luck:.2f}", f"{small:.3f}", *line])
+    return markdown(["K", "truths", "lead", "luck", "p < 0.05", "estimate", "bias", "error"], body)
+
+
+def of_epochs(cases: int, replicates: int, samples: int, epochs: int = 50) -> str:
+    """The table of the best epoch, held against the true accuracy of the network at its best epoch."""
+    rng, found = np.random.default_rng(2), defaultdict(list)
+    each = np.arange(replicates)
+    for _ in range(cases):
+        right, truth = curves(rng, epochs, replicates, samples)
+        shown = right.mean(axis=2)
+        best = shown.argmax(axis=0)
+        chosen = truth[best, each]
+        found["best epoch, as shown"].append(shown[best, each] - chosen)
+        found["last epoch, against its own truth"].append(shown[-1] - truth[-1])
+        found["last epoch"].append(shown[-1] - chosen)
+        for parts in (2, 5, 10):
+            found[f"cross-fitted, {parts} parts"].append(cross_fitted(right, parts, 10).mean(axis=1) - chosen)
+        if replicates > 1:
+            found["by the other replicates"].append(by_the_others(shown) - chosen)
+    return markdown(["estimate", "bias", "error"], table(found))
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--replicates", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=400)
+    options = parser.parse_args()
+    print(of_epochs(options.cases, options.replicates, options.samples), flush=True)
+    print(of_winners(options.cases, options.replicates, options.samples), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.epochs import by_the_others, cross_fitted
+from mvsa_tune.intervals import Interval, accuracy
 from mvsa_tune.tables import markdown
 from mvsa_tune.winners import covariance, winner
 from simulated import case, curves
@@ -74,21 +75,27 @@ def of_winners(cases: int, replicates: int, samples: int) -> str:
 
 def of_epochs(cases: int, replicates: int, samples: int, epochs: int = 50) -> str:
     """The table of the best epoch, held against the true accuracy of the network at its best epoch."""
-    rng, found = np.random.default_rng(2), defaultdict(list)
+    rng, found, chosen_truths = np.random.default_rng(2), defaultdict(list), []
+    intervals: dict[str, list[Interval]] = defaultdict(list)
     each = np.arange(replicates)
     for _ in range(cases):
         right, truth = curves(rng, epochs, replicates, samples)
         shown = right.mean(axis=2)
         best = shown.argmax(axis=0)
         chosen = truth[best, each]
-        found["best epoch, as shown"].append(shown[best, each] - chosen)
+        chosen_truths.append(chosen.mean())
+        answers = {"best epoch, as shown": right[best, each], "last epoch": right[-1]}
+        answers |= {f"cross-fitted, {parts} parts": cross_fitted(right, parts) for parts in (2, 5, 10)}
+        for method, values in answers.items():
+            found[method].append(values.mean(axis=1) - chosen)
+            intervals[method].append(accuracy(values))
         found["last epoch, against its own truth"].append(shown[-1] - truth[-1])
-        found["last epoch"].append(shown[-1] - chosen)
-        for parts in (2, 5, 10):
-            found[f"cross-fitted, {parts} parts"].append(cross_fitted(right, parts, 10).mean(axis=1) - chosen)
         if replicates > 1:
             found["by the other replicates"].append(by_the_others(shown) - chosen)
-    return markdown(["estimate", "bias", "error"], table(found))
+    expected = np.mean(chosen_truths)
+    held = {method: np.mean([one.low <= expected <= one.high for one in ones]) for method, ones in intervals.items()}
+    body = [[*line, f"{held[line[0]]:.3f}" if line[0] in held else "–"] for line in table(found)]
+    return markdown(["estimate", "bias", "error", "interval holds the truth"], body)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.intervals import Values, checked
 
 DRAWS = 20_000
+TIE = 1e-12  # accuracies nearer than this are equal
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Winner:
 def covariance(values: Sequence[Values]) -> NDArray[np.float64]:
     """`(K, K)` of the errors of K configurations' means, over seeds and samples; of one replicate over samples alone.
 
+    Unbiased, so that where seeds hardly differ it can have a negative eigenvalue.
+
     Args:
         values: K times `(R, N)`, the same seed and sample in the same place.
 
@@ -75,7 +78,7 @@ def covariance(values: Sequence[Values]) -> NDArray[np.float64]:
         return of_samples / N
     of_rest = rest @ rest.T / ((R - 1) * (N - 1))
     of_seeds = N * replicates[:, :, 0] @ replicates[:, :, 0].T / (R - 1) - of_rest
-    return (of_samples + _cut(of_seeds)) / (R * N)
+    return (of_samples + of_seeds) / (R * N)
 
 
 def winner(values: Sequence[Values], draws: int = DRAWS) -> Winner:
@@ -101,7 +104,7 @@ def winner(values: Sequence[Values], draws: int = DRAWS) -> Winner:
         mean=float(means[best]),
         lead=float(lead),
         luck=float(drawn[:, -1].mean()),
-        p=float(((drawn[:, -1] >= lead).sum() + 1) / (draws + 1)),
+        p=float(((drawn[:, -1] >= lead - TIE).sum() + 1) / (draws + 1)),
         margin=float(margin),
         luck_margin=float((drawn[:, -1] - drawn[:, -2]).mean()),
         corrected=float(means.mean() + lead * shrinkage(means, float(noise))),
@@ -133,13 +136,9 @@ def expected_best(scores: Sequence[float]) -> NDArray[np.float64]:
     return curve
 
 
-def _cut(symmetric: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest matrix without negative eigenvalues: no variance is below 0."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return (vectors * np.maximum(values, 0)) @ vectors.T
-
-
 def _root(symmetric: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A with A Aᵀ the matrix, negative eigenvalues cut off."""
+    """A with A Aᵀ the matrix; negative eigenvalues, which are chance, cut off, and the others shrunk to keep their sum."""
     values, vectors = np.linalg.eigh(symmetric)
-    return vectors * np.sqrt(np.maximum(values, 0))
+    positive = np.maximum(values, 0)
+    kept = max(float(values.sum()), 0.0) / positive.sum() if positive.any() else 0.0
+    return vectors * np.sqrt(kept * positive)

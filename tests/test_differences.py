@@ -76,20 +76,21 @@ def test_p_is_holms_over_the_comparisons_made() -> None:
     assert every[0, 3].p == pytest.approx(found[2].p) and every[0, 3].corrected >= every[0, 3].p
 
 
-@pytest.mark.parametrize(("seeds", "samples"), [(1, 400), (5, 400), (5, 1000)])
+@pytest.mark.parametrize(("seeds", "samples"), [(1, 200), (5, 400)])
 def test_where_nothing_differs_little_is_found(seeds: int, samples: int) -> None:
-    """Six equal configurations: a false find in at most 6 %, within what 300 cases give in all but one of 10,000 tries.
+    """Five equal configurations: a false find in at most 6 %, within what 250 cases give in all but one of 10,000 tries.
 
     One replicate each: equal networks (no effect of the seed), which is what McNemar's test is of.
     """
     rng, fixed, chosen = np.random.default_rng(9), 0, 0
-    for _ in range(300):
-        one = case(rng, np.full(6, 0.76), seeds, samples, seed_std=0.008 if seeds > 1 else 0).right
-        p = {(i, j): p_value(one[i], one[j]) for i, j in combinations(range(6), 2)}
-        fixed += min(holm([p[0, other] for other in range(1, 6)])) < 0.05
-        best = int(one.mean(axis=(1, 2)).argmax())
-        chosen += min(less for pair, less in zip(p, holm(list(p.values())), strict=True) if best in pair) < 0.05
-    most = stats.binom.ppf(0.9999, 300, 0.06)
+    for _ in range(250):
+        one = case(rng, np.full(5, 0.76), seeds, samples, seed_std=0.008 if seeds > 1 else 0).right
+        p = {(i, j): p_value(one[i], one[j]) for i, j in combinations(range(5), 2)}
+        fixed += min(p[0, other] for other in range(1, 5)) * 4 < 0.05  # Holm's first step
+        if min(p.values()) * 10 < 0.05:  # else his method finds nothing
+            best = int(one.mean(axis=(1, 2)).argmax())
+            chosen += min(less for pair, less in zip(p, holm(list(p.values())), strict=True) if best in pair) < 0.05
+    most = stats.binom.ppf(0.9999, 250, 0.06)
     assert fixed <= most and chosen <= most
 
 

@@ -44,28 +44,28 @@ def test_the_variance_is_unbiased() -> None:
 def test_resampled_means_have_the_estimated_variance(seeds: int) -> None:
     for pool in (None, SeedVariance(0.02, 8)):
         one = Crossed(crossed(np.random.default_rng(3), seeds, 60) + 0.3, pool)
-        means = one.resampled(40_000)
-        assert means.mean() == pytest.approx(one.mean, abs=4 * np.sqrt(one.variance / 40_000))
-        assert means.var() == pytest.approx(one.variance, rel=0.04)
+        means = one.resampled(20_000)
+        assert means.mean() == pytest.approx(one.mean, abs=4 * np.sqrt(one.variance / 20_000))
+        assert means.var() == pytest.approx(one.variance, rel=0.05)
 
 
-@pytest.mark.parametrize(("seeds", "samples"), [(1, 400), (2, 400), (5, 400), (5, 1000)])
+@pytest.mark.parametrize(("seeds", "samples"), [(1, 400), (2, 200), (5, 400)])
 def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, samples: int) -> None:
-    """Within what 400 cases of 95 % give in all but one of 10,000 tries, and the simulation's own 93 to 97 %."""
+    """From 93 to 97 %, and what chance does to 250 cases in all but one of 10,000 tries."""
     rng, held = np.random.default_rng(4), 0
-    for _ in range(400):
+    for _ in range(250):
         one = case(rng, np.array([0.76]), seeds, samples)
         found = accuracy(one.right[0])
         truth = one.replicates[0, 0] if seeds == 1 else one.truth[0]
         held += found.low <= truth <= found.high
-    least, most = stats.binom.ppf(0.0001, 400, 0.93), stats.binom.ppf(0.9999, 400, 0.97)
+    least, most = stats.binom.ppf(0.0001, 250, 0.93), stats.binom.ppf(0.9999, 250, 0.97)
     assert least <= held <= most
 
 
 def test_one_replicate_says_nothing_of_other_seeds_until_others_lend_their_variance() -> None:
     rng, alone, lent = np.random.default_rng(5), 0, 0
     for _ in range(150):
-        one = case(rng, np.full(6, 0.76), 2, 1000, seed_std=0.03)
+        one = case(rng, np.full(6, 0.76), 2, 400, seed_std=0.06)
         single, pool = one.right[0, :1], pooled(list(one.right[1:]))
         found, wider = accuracy(single), accuracy(single, pool)
         assert found.holds_for == SAMPLES and wider.holds_for == POOLED

@@ -15,19 +15,10 @@ from numpy.typing import NDArray
 from mvsa_tune.epochs import by_the_others, cross_fitted
 from mvsa_tune.intervals import Interval, accuracy
 from mvsa_tune.tables import markdown
-from mvsa_tune.winners import covariance, winner
+from mvsa_tune.winners import winner
 from simulated import case, curves
 
 TRUTH = 0.76
-
-
-def resampled_bias(right: NDArray[np.bool_], truth: NDArray[np.float64], draws: int = 2000) -> float:
-    """What choosing adds were `truth` (K,) true: the mean error of the best of drawn means."""
-    values, vectors = np.linalg.eigh(covariance(list(right)))
-    root = vectors * np.sqrt(np.maximum(values, 0))
-    errors = np.random.default_rng(0).standard_normal((draws, len(truth))) @ root.T
-    best = (truth + errors).argmax(axis=1)
-    return float(errors[np.arange(draws), best].mean())
 
 
 def truths(rng: np.random.Generator, kind: str, count: int) -> NDArray[np.float64]:
@@ -60,12 +51,10 @@ def of_winners(cases: int, replicates: int, samples: int) -> str:
                 one = case(rng, truths(rng, kind, count), replicates, samples)
                 best, means = winner(list(one.right), 2000), one.right.mean(axis=(1, 2))
                 truth = one.truth[best.index]
-                kept = best.spread**2 / means.var(ddof=1)
-                shrunk = means.mean() + np.sqrt(kept) * (means - means.mean())
+                kept = max(0.0, 1 - (count - 3) / (count - 1) * (1 - best.spread**2 / means.var(ddof=1)))
                 found["as shown"].append([best.mean - truth])
-                found["corrected (shrunk)"].append([best.corrected - truth])
-                found["less the resampled bias"].append([best.mean - resampled_bias(one.right, means) - truth])
-                found["less that of shrunk means"].append([best.mean - resampled_bias(one.right, shrunk) - truth])
+                found["corrected"].append([best.corrected - truth])
+                found["shrunk to the mean"].append([means.mean() + kept * best.lead - truth])
                 lucky.append([best.lead, best.luck, best.p < 0.05])
             lead, luck, small = np.mean(lucky, axis=0)
             for line in table(found):

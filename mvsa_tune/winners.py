@@ -4,9 +4,10 @@
 (`intervals.py`, with every two configurations' products in the place of squares). What leads such errors give where all configurations are
 equally good is found by drawing them (normal, which means of hundreds of answers are).
 
-**What it is worth.** The best of K reads too high, because it was chosen for reading high. Its corrected estimate is the mean of the K, plus
-its lead over that shrunk by the share of the K's spread that is not error (James & Stein 1961; Efron & Morris 1973, doi 10.1080/01621459.1973.10481350):
-an estimate made so stands whatever was chosen for whatever reason (Dawid 1994). `bench/choosing.py` measures what is left.
+**What it is worth.** The best of K reads too high, because it was chosen for reading high. Were the means shown the truth, errors drawn anew would
+choose a best again, and its own error would be above 0 on average: that much is taken off (the bootstrap's correction of bias, Efron &
+Tibshirani 1993, chapter 10). It takes off too little where all are equal, as the means are then further apart than the truths; shrinking
+towards the mean takes off more, but far too much from one that is truly ahead. `bench/choosing.py` measures both.
 
 **Budget.** What the best of B configurations drawn from the same space would show: Dodge et al. 2019 (arXiv:1909.03004), by the unbiased estimator of
 Tang et al. 2020 (arXiv:2004.13705). It is what would be *shown*, luck included.
@@ -89,12 +90,13 @@ def winner(values: Sequence[Values], draws: int = DRAWS) -> Winner:
     """
     if len(values) < 2:
         raise InputError("the best of one configuration has no lead: two at least are needed")
-    errors = covariance(values)
     means = np.array([np.mean(one) for one in values])
     best, count = int(means.argmax()), len(means)
     centring = np.eye(count) - 1 / count
-    apart = centring @ errors @ centring  # the error that all share moves no lead
-    drawn = np.sort(np.random.default_rng(0).standard_normal((draws, count)) @ _root(apart).T, axis=1)
+    apart = centring @ covariance(values) @ centring  # the error that all share moves no lead
+    errors = np.random.default_rng(0).standard_normal((draws, count)) @ _root(apart).T
+    added = errors[np.arange(draws), (means + errors).argmax(axis=1)].mean()
+    drawn = np.sort(errors, axis=1)
     order = np.sort(means)
     lead, margin = means[best] - means.mean(), order[-1] - order[-2]
     noise = np.trace(apart) / (count - 1)
@@ -107,17 +109,9 @@ def winner(values: Sequence[Values], draws: int = DRAWS) -> Winner:
         p=float(((drawn[:, -1] >= lead - TIE).sum() + 1) / (draws + 1)),
         margin=float(margin),
         luck_margin=float((drawn[:, -1] - drawn[:, -2]).mean()),
-        corrected=float(means.mean() + lead * shrinkage(means, float(noise))),
+        corrected=float(means[best] - added),
         spread=float(np.sqrt(between)),
     )
-
-
-def shrinkage(means: NDArray[np.float64], noise: float) -> float:
-    """The share of a lead over the mean that is kept, from 0 to 1: `1 − (K − 3) noise / squares` (Efron & Morris), 1 for K − 3 where K is less than 4."""
-    squares = float(((means - means.mean()) ** 2).sum())
-    if not squares:
-        return 0.0
-    return max(0.0, 1 - max(len(means) - 3, 1) * noise / squares)
 
 
 def expected_best(scores: Sequence[float]) -> NDArray[np.float64]:

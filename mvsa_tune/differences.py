@@ -61,7 +61,7 @@ def p_value(first: Values, second: Values, seed_variance: SeedVariance | None = 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number by Holm's step-down method (1979)."""
-    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
+    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) > 1 else list(p_values)
 
 
 def against(reference: Values, others: Sequence[Values]) -> list[Difference]:

@@ -1,0 +1,74 @@
+"""Replicates of known truth: answers, right or wrong, of configurations on samples, from a probit model.
+
+An answer is right where `ability + difficulty of the sample + effect of the seed + noise` is above 0; difficulty and noise have
+variance 1 together, of which difficulty has `SHARED`, so that most samples are right, or wrong, in every replicate.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+SHARED = 0.85  # of the variance within a replicate: the sample's difficulty, the same for every replicate
+ALIKE = 0.9  # of a difficulty's variance: the same for every configuration
+SEED_STD = 0.008  # of a replicate's true accuracy
+
+
+@dataclass(frozen=True)
+class Case:
+    """Answers of K configurations, and their truth.
+
+    Attributes:
+        right: `(K, R, N)`.
+        truth: `(K,)` accuracy expected of another seed on other samples.
+        replicates: `(K, R)` accuracy of each replicate on other samples.
+    """
+
+    right: NDArray[np.bool_]
+    truth: NDArray[np.float64]
+    replicates: NDArray[np.float64]
+
+
+def case(
+    rng: np.random.Generator, accuracies: NDArray[np.float64], replicates: int, samples: int, seed_std: float = SEED_STD
+) -> Case:
+    """Configurations of true `accuracies` (K,), each with seeds of its own, on the same samples."""
+    count = len(accuracies)
+    seed = seed_std / norm.pdf(norm.ppf(accuracies))  # on the scale of the ability
+    ability = norm.ppf(accuracies) * np.sqrt(1 + seed**2)
+    difficulty = np.sqrt(ALIKE) * rng.standard_normal(samples) + np.sqrt(1 - ALIKE) * rng.standard_normal(
+        (count, samples)
+    )
+    able = ability[:, None] + seed[:, None] * rng.standard_normal((count, replicates))
+    noise = rng.standard_normal((count, replicates, samples), dtype=np.float32)
+    right = able[:, :, None] + np.sqrt(SHARED) * difficulty[:, None] + np.sqrt(1 - SHARED) * noise > 0
+    return Case(right, np.asarray(accuracies, dtype=float), norm.cdf(able))
+
+
+def curves(
+    rng: np.random.Generator, epochs: int, replicates: int, samples: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Answers `(E, R, N)` of one configuration at every epoch, and the true accuracy `(E, R)` of each network.
+
+    The truth rises to 0.76 in the first fifth of the epochs and then falls by 0.01; a replicate's own wanders about it (deviation 0.004), and so do
+    its answers, a third of
+    their wandering common to all replicates: from an epoch to the next it is correlated by 0.9.
+    """
+    progress = np.linspace(0, 1, epochs)
+    accuracy = 0.76 - 0.2 * np.exp(-15 * progress) - 0.01 * progress
+    slope = norm.pdf(norm.ppf(0.76))
+    able = norm.ppf(accuracy)[:, None] + SEED_STD / slope * rng.standard_normal(replicates)
+    able = able + 0.004 / slope * _wandering(rng, epochs, (replicates,))
+    easy = np.sqrt(SHARED) * rng.standard_normal(samples)
+    own, common = _wandering(rng, epochs, (replicates, samples)), _wandering(rng, epochs, (1, samples))
+    noise = np.sqrt(1 - SHARED) * (np.sqrt(2 / 3) * own + np.sqrt(1 / 3) * common)
+    return able[:, :, None] + easy + noise > 0, norm.cdf(able)
+
+
+def _wandering(rng: np.random.Generator, epochs: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """`(E, *shape)` standard normal, each step correlated with the one before by 0.9 (an autoregression)."""
+    steps = rng.standard_normal((epochs, *shape))
+    for epoch in range(1, epochs):
+        steps[epoch] = 0.9 * steps[epoch - 1] + np.sqrt(1 - 0.9**2) * steps[epoch]
+    return steps

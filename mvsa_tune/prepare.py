@@ -110,6 +110,11 @@ def replicates(seeds: Sequence[int], split: Split) -> tuple[Replicate, ...]:
     return found
 
 
+def split_of(text: str, dataset: Dataset, seeds: Sequence[int], skipped: Collection[str]) -> Split:
+    """The split that a flag asks for, without the samples that an encoder could not read."""
+    return make_split(text, dataset, seeds).without(rows_of(dataset, skipped))
+
+
 def rows_of(dataset: Dataset, guids: Collection[str]) -> set[int]:
     """The row numbers of samples."""
     return {row for row, guid in enumerate(dataset.guids) if guid in guids}

@@ -165,7 +165,10 @@ def test_leaks_are_those_counted_by_hand() -> None:
     labels = [0, 0, 1, 1, 2, 2, 0, 1, 2, 1, None, None]
     groups = np.array([0, 0, 0, 3, 3, 5, 5, 3, 8, 9, 0, 11])
     folds = Split(
-        "two", (np.array([0, 1, 3, 5, 6, 8]), np.array([2, 4, 7, 9])), (np.array([2, 4, 7, 9]), np.array([0, 3, 5, 8]))
+        "two",
+        {0: np.array([0, 1, 3, 5, 6, 8]), 1: np.array([2, 4, 7, 9])},
+        {0: np.array([2, 4, 7, 9]), 1: np.array([0, 3, 5, 8])},
+        {0: np.arange(0), 1: np.arange(0)},
     )
     first, unlabelled, second = (
         next(

@@ -92,7 +92,7 @@ def stack_megabytes(config: Config) -> float:
         cut = count * 5 // 7
         trainer = StackTrainer(one, [Replicate(seed) for seed in range(5)], samples, rows[:, :cut], rows[:, cut:])
         trainer.train_epoch()
-        trainer.evaluate()
+        trainer.evaluate(trainer.validation)
 
     train(dataclasses.replace(config, D=8), 14)  # what the libraries take once
     before = psutil.Process().memory_info().rss / 1e6

@@ -21,6 +21,7 @@ from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.labels import LABELS
 from mvsa_tune.predict import Predictions, embed_new, predict, warning, write_predictions
+from mvsa_tune.splits import write_split
 from mvsa_tune.store import Store
 from mvsa_tune.trained import Head, make_head, read_head
 
@@ -174,6 +175,10 @@ def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo
     for path, fields in ((moved / "embeddings/demo-pixels/image.json", {last}), (copy / "sweep.json", {demo.guids[0]})):
         described = json.loads(path.read_text())
         path.write_text(json.dumps(described | {"skipped": dict.fromkeys(fields, "damaged")}))
+    split = Store(swept).split().without({0})
+    write_split(copy / "split.npz", split)
+    described = json.loads((copy / "sweep.json").read_text())
+    (copy / "sweep.json").write_text(json.dumps(described | {"split_digest": split.digest}))
     store = Store(copy)
     found = predict(store, choose(store, "best"), moved, None, {}, refit=True)
     assert found.unread == [last] and last in warning(found) and "1 samples" in warning(found)
@@ -217,7 +222,7 @@ def test_where_only_the_new_pairs_are_at_hand_it_is_told_how_to_keep_the_head(
         predict(store, config, folder, None, {}, refit=True)
     with pytest.raises(InputError, match=r"is not in .*gone: say where it is with --data$"):
         predict(store, config, None, None, {})
-    for refit, samples in ((False, 540), (True, 600)):
+    for refit, samples in ((False, [540] * 3), (True, 600)):
         predict(store, config, demo.folder, None, {}, refit=refit)
         found = predict(store, config, folder, tmp_path / "caches", {}, refit=refit)
         assert len(found.guids) == len(demo.guids) - len(demo.labels) and found.training["samples"] == samples
@@ -233,9 +238,8 @@ def test_what_differs_from_the_record_is_counted_and_another_split_refused(swept
     kept["best"][1, :2] = (kept["best"][1, :2] + 1) % 3
     np.savez(path, **kept)
     assert chosen_head(Store(copy), config, None, None).about["training"]["differs_from_recorded"] == 2
-    described = json.loads((copy / "sweep.json").read_text())
-    (copy / "sweep.json").write_text(json.dumps(described | {"split": "another"}))
-    with pytest.raises(InputError, match="the split another, which cannot be made again"):
+    write_split(copy / "split.npz", Store(copy).split().without({3}))
+    with pytest.raises(InputError, match=r"split\.npz is missing or damaged"):
         chosen_head(Store(copy), config, None, None, refit=True)
 
 

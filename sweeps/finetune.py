@@ -3,7 +3,7 @@ r"""Fine-tune encoders end to end with the head: the documents' fine-tuned rows,
     python sweeps/finetune.py                                     the documents' rows: ResNet-50 and RoBERTa-base, four configurations
     python sweeps/finetune.py --demo                              two small built-in encoders on the demo set: a minute on 2 cores
     python sweeps/finetune.py --pairs mobilenet_v2+minilm --weights mobilenet_v2=FILE minilm=FOLDER --epochs 4 \
-        --lr 1e-3 --encoder-lr 1e-4 3e-4 --frozen 0.5 --warmup 0.1 --schedule cosine
+        --lr 1e-3 --encoder-lr 2e-5 5e-5 --frozen 0.75 --warmup 0.1 --schedule cosine
 
 A trial is killed and started again at no loss: it goes on from its last checkpoint. --dry-run shows what would run, and for how long.
 """

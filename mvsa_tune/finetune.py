@@ -128,8 +128,7 @@ class FineTuner:
         """`Outcome.scores` up to the last milestone that the scheduler has let the trial go past, for its rungs."""
         past = max((end for end in self.task.milestones if end < self.epoch), default=0)
         found = [one for one in self.found if one is not None]
-        curves = [np.maximum.accumulate(one.accuracy[:past], axis=0) for one in found]
-        return np.concatenate(curves, axis=1).mean(axis=1) if past else np.empty(0)
+        return np.mean([one.scores[:past] for one in found], axis=0) if past else np.empty(0)
 
     def advance(self, until: int) -> Outcome | None:
         """Train one more epoch of the first replicate that has not come to epoch `until`; the outcome once all have, else None.

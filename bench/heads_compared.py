@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import Config
+from mvsa_tune.differences import holm
 from mvsa_tune.errors import InputError
 from mvsa_tune.store import Store
 from mvsa_tune.tables import markdown
@@ -36,14 +37,6 @@ def p_value(means: NDArray[np.float64]) -> float:
     """Two-sided, of no difference: the level at which the percentile interval just holds 0; never quite 0."""
     tail = min((means <= 0).sum(), (means >= 0).sum())
     return min(1.0, 2 * float(tail + 1) / (len(means) + 1))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down method (1979)."""
-    order, count = np.argsort(p_values, kind="stable"), len(p_values)
-    corrected = np.empty(count)
-    corrected[order] = np.maximum.accumulate([p_values[k] * (count - place) for place, k in enumerate(order)])
-    return np.minimum(corrected, 1).tolist()
 
 
 def right(store: Store, config: Config, which: str) -> NDArray[np.float64]:

@@ -5,7 +5,6 @@ holds the weights of the best epoch, for `predict`.
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,6 @@ class Checkpoints:
         """Throw the last states away: nothing is left to train."""
         for path in self.folder.glob("*.last.safetensors"):
             path.unlink()
-
-    def remove(self) -> None:
-        """Throw everything away."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def bytes(self) -> int:
-        """What they take on the disk."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

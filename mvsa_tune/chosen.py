@@ -24,7 +24,6 @@ from mvsa_tune.outcome import NO_ROW, Outcome
 from mvsa_tune.plan import Placement, find_caches
 from mvsa_tune.provenance import code_version
 from mvsa_tune.replicate import NETWORK
-from mvsa_tune.splits import Split
 from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import Store
 from mvsa_tune.trainable import Task, build_trainer
@@ -161,8 +160,9 @@ def chosen_network(
     )
     files, epochs = refit_on_all(config, plan.task(store.folder), recorded)
     seeds = [{"seed": seed, "fold": 0} for seed in dict.fromkeys(one.seed for one in replicates)]
-    training = {"samples": len(dataset.labels), "epochs": epochs}
-    about = {**about, "replicates": seeds, "split": "all labelled samples", "training": training}
+    whole = split.whole()
+    training = {"samples": len(whole.train[0]), "epochs": epochs}
+    about = {**about, "replicates": seeds, "split": whole.name, "training": training}
     return FineTuned(config, about, network.towers, files, NETWORK)
 
 
@@ -183,10 +183,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     epochs = int(np.median(recorded.best_epoch))
     if refit:
         replicates = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in replicates))
-        rows = np.unique(np.concatenate(list(split.arrays().values())))
-        split = Split(
-            "all labelled samples", {0: rows}, {0: rows[:1]}, {0: rows[:0]}
-        )  # nothing is chosen by it any more
+        split = split.whole()
     task = Task(
         caches=caches,
         labels=np.array(dataset.labels, dtype=np.int64),
@@ -202,7 +199,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     if refit:
         trainer.advance(epochs)
         state = trainer.head.state_dict()
-        training: dict[str, Any] = {"samples": len(rows), "epochs": epochs}
+        training: dict[str, Any] = {"samples": len(split.train[0]), "epochs": epochs}
     else:
         state, outcome = replay(trainer)
         training = {

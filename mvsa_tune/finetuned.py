@@ -22,7 +22,6 @@ from mvsa_tune.finetune import FineTuner, FinetuneTask, load_towers
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.prepared import Prepared
 from mvsa_tune.replicate import below, build_network
-from mvsa_tune.splits import Split
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.towers import ModelTower
 
@@ -114,10 +113,8 @@ def refit_on_all(config: Config, task: FinetuneTask, outcome: Outcome) -> tuple[
     What is there already is gone on from. Returns the files, and the epochs.
     """
     epochs = int(np.median(outcome.best_epoch))
-    rows = np.unique(np.concatenate(list(task.split.arrays().values())))
-    every = Split("all labelled samples", {0: rows}, {0: rows[:1]}, {0: rows[:0]})  # nothing is chosen by it any more
     seeds = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in task.replicates))
-    whole = replace(task, sweep=task.sweep / "refit", split=every, replicates=seeds, milestones=())
+    whole = replace(task, sweep=task.sweep / "refit", split=task.split.whole(), replicates=seeds, milestones=())
     tuner = FineTuner(config, whole)
     while tuner.advance(epochs) is None:
         pass

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +113,18 @@ class Plan:
     def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
         """`Outcome.scores` of each trial that goes on from a checkpoint, by id, as far as the scheduler has let it pass."""
         return {}
+
+    def shared(self) -> dict[str, Any]:
+        """What every kind of task tells its trials."""
+        return {
+            "labels": np.array(self.dataset.labels, dtype=np.int64),
+            "classes": len(self.dataset.classes),
+            "split": self.split,
+            "replicates": self.replicates,
+            "device": self.placement.device,
+            "threads": self.placement.cpus,
+            "milestones": self.milestones,
+        }
 
     def seconds(self, configs: Sequence[Config]) -> dict[str, float]:
         """Estimate the seconds that each configuration's trial takes, by id."""

@@ -12,6 +12,7 @@ from mvsa_tune.data_flags import DEFAULT_DATA, add_data_flags, read_data
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
+from mvsa_tune.describe import describe
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
@@ -192,6 +193,16 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     return replace(
         bare, caches=caches, not_run=not_run, skipped=skipped, split=bare.split.without(rows_of(dataset, skipped))
     )
+
+
+def carry_out(plan: Plan, options: Namespace) -> int:
+    """Run a plan in the folder that the flags name, or with `--dry-run` describe it; return the exit code."""
+    if options.dry_run:
+        print(describe(plan))
+        return 0
+    from mvsa_tune.sweep import run_sweep  # Ray takes a while to import
+
+    return run_sweep(plan, options.results / options.name, demo=options.demo, quiet=options.quiet)
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

@@ -66,6 +66,11 @@ class Split:
         arrays = {name: part[~np.isin(part, list(rows))] for name, part in self.arrays().items()}
         return _from_arrays(self.name, arrays, self.by_seed)
 
+    def whole(self) -> "Split":
+        """One fold that trains on every row of any part; nothing is chosen by its validation part, a single row."""
+        rows = np.unique(np.concatenate(list(self.arrays().values())))
+        return Split("all labelled samples", {0: rows}, {0: rows[:1]}, {0: rows[:0]})
+
     def arrays(self) -> dict[str, Rows]:
         """Every part of every fold, by name: `train 0`, `validation 0`, `test 0`, …"""
         return {f"{part} {fold}": rows for part in PARTS for fold, rows in getattr(self, part).items()}

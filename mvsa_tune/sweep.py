@@ -229,16 +229,7 @@ def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list
 def _task(plan: Plan, folder: Path) -> trainable.Task | FinetuneTask:
     if isinstance(plan, FinetunePlan):
         return plan.task(folder)
-    return trainable.Task(
-        caches=plan.caches,
-        labels=np.array(plan.dataset.labels, dtype=np.int64),
-        classes=len(plan.dataset.classes),
-        split=plan.split,
-        replicates=plan.replicates,
-        device=plan.placement.device,
-        threads=plan.placement.cpus,
-        milestones=plan.milestones,
-    )
+    return trainable.Task(caches=plan.caches, **plan.shared())
 
 
 @contextmanager

@@ -16,9 +16,8 @@ from typing import Any
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, FINETUNING, Config, Parser, add_flags, union
 from mvsa_tune.demo import TRAINABLE_PAIRS
-from mvsa_tune.describe import describe
 from mvsa_tune.errors import InputError
-from mvsa_tune.prepare import add_sweep_flags, parse_sweep
+from mvsa_tune.prepare import add_sweep_flags, carry_out, parse_sweep
 from mvsa_tune.text import NORMALISERS
 
 PAIR, BATCH_SIZE = "resnet50+roberta-base", 64
@@ -82,13 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mvsa_tune.finetune_plan import make_finetune_plan
 
         options = parse(arguments)
-        plan = make_finetune_plan(options, configurations(options))
-        if options.dry_run:
-            print(describe(plan))
-            return 0
-        from mvsa_tune.sweep import run_sweep
-
-        return run_sweep(plan, options.results / options.name, demo=options.demo, quiet=options.quiet)
+        return carry_out(make_finetune_plan(options, configurations(options)), options)
 
     return report_errors(command, "finetune.py")
 

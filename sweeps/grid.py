@@ -16,8 +16,7 @@ from dataclasses import replace
 
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, Config, Parser, add_flags, product, union
-from mvsa_tune.describe import describe
-from mvsa_tune.prepare import add_sweep_flags, fixed_fields, make_plan, parse_sweep
+from mvsa_tune.prepare import add_sweep_flags, carry_out, fixed_fields, make_plan, parse_sweep
 
 B32, L14, RESNET = "clip-vit-b-32+clip-vit-b-32", "clip-vit-l-14+clip-vit-l-14", "resnet50+roberta-base"
 WIDTHS, RATES = [128, 256], [2e-5, 1e-4]
@@ -59,13 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         options = parse(arguments)
-        plan = make_plan(options, configurations(options))
-        if options.dry_run:
-            print(describe(plan))
-            return 0
-        from mvsa_tune.sweep import run_sweep
-
-        return run_sweep(plan, options.results / options.name, demo=options.demo, quiet=options.quiet)
+        return carry_out(make_plan(options, configurations(options)), options)
 
     return report_errors(command, "grid.py")
 

@@ -24,6 +24,7 @@ from mvsa_tune.prepared import Prepared
 from mvsa_tune.replicate import ReplicateTrainer, below
 from mvsa_tune.splits import Split
 from mvsa_tune.towers import ModelTower
+from mvsa_tune.trainer import CURVES, TEST_CURVES
 
 OUTCOME = "outcome."  # what a checkpoint tells of its training without loading it
 
@@ -200,21 +201,27 @@ def epochs_of(found: Outcome | None) -> int:
     return found.epochs if found else 0
 
 
+# Of an outcome's arrays: those that have a value a sample, and those that are `(R, …)`, where the others are `(E, R, …)`.
+PER_SAMPLE = ("rows", "labels", "predicted")
+OF_A_REPLICATE = ("rows", "labels")
+
+
 def join(outcomes: Sequence[Outcome]) -> Outcome:
     """The outcomes of single replicates, of as many epochs each, as one of all: where one has fewer samples, it is filled up."""
-    curves = {"train_loss", "val_loss", "confusion", "test_confusion"}  # (E, R, …); the others are (R, …)
     arrays: dict[str, Any] = {}
     for name, first in vars(outcomes[0]).items():
         if not isinstance(first, np.ndarray):
             continue
         parts = [getattr(one, name) for one in outcomes]
-        if name in curves:
-            arrays[name] = np.concatenate(parts, axis=1) if first.size else first
-        else:
-            longest = max(part.shape[1] for part in parts)
+        if name.endswith(PER_SAMPLE) and first.size:
+            longest = max(part.shape[-1] for part in parts)
             nothing = NO_ROW if name.endswith("rows") else NO_CLASS
-            padded = [np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=nothing) for part in parts]
-            arrays[name] = np.concatenate(padded)
+            parts = [
+                np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, longest - part.shape[-1])], constant_values=nothing)
+                for part in parts
+            ]
+        by_replicate = 0 if name.endswith(OF_A_REPLICATE) else 1
+        arrays[name] = np.concatenate(parts, axis=by_replicate) if first.size else first
     return replace(outcomes[0], **arrays, seconds=sum(one.seconds for one in outcomes))
 
 
@@ -222,9 +229,10 @@ def lengthened(found: Outcome, epochs: int) -> Outcome:
     """The outcome of a replicate that is trained no further, its losses not being finite, as if of so many epochs."""
     more = epochs - found.epochs
     nan = np.full((more, 1), np.nan, dtype=np.float32)
-    return replace(
-        found,
-        train_loss=np.concatenate([found.train_loss, nan]),
-        val_loss=np.concatenate([found.val_loss, nan]),
-        confusion=np.concatenate([found.confusion, np.repeat(found.confusion[-1:], more, axis=0)]),
-    )
+    repeated: dict[str, Any] = {
+        name: np.concatenate([curve, np.repeat(curve[-1:], more, axis=0)])
+        for name in (*CURVES, *TEST_CURVES)
+        if (curve := getattr(found, name)).size
+    }
+    losses = {name: np.concatenate([getattr(found, name), nan]) for name in ("train_loss", "val_loss")}
+    return replace(found, **{**repeated, **losses})

@@ -20,6 +20,8 @@ LEADING = ("image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ab
 RESULTS = (
     "val_acc_best", "best_epoch", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last",
 )  # fmt: skip
+# The accuracy at the epoch that is best on other validation samples than those scored (`epochs.cross_fitted`).
+CROSS = "val_acc_cross"
 # On the split's test part, if it has one: nothing is chosen by them.
 TEST_RESULTS = ("test_acc_best", "test_acc_last", "test_f1_macro_best", "test_f1_weighted_best")
 TRAILING = tuple(name for name in CONFIG_FIELDS if name not in LEADING)
@@ -27,10 +29,10 @@ PROVENANCE = (
     "finished_at", "split", "data_fingerprint", "image_vectors", "text_vectors", "code", "python", "torch", "ray", "command",
 )  # fmt: skip
 COLUMNS = (
-    "sweep", "trial_id", *LEADING, "seed", "fold", "status", *RESULTS, "seconds", "device", "epochs_run", *TEST_RESULTS,
+    "sweep", "trial_id", *LEADING, "seed", "fold", "status", *RESULTS, "seconds", "device", "epochs_run", CROSS, *TEST_RESULTS,
     *TRAILING, *PROVENANCE,
 )  # fmt: skip
-REQUIRED = (*RESULTS, "seconds", "epochs_run")
+REQUIRED = (*RESULTS, "seconds", "epochs_run", CROSS)
 NUMBERS = (*REQUIRED, *TEST_RESULTS)
 # The status of a replicate trained to its last epoch, and of one that the scheduler stopped before; else `failed: why`.
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed: "
@@ -40,14 +42,14 @@ Row = dict[str, str]
 
 def result_rows(config: Config, outcome: Outcome) -> list[dict[str, Any]]:
     """A trial's results, a replicate each. `seconds` is the replicate's equal share of the stack's time."""
-    scores = {"best_epoch": outcome.best_epoch, "val_loss_last": outcome.val_loss[-1]}
+    scores = {"best_epoch": outcome.best_epoch, "val_loss_last": outcome.val_loss[-1], CROSS: outcome.answers.accuracy}
     scores |= _scores("val", outcome.at_best(outcome.confusion), outcome.confusion[-1])
     if outcome.tested:
-        scores |= _scores("test", *outcome.test_confusion)
+        scores |= _scores("test", outcome.at_best(outcome.test_confusion), outcome.test_confusion[-1])
     status = FINISHED if outcome.epochs == config.epochs else STOPPED
     rows: list[dict[str, Any]] = []
     for r, diverged in enumerate(outcome.diverged):
-        cost = {"seconds": round(outcome.seconds / len(outcome.best), 3), "device": outcome.device}
+        cost = {"seconds": round(outcome.seconds / len(outcome.rows), 3), "device": outcome.device}
         cost |= {"epochs_run": outcome.epochs}
         if diverged:
             rows.append({"status": f"{FAILED}the loss was not finite in epoch {diverged}", **cost})

@@ -5,10 +5,10 @@ import math
 import pandas as pd
 
 from mvsa_tune.config import CONFIG_FIELDS
-from mvsa_tune.rows import FINISHED, STOPPED, TEST_RESULTS
+from mvsa_tune.rows import CROSS, FINISHED, STOPPED, TEST_RESULTS
 from mvsa_tune.store import Store
 
-SCORES = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last")
+SCORES = (CROSS, "val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last")
 
 
 def summarise(store: Store) -> pd.DataFrame:
@@ -38,9 +38,9 @@ def summarise(store: Store) -> pd.DataFrame:
 
 
 def ranked(summary: pd.DataFrame) -> pd.DataFrame:
-    """The finished configurations by mean validation accuracy, the best first, the earlier one of equals first."""
+    """The finished configurations by mean cross-fitted accuracy, the best first, the earlier one of equals first."""
     finished = summary[summary["status"] == FINISHED]
-    return finished.sort_values("val_acc_best_mean", ascending=False, kind="stable", ignore_index=True)
+    return finished.sort_values(f"{CROSS}_mean", ascending=False, kind="stable", ignore_index=True)
 
 
 def best(summary: pd.DataFrame) -> pd.Series | None:

@@ -11,7 +11,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from mvsa_tune.dataset import Dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.identity import Sweep
-from mvsa_tune.outcome import Outcome
+from mvsa_tune.outcome import Answers, Outcome
 from mvsa_tune.rows import (
     COLUMNS,
     FAILED,
@@ -41,6 +41,9 @@ from mvsa_tune.rows import (
     write_rows,
 )
 from mvsa_tune.splits import Split, read_split, write_split
+
+# How the names of a trial's `Answers` begin among its arrays.
+RIGHT = "right_"
 
 
 class Store:
@@ -149,7 +152,9 @@ class Store:
         arrays: dict[str, Any] = {
             "seed": np.array([one.seed for one in self.sweep.replicates]),
             "fold": np.array([one.fold for one in self.sweep.replicates]),
-            **{name: np.asarray(value) for name, value in vars(outcome).items()},
+            **{item.name: np.asarray(getattr(outcome, item.name)) for item in fields(outcome)},
+            # For statistics, which need nothing else.
+            **{f"{RIGHT}{name}": one for name, one in vars(outcome.answers).items()},
         }
         write_whole(self._predictions_path(config.id), lambda file: np.savez_compressed(file, **arrays))
         self._append(config, result_rows(config, outcome), provenance)
@@ -160,17 +165,31 @@ class Store:
         self._append(config, rows, provenance)
 
     def outcome(self, trial: str) -> Outcome:
-        """What a recorded trial found."""
-        with np.load(self._predictions_path(trial), allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in kept if name not in ("seed", "fold")}
-        return Outcome(
-            **{
-                **arrays,
-                "seconds": float(arrays["seconds"]),
-                "device": str(arrays["device"]),
-                "select": str(arrays["select"]),
-            }
-        )
+        """What a recorded trial found.
+
+        Raises:
+            InputError: its file is not there, is damaged, or is an earlier version's.
+        """
+        arrays = self._read(trial, [item.name for item in fields(Outcome)])
+        told = {"seconds": float(arrays["seconds"]), "device": str(arrays["device"]), "select": str(arrays["select"])}
+        return Outcome(**{**arrays, **told})
+
+    def answers(self, trial: str) -> Answers:
+        """Which validation samples a recorded trial answers rightly; `InputError` as for `outcome`."""
+        names = [item.name for item in fields(Answers)]
+        arrays = self._read(trial, [f"{RIGHT}{name}" for name in names])
+        return Answers(**{name: arrays[f"{RIGHT}{name}"] for name in names})
+
+    def _read(self, trial: str, names: Sequence[str]) -> dict[str, Any]:
+        """Some of the arrays that are kept of a trial."""
+        path = self._predictions_path(trial)
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                return {name: kept[name] for name in names}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path} cannot be read ({error}): the same sweep, run again, makes it anew, or another --name a new sweep"
+            ) from None
 
     def split(self) -> Split:
         """The split that the sweep was made on; InputError if its file is missing, damaged or of another."""

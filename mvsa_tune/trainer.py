@@ -1,4 +1,4 @@
-"""What every training is: epoch by epoch, with curves, and each replicate's best and last predictions kept."""
+"""What every training is: epoch by epoch, with its curves and every epoch's predictions kept."""
 
 import time
 from abc import ABC, abstractmethod
@@ -14,6 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from mvsa_tune.config import Config
 from mvsa_tune.outcome import NO_CLASS, NO_ROW, Outcome
 from mvsa_tune.schedules import Plateau, factor
+
+# What is found in each epoch; the latter of the test samples, by which nothing is chosen.
+CURVES = ("train_loss", "val_loss", "confusion", "predicted")
+TEST_CURVES = ("test_confusion", "test_predicted")
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,7 @@ class Trainer(ABC):
         self.device = labels.device
         self.validation = self._part(val_rows)
         self.test = self._part(test_rows) if any(map(len, test_rows)) else None
-        self.curves: dict[str, list[Tensor]] = {"train_loss": [], "val_loss": [], "confusion": []}
-        self.best = self.last = torch.zeros_like(self.validation.rows)
-        self.best_merit = torch.full((len(self.best), 1), -torch.inf, dtype=torch.float64, device=self.device)
-        if self.test:
-            self.test_best = self.test_last = torch.zeros_like(self.test.rows)
+        self.curves: dict[str, list[Tensor]] = {name: [] for name in (*CURVES, *(TEST_CURVES if self.test else ()))}
         self.plateaus = [Plateau(config.lr) for _ in val_rows]
         self.seconds = 0.0
 
@@ -118,65 +118,43 @@ class Trainer(ABC):
         """
         started = time.perf_counter()
         while self.epoch < until:
-            self.curves["train_loss"].append(self.train_epoch())
-            loss, self.last = self.evaluate(self.validation)
-            confusion = self.confusion(self.validation, self.last)
-            self._keep_best(loss, confusion)
-            self.curves["val_loss"].append(loss)
-            self.curves["confusion"].append(confusion)
-            self._observe(loss)
+            found = {"train_loss": self.train_epoch()}
+            found["val_loss"], predicted = self.evaluate(self.validation)
+            found |= {"confusion": self.confusion(self.validation, predicted), "predicted": predicted.byte()}
+            if self.test:
+                _, predicted = self.evaluate(self.test)
+                found |= {"test_confusion": self.confusion(self.test, predicted), "test_predicted": predicted.byte()}
+            for name, one in found.items():
+                self.curves[name].append(one)
+            self._observe(found["val_loss"])
         arrays = self._arrays()  # waits for the device
         self.seconds += time.perf_counter() - started
         return Outcome(**arrays, seconds=self.seconds, device=device_name(self.device), select=self.config.select)
 
-    def _keep_best(self, loss: Tensor, confusion: Tensor) -> None:
-        """Keep the predictions of the replicates whose best epoch this is. The test samples have no say in it."""
-        right = confusion.diagonal(dim1=1, dim2=2).sum(dim=1)
-        merit = (right if self.config.select == "accuracy" else -loss).double().unsqueeze(1)
-        better = merit > self.best_merit
-        self.best_merit = torch.where(better, merit, self.best_merit)
-        self.best = torch.where(better, self.last, self.best)
-        if self.test:
-            _, self.test_last = self.evaluate(self.test)
-            self.test_best = torch.where(better, self.test_last, self.test_best)
-
     def _arrays(self) -> dict[str, np.ndarray]:
         """The arrays of an `Outcome`."""
         arrays = {name: torch.stack(curve).cpu().numpy() for name, curve in self.curves.items()}
-        arrays["confusion"] = arrays["confusion"].astype(np.int32)
-        arrays |= _predictions("", self.validation, self.best, self.last)
-        if self.test:
-            counts = torch.stack([self.confusion(self.test, said) for said in (self.test_best, self.test_last)])
-            arrays["test_confusion"] = counts.cpu().numpy().astype(np.int32)
-            arrays |= _predictions("test_", self.test, self.test_best, self.test_last)
+        for prefix, part in {"": self.validation, "test_": self.test}.items():
+            if part:
+                absent = ~part.present.cpu().numpy()
+                arrays[f"{prefix}confusion"] = arrays[f"{prefix}confusion"].astype(np.int32)
+                arrays[f"{prefix}predicted"][:, absent] = NO_CLASS
+                arrays[f"{prefix}rows"] = part.rows.cpu().numpy().astype(np.int32)
+                labels = self.labels[part.rows.clamp(min=0)].byte().cpu().numpy()
+                arrays[f"{prefix}labels"] = np.where(absent, np.uint8(NO_CLASS), labels)
         return arrays
 
     def records(self) -> dict[str, Tensor]:
         """What has been found so far, for `restore`."""
         found = {name: torch.stack(curve) for name, curve in self.curves.items()}
-        found |= {name: getattr(self, name) for name in self._kept()}
         return {**found, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
 
     def restore(self, records: Mapping[str, Tensor]) -> None:
         """Go on from what `records` gave."""
         self.curves = {name: list(records[name].to(self.device).unbind()) for name in self.curves}
-        for name in self._kept():
-            setattr(self, name, records[name].to(self.device))
         self.seconds = float(records["seconds"])
         for loss in self.curves["val_loss"]:
             self._observe(loss)
-
-    def _kept(self) -> tuple[str, ...]:
-        """The names of what is kept of the predictions."""
-        return ("best", "last", "best_merit", *(("test_best", "test_last") if self.test else ()))
-
-
-def _predictions(prefix: str, part: Part, best: Tensor, last: Tensor) -> dict[str, np.ndarray]:
-    said = {"best": best, "last": last}
-    classes = {name: torch.where(part.present, one, NO_CLASS).cpu().numpy() for name, one in said.items()}
-    return {f"{prefix}rows": part.rows.cpu().numpy().astype(np.int32)} | {
-        f"{prefix}{name}": one.astype(np.uint8) for name, one in classes.items()
-    }
 
 
 def device_name(device: torch.device) -> str:

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix
 
 from mvsa_tune.cache import Origin, default_folder, write_cache
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.demo import make_demo_set
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.encoders import ENCODERS
+from mvsa_tune.outcome import Outcome
 from mvsa_tune.pictures import open_picture
 
 # Two threads that wait for each other on a busy machine take ten times as long as one.
@@ -74,6 +76,26 @@ def real() -> Path:
     if not folder:
         pytest.skip("MVSA_REAL_DATA does not name the real set")
     return Path(folder)
+
+
+def found(
+    labels: np.ndarray, rows: np.ndarray, predicted: np.ndarray, loss: float = 1.0, seconds: float = 1.0
+) -> Outcome:
+    """What R replicates found who said `predicted` `(E, R, N)` of the samples in `rows` `(R, N)`; `labels` by row number, three classes."""
+    counts = [
+        [confusion_matrix(labels[r], said, labels=range(3)) for r, said in zip(rows, epoch, strict=True)]
+        for epoch in predicted
+    ]
+    return Outcome(
+        train_loss=np.full(predicted.shape[:2], loss, dtype=np.float32),
+        val_loss=np.full(predicted.shape[:2], loss, dtype=np.float32),
+        confusion=np.array(counts, dtype=np.int32),
+        rows=rows.astype(np.int32),
+        labels=labels[rows].astype(np.uint8),
+        predicted=predicted.astype(np.uint8),
+        seconds=seconds,
+        device="cpu",
+    )
 
 
 def grid(

@@ -192,9 +192,9 @@ def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Datase
     np.random.default_rng(4).shuffle(groups)
     split = documents_split(demo.labels)
     found = accuracies(store, config.id, demo, split, {"made": groups})[0]
-    kept = np.load(swept / "predictions" / f"{config.id}.npz", allow_pickle=False)
+    kept = store.outcome(config.id)
     tally: dict[str, list[bool]] = {"every": [], "alone": [], "twins": [], "agree": [], "differ": []}
-    for rows, said in zip(kept["rows"], kept["best"], strict=True):
+    for rows, said in zip(kept.rows, kept.best, strict=True):
         for row, answer in zip(rows, said, strict=True):
             right = bool(answer == demo.labels[row])
             twins = [demo.labels[other] for other in split.train[0] if groups[other] == groups[row]]

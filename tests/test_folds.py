@@ -151,7 +151,7 @@ def test_test_scores_are_scikit_learns_of_the_epoch_of_the_least_loss(cheema: Pa
         for number in range(1, 21):
             outcome = alone.advance(number)
             if outcome.val_loss[-1, 0] < least:
-                said, least, epoch = outcome.test_last[0], outcome.val_loss[-1, 0], number
+                said, least, epoch = outcome.test_predicted[-1, 0], outcome.val_loss[-1, 0], number
                 accuracy = outcome.accuracy[-1, 0]
         true = labels[list(PARTS[f"test_{fold}"])]
         assert row["best_epoch"] == epoch and row["val_acc_best"] == pytest.approx(accuracy)
@@ -159,7 +159,7 @@ def test_test_scores_are_scikit_learns_of_the_epoch_of_the_least_loss(cheema: Pa
         for average in ("macro", "weighted"):
             score = f1_score(true, said, average=average, labels=[0, 1, 2], zero_division=0)
             assert row[f"test_f1_{average}_best"] == pytest.approx(score)
-        assert row["test_acc_last"] == pytest.approx(accuracy_score(true, outcome.test_last[0]))
+        assert row["test_acc_last"] == pytest.approx(accuracy_score(true, outcome.test_predicted[-1, 0]))
     assert (rows["best_epoch"] < 20).any()
 
 
@@ -185,7 +185,10 @@ def test_nothing_is_chosen_on_test_samples(cheema: Path) -> None:
     recorded = {trial: store.outcome(trial) for trial in store.recorded()}
     before = store.scores(), best(summarise(store))
     for trial, outcome in recorded.items():  # the worst of all answers, and the best
-        upside_down = {"test_best": (outcome.test_best + 1) % 3, "test_confusion": outcome.test_confusion[:, :, ::-1]}
+        upside_down = {
+            "test_predicted": (outcome.test_predicted + 1) % 3,
+            "test_confusion": outcome.test_confusion[:, :, ::-1],
+        }
         other = dataclasses.replace(outcome, **upside_down)
         assert np.array_equal(other.best_epoch, outcome.best_epoch)
         np.testing.assert_array_equal(other.scores, before[0][trial])

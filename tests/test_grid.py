@@ -241,8 +241,9 @@ def test_a_sweep_from_folder_to_tables_and_again(tiny: Path, capsys: pytest.Capt
 def predictions_match_rows(folder: Path, dataset: Dataset) -> None:
     for config_id, group in rows(folder).groupby("trial_id"):
         with np.load(folder / "predictions" / f"{config_id}.npz", allow_pickle=False) as kept:
-            right = kept["best"] == np.array(dataset.labels)[kept["rows"]]
-            np.testing.assert_allclose(right.mean(axis=1), group["val_acc_best"].astype(float))
+            right = kept["predicted"] == np.array(dataset.labels)[kept["rows"]]
+            np.testing.assert_allclose(right.mean(axis=2).max(axis=0), group["val_acc_best"].astype(float))
+            np.testing.assert_allclose(right[-1].mean(axis=1), group["val_acc_last"].astype(float))
             assert kept["seed"].tolist() == group["seed"].astype(int).tolist()
 
 

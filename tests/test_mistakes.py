@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
 
-from conftest import make_set
+from conftest import found, make_set
 from mvsa_tune.chosen import choose
 from mvsa_tune.cli import main
 from mvsa_tune.config import Config, Replicate
@@ -26,17 +26,9 @@ def hand_made() -> Outcome:
     best = np.array([[0, 1, 2, 2], [0, 2, 2, 1], [0, 1, 2, 0]], dtype=np.uint8)
     rows = np.tile(np.array([5, 3, 1, 0], dtype=np.int32), (3, 1))
     labels = np.array([0, 0, 2, 1, 0, 0])  # by row number
-    now = np.stack([confusion_matrix(labels[r], p, labels=[0, 1, 2]) for r, p in zip(rows, best, strict=True)])
-    worse = np.zeros_like(now)
-    worse[:, 0, 1] = 4
-    counts = np.stack(
-        [
-            np.where(np.array([1, 0, 1])[:, None, None], now, worse),
-            np.where(np.array([0, 1, 0])[:, None, None], now, worse),
-        ]
-    )
-    losses = np.ones((2, 3), dtype=np.float32)
-    return Outcome(losses, losses, counts.astype(np.int32), rows, best, best, 1.0, "cpu")
+    wrong = (labels[rows] + 1) % 3
+    first = np.where(np.array([[1], [0], [1]]), best, wrong)
+    return found(labels, rows, np.stack([first, np.where(np.array([[0], [1], [0]]), best, wrong)]))
 
 
 def test_votes_counted_by_hand() -> None:
@@ -67,9 +59,9 @@ def test_the_report_agrees_with_the_predictions(swept: Path, demo: Dataset, caps
     config = choose(Store(swept), "best")
     labels = np.array(demo.labels)
     written = pd.read_csv(swept / "errors.csv", dtype={"guid": str}).set_index("guid")
-    kept = np.load(swept / "predictions" / f"{config.id}.npz", allow_pickle=False)
-    assert written["wrong"].sum() == (kept["best"] != labels[kept["rows"]]).sum() > 0
-    assert not any(demo.samples[row].text.strip() in page for row in kept["rows"][0])
+    kept = Store(swept).outcome(config.id)
+    assert written["wrong"].sum() == (kept.best != labels[kept.rows]).sum() > 0
+    assert not any(demo.samples[row].text.strip() in page for row in kept.rows[0])
 
 
 def table(page: str) -> dict[str, list[str]]:

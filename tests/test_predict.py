@@ -235,7 +235,8 @@ def test_what_differs_from_the_record_is_counted_and_another_split_refused(swept
     config = choose(Store(copy), "best")
     path = copy / "predictions" / f"{config.id}.npz"
     kept = dict(np.load(path, allow_pickle=False))
-    kept["best"][1, :2] = (kept["best"][1, :2] + 1) % 3
+    best = Store(copy).outcome(config.id).best_epoch[1] - 1
+    kept["predicted"][best, 1, :2] = (kept["predicted"][best, 1, :2] + 1) % 3
     np.savez(path, **kept)
     assert chosen_head(Store(copy), config, None, None).about["training"]["differs_from_recorded"] == 2
     write_split(copy / "split.npz", Store(copy).split().without({3}))

@@ -1,13 +1,13 @@
 import csv
+import dataclasses
 import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import confusion_matrix
 
-from conftest import make_set
+from conftest import found, make_set
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
@@ -33,23 +33,13 @@ def sweep(dataset: Dataset, **change: object) -> Sweep:
 
 def outcome(right: list[list[int]], loss: float = 1.0) -> Outcome:
     """Two replicates on ten samples, all of class 0; `right[e][r]` of them told right."""
-    confusion = np.zeros((len(right), 2, 3, 3), dtype=np.int32)
-    confusion[:, :, 0, 0] = right
-    confusion[:, :, 0, 1] = 10 - np.array(right)
-    losses = np.full((len(right), 2), loss, dtype=np.float32)
-    classes = np.zeros((2, 10), dtype=np.uint8)
-    return Outcome(losses, losses, confusion, classes.astype(np.int32), classes, classes, 4.0, "cpu")
+    predicted = (np.arange(10) >= np.array(right)[:, :, None]).astype(np.uint8)
+    return found(np.zeros(10, dtype=int), np.tile(np.arange(10), (2, 1)), predicted, loss, 4.0)
 
 
 def outcome_of(labels: np.ndarray, rows: np.ndarray, best: np.ndarray, last: np.ndarray) -> Outcome:
     """What R replicates said of the samples in `rows` `(R, N)` at their best epoch, the first of two, and at the last."""
-    counts = [
-        [confusion_matrix(labels[r], one, labels=range(3)) for r, one in zip(rows, said, strict=True)]
-        for said in (best, last)
-    ]
-    losses = np.ones((2, len(rows)), dtype=np.float32)
-    classes = (best.astype(np.uint8), last.astype(np.uint8))
-    return Outcome(losses, losses, np.array(counts, dtype=np.int32), rows.astype(np.int32), *classes, 1.0, "cpu")
+    return found(labels, rows, np.stack([best, last]))
 
 
 @pytest.fixture
@@ -101,7 +91,7 @@ def test_predictions_are_there_before_their_rows(store: Store, monkeypatch: pyte
 
     store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
     with np.load(paths()[0], allow_pickle=False) as arrays:
-        assert arrays["best"].shape == (2, 10) and arrays["seed"].tolist() == [42, 43]
+        assert arrays["predicted"].shape == (2, 2, 10) and arrays["seed"].tolist() == [42, 43]
         assert arrays["confusion"].shape == (2, 2, 3, 3)
 
 
@@ -148,9 +138,11 @@ def test_an_outcome_comes_back_as_it_was(store: Store) -> None:
     found = outcome([[5, 7], [6, 6]])
     store.add(CONFIGS[0], found, PROVENANCE)
     back = store.outcome(CONFIGS[0].id)
-    for name, value in vars(found).items():
-        np.testing.assert_array_equal(getattr(back, name), value)
-        assert type(getattr(back, name)) is type(value)
+    for name in (item.name for item in dataclasses.fields(found)):
+        np.testing.assert_array_equal(getattr(back, name), getattr(found, name))
+        assert type(getattr(back, name)) is type(getattr(found, name))
+    for name, kept in vars(store.answers(CONFIGS[0].id)).items():
+        np.testing.assert_array_equal(kept, getattr(found.answers, name))
     np.testing.assert_allclose(store.scores()[CONFIGS[0].id], [0.6, 0.65])
 
 
@@ -283,3 +275,24 @@ def test_samples_are_listed_by_row(store: Store, dataset: Dataset) -> None:
     frame = pd.read_csv(store.folder / "samples.csv", dtype={"guid": str})
     assert frame["guid"].tolist() == dataset.guids[:40] and frame["label"].tolist() == dataset.labels
     assert set(frame["encoding"]) == {"utf-8"}
+
+
+def test_answers_are_right_where_prediction_and_label_agree() -> None:
+    """Two replicates, the second of one sample less; the first's epochs are right about the first, or about all but the last."""
+    labels, rows = np.array([0, 1, 2, 0]), np.array([[0, 1, 2, 3], [3, 2, 1, -1]])
+    said = np.array([[[0, 0, 0, 1], [0, 2, 0, 255]], [[0, 1, 2, 1], [1, 2, 1, 255]]])
+    whole = found(labels, rows.clip(0), np.minimum(said, 2))
+    right = np.array([[1, 2], [3, 2]])
+    confusion = np.zeros((2, 2, 3, 3), dtype=np.int32)
+    confusion[:, :, 0, 0], confusion[:, :, 0, 1] = right, np.array([4, 3]) - right
+    mine = dataclasses.replace(
+        whole,
+        rows=rows.astype(np.int32),
+        labels=np.where(rows < 0, 255, labels[rows]).astype(np.uint8),
+        predicted=said.astype(np.uint8),
+        confusion=confusion,
+    ).answers
+    assert mine.best.tolist() == [[True, True, True, False], [True, True, False, False]]
+    assert mine.last.tolist() == [[True, True, True, False], [False, True, True, False]]
+    assert mine.cross_fitted[1, 3] == 0 and (mine.cross_fitted <= 1).all()
+    np.testing.assert_allclose(mine.accuracy, [mine.cross_fitted[0].mean(), mine.cross_fitted[1, :3].mean()])

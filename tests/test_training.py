@@ -96,11 +96,11 @@ def test_folds_of_unequal_size_train_in_a_stack_as_alone(change: dict[str, objec
         np.testing.assert_allclose(alone.val_loss[:, 0], outcome.val_loss[:, r], rtol=1e-7)
         np.testing.assert_array_equal(alone.confusion[:, 0], outcome.confusion[:, r])
         np.testing.assert_array_equal(alone.test_confusion[:, 0], outcome.test_confusion[:, r])
-        for name in ("rows", "best", "last"):
+        for name in ("rows", "labels", "predicted"):
             for prefix, size in (("", 9 + replicate.fold), ("test_", 8 - replicate.fold)):
                 whole, own = (getattr(one, prefix + name) for one in (outcome, alone))
-                np.testing.assert_array_equal(own[0], whole[r, :size])
-                assert (whole[r, size:] == (-1 if name == "rows" else 255)).all()
+                np.testing.assert_array_equal(own[..., 0, :], whole[..., r, :size])
+                assert (whole[..., r, size:] == (-1 if name == "rows" else 255)).all()
         assert single.plateaus[0].lr == together.plateaus[r].lr
     if config.schedule == "plateau":  # else nothing would have been shown
         assert len({plateau.lr for plateau in together.plateaus}) > 1
@@ -286,8 +286,9 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
         best, kept = (merit, {"epoch": epoch, **said}) if merit > best else (best, kept)
         for name, rows in parts.items():
             size = rows.stop - rows.start
-            assert np.array_equal(getattr(outcome, f"{name}last")[1, :size], said[name])
-            assert np.array_equal(getattr(outcome, f"{name}best")[1, :size], kept[name])
+            predicted = getattr(outcome, f"{name}predicted")
+            assert np.array_equal(predicted[-1, 1, :size], said[name])
+            assert np.array_equal(outcome.at_best(predicted)[1, :size], kept[name])
         assert outcome.best_epoch[1] == kept["epoch"]
     if after_epoch:
         assert adam.param_groups[0]["lr"] == stack.plateaus[1].lr < config.lr

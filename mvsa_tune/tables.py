@@ -251,13 +251,3 @@ def _why_not(line: Line, row: pd.Series | None) -> str:
         return "not in this sweep"
     status = str(row["status"])
     return "" if status.startswith((FINISHED, STOPPED)) else status.replace("|", "\\|")  # the cell says how far it came
-
-
-def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table whose columns line up as text too."""
-    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
-    rows = [header, ["-" * width for width in widths], *body]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return "\n".join(lines) + "\n"

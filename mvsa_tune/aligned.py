@@ -4,7 +4,7 @@ K folds that share out the samples make one row for each seed, its K parts put t
 (a holdout drawn for each), nothing can be lined up: there each replicate is its accuracy alone (`intervals.Redrawn`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ class Alignment:
 
     Attributes:
         places: by seed, the positions of its answers in the flattened `(R, N)`, in the order of the samples; None where seeds were scored on others.
-        ratio: validation to training samples of a fold, the mean: by it `Redrawn` widens its intervals.
+        ratio: validation to training samples of a fold, the mean, where nothing lines up: by it `Redrawn` widens its intervals.
     """
 
     places: NDArray[np.int64] | None
@@ -40,15 +40,18 @@ class Alignment:
         return means
 
 
-def align(answers: Answers, replicates: Sequence[Replicate], split: Split) -> Alignment:
-    """How a sweep's answers line up: the same for each of its trials."""
+def align(answers: Answers, replicates: Sequence[Replicate], split: Callable[[], Split]) -> Alignment:
+    """How a sweep's answers line up: the same for each of its trials. The split is asked for only where they do not."""
     flat = answers.rows.ravel()
     seed_of = np.repeat([one.seed for one in replicates], answers.rows.shape[1])
     by_seed = []
     for seed in dict.fromkeys(one.seed for one in replicates):
         mine = np.flatnonzero((seed_of == seed) & (flat != NO_ROW))
         by_seed.append(mine[np.argsort(flat[mine], kind="stable")])
-    ratio = float(np.mean([len(split.validation[fold]) / len(split.train[fold]) for fold in split.train]))
     first = flat[by_seed[0]]
-    same = all(np.array_equal(flat[places], first) for places in by_seed)
-    return Alignment(np.stack(by_seed) if same and len(first) > 1 else None, ratio)
+    if len(first) > 1 and all(np.array_equal(flat[places], first) for places in by_seed):
+        return Alignment(np.stack(by_seed), 0.0)
+    parts = split()
+    return Alignment(
+        None, float(np.mean([len(parts.validation[fold]) / len(parts.train[fold]) for fold in parts.train]))
+    )

@@ -89,6 +89,31 @@ class Analysis:
         """By id of the others: the best less that one, p corrected over all pairs."""
         return differences_from_best(self.ranked)
 
+    def with_intervals(self) -> pd.DataFrame:
+        """The summary, each configuration's interval of each accuracy, and its comparison with the best, beside it."""
+        lines = []
+        for trial in self.summary["trial_id"]:
+            one, less = self.scored.get(trial), self.against_best.get(trial)
+            line: dict[str, object] = {}
+            for column, name in {"val_acc_cross": "cross", "val_acc_best": "best", "val_acc_last": "last"}.items():
+                found: Interval | None = getattr(one, name) if one else None
+                line |= {f"{column}_low": found.low, f"{column}_high": found.high} if found else {}
+            if less:
+                of = less.interval
+                line |= {
+                    "behind_best": of.mean,
+                    "behind_best_low": of.low,
+                    "behind_best_high": of.high,
+                    "p": less.p,
+                    "p_holm": less.corrected,
+                }
+            lines.append(line)
+        columns = [
+            f"{name}_{end}" for name in ("val_acc_cross", "val_acc_best", "val_acc_last") for end in ("low", "high")
+        ]
+        columns += ["behind_best", "behind_best_low", "behind_best_high", "p", "p_holm"]
+        return pd.concat([self.summary, pd.DataFrame(lines, columns=columns, index=self.summary.index)], axis=1)
+
     def tied(self) -> list[Scored]:
         """Those that cannot be told from the best."""
         return [one for one in self.ranked[1:] if self.against_best[one.config.id].corrected >= ALPHA]
@@ -152,6 +177,6 @@ def analyse(store: Store) -> Analysis:
     scored = {}
     for trial in (*order, *halted):
         answers = store.answers(trial)
-        alignment = alignment or align(answers, store.sweep.replicates, store.split())
+        alignment = alignment or align(answers, store.sweep.replicates, store.split)
         scored[trial] = Scored(configs[trial], answers, alignment, finished=trial in set(order))
     return Analysis(store, lines, tuple(scored[trial] for trial in order), tuple(scored[trial] for trial in halted))

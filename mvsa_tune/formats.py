@@ -42,7 +42,11 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def markdown_section(table: Table) -> str:
     """A table with its heading and note."""
-    parts = [f"## {table.title}\n", markdown(table.header, table.body) if table.body else "", f"{table.note}\n" if table.note else ""]
+    parts = [
+        f"## {table.title}\n",
+        markdown(table.header, table.body) if table.body else "",
+        f"{table.note}\n" if table.note else "",
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -55,7 +59,7 @@ def latex(tables: Sequence[Table], preamble: str = "") -> str:
     """
     parts = [
         r"\documentclass[10pt]{article}",
-        r"\usepackage[T1]{fontenc}" if not preamble else preamble,
+        preamble or r"\usepackage[T1]{fontenc}",
         r"\usepackage[utf8]{inputenc}" if not preamble else "",
         r"\usepackage{booktabs,graphicx}",
         r"\usepackage[a4paper,landscape,margin=1.5cm]{geometry}",

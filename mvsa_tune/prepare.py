@@ -16,6 +16,7 @@ from mvsa_tune.describe import describe
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
+from mvsa_tune.languages import LANGUAGES
 from mvsa_tune.plan import Plan, find_caches, place
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.space import Search
@@ -69,6 +70,7 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
     lacking = "whose cache is missing" if caches else "whose encoders cannot be loaded"
     parser.add_argument("--skip-missing", action="store_true", help=f"go on without the pairs {lacking}")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
+    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the tables' headings (default en)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
 
 
@@ -202,7 +204,7 @@ def carry_out(plan: Plan, options: Namespace) -> int:
         return 0
     from mvsa_tune.sweep import run_sweep  # Ray takes a while to import
 
-    return run_sweep(plan, options.results / options.name, demo=options.demo, quiet=options.quiet)
+    return run_sweep(plan, options.results / options.name, demo=options.demo, quiet=options.quiet, lang=options.lang)
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

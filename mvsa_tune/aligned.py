@@ -23,10 +23,12 @@ class Alignment:
 
     Attributes:
         places: by seed, the positions of its answers in the flattened `(R, N)`, in the order of the samples; None where seeds were scored on others.
+        rows: `(M,)` row numbers of the samples, in that order; empty where places is None.
         ratio: validation to training samples of a fold, the mean, where nothing lines up: by it `Redrawn` widens its intervals.
     """
 
     places: NDArray[np.int64] | None
+    rows: NDArray[np.int32]
     ratio: float
 
     def apply(self, values: NDArray[np.generic], rows: NDArray[np.int32]) -> Array:
@@ -50,8 +52,8 @@ def align(answers: Answers, replicates: Sequence[Replicate], split: Callable[[],
         by_seed.append(mine[np.argsort(flat[mine], kind="stable")])
     first = flat[by_seed[0]]
     if len(first) > 1 and all(np.array_equal(flat[places], first) for places in by_seed):
-        return Alignment(np.stack(by_seed), 0.0)
+        return Alignment(np.stack(by_seed), first, 0.0)
     parts = split()
     return Alignment(
-        None, float(np.mean([len(parts.validation[fold]) / len(parts.train[fold]) for fold in parts.train]))
+        None, first[:0], float(np.mean([len(parts.validation[fold]) / len(parts.train[fold]) for fold in parts.train]))
     )

@@ -67,12 +67,14 @@ class Analysis:
         summary: `stats.summarise`.
         ranked: what was trained to the end, the best first, by cross-fitted accuracy.
         stopped: what the scheduler stopped, in the sweep's order; no rival of the former.
+        rows: row numbers of the samples that the answers are to, in their order; empty where seeds were scored on others.
     """
 
     store: Store
     summary: pd.DataFrame
     ranked: tuple[Scored, ...]
     stopped: tuple[Scored, ...]
+    rows: NDArray[np.int32]
 
     @cached_property
     def scored(self) -> Mapping[str, Scored]:
@@ -172,11 +174,10 @@ def analyse(store: Store) -> Analysis:
     order = [str(trial) for trial in ranked(lines)["trial_id"]]
     halted = [trial for trial in store.recorded((FINISHED, STOPPED)) if trial not in set(order)]
     if not order and not halted:
-        return Analysis(store, lines, (), ())
-    alignment: Alignment | None = None
-    scored = {}
-    for trial in (*order, *halted):
-        answers = store.answers(trial)
-        alignment = alignment or align(answers, store.sweep.replicates, store.split)
-        scored[trial] = Scored(configs[trial], answers, alignment, finished=trial in set(order))
-    return Analysis(store, lines, tuple(scored[trial] for trial in order), tuple(scored[trial] for trial in halted))
+        return Analysis(store, lines, (), (), np.zeros(0, dtype=np.int32))
+    alignment = align(store.answers([*order, *halted][0]), store.sweep.replicates, store.split)
+
+    def scored(trials: Sequence[str], *, finished: bool) -> tuple[Scored, ...]:
+        return tuple(Scored(configs[trial], store.answers(trial), alignment, finished=finished) for trial in trials)
+
+    return Analysis(store, lines, scored(order, finished=True), scored(halted, finished=False), alignment.rows)

@@ -127,6 +127,6 @@ def test_columns_line_up() -> None:
 def test_a_stopped_trial_is_marked_with_its_epoch_and_never_the_best(tmp_path: Path) -> None:
     configs = [Config(image_encoder="eye", text_encoder="ear", D=D) for D in (64, 128)]
     text = tables(tmp_path, configs, configs[:1], stopped_at=10)
-    assert rows(text, 1)[0]["ours: best epoch"] .startswith("0.700 ± 0.141 (10 of 100 epochs) [")
+    assert rows(text, 1)[0]["ours: best epoch"].startswith("0.700 ± 0.141 (10 of 100 epochs) [")
     assert "1 configurations were stopped early" in text and "`--scheduler none`" in text
     assert "Best of this sweep" not in text

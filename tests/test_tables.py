@@ -9,7 +9,6 @@ from grid import documents_grid
 from mvsa_tune.analysis import analyse
 from mvsa_tune.config import Config
 from mvsa_tune.dataset import read_dataset
-from mvsa_tune.formats import markdown
 from mvsa_tune.identity import Sweep
 from mvsa_tune.labels import LABELS
 from mvsa_tune.lines import published_lines
@@ -118,10 +117,6 @@ def test_the_published_cells_are_the_documents(real: Path) -> None:
     package = Path(__file__).parents[1] / "mvsa_tune" / "published.csv"
     with documents.open() as theirs, package.open() as ours:
         assert list(csv.DictReader(ours)) == list(csv.DictReader(theirs))
-
-
-def test_columns_line_up() -> None:
-    assert markdown(["a", "long"], [["xyz", "1"]]) == "| a   | long |\n| --- | ---- |\n| xyz | 1    |\n"
 
 
 def test_a_stopped_trial_is_marked_with_its_epoch_and_never_the_best(tmp_path: Path) -> None:

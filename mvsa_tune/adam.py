@@ -1,0 +1,64 @@
+"""AdamW over stacks of parameters, each replicate's slices stepped as if they were alone."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
+
+
+class StackedAdamW:
+    """`torch.optim.AdamW(fused=True)` for R replicates, each with a learning rate of its own; without weight decay, Adam.
+
+    The kernel gets each replicate's slices as tensors of their own, so that its rounding, too, is what the replicate gets alone:
+    over a whole stack an element's place in the tensor decides how it rounds. Replicates of one learning rate go in one call.
+    """
+
+    def __init__(self, stacks: Iterable[nn.Parameter], weight_decay: float) -> None:
+        """Begin with no step taken; `stacks` are `(R, …)` each."""
+        self.stacks = list(stacks)
+        self.weight_decay = weight_decay
+        moments = [[torch.zeros_like(stack) for stack in self.stacks] for _ in range(2)]
+        # By replicate: a slice of each stack, and of its moments.
+        self.slices, self.first, self.second = (
+            list(zip(*(stack.detach().unbind() for stack in stacks), strict=True)) for stacks in (self.stacks, *moments)
+        )
+        device = self.stacks[0].device
+        self.steps = [torch.zeros((), dtype=torch.float32, device=device) for _ in self.slices]
+
+    @torch.no_grad()
+    def step(self, rates: Sequence[float | None]) -> None:
+        """Step along the gradients, and forget them.
+
+        Args:
+            rates: by replicate its learning rate; None for one that takes no step.
+        """
+        gradients = list(zip(*(_gradient(stack).unbind() for stack in self.stacks), strict=True))
+        for rate in dict.fromkeys(rates):
+            if rate is None:
+                continue
+            members = [r for r, own in enumerate(rates) if own == rate]
+            torch._foreach_add_([self.steps[r] for r in members], 1)
+            torch._fused_adamw_(
+                [own for r in members for own in self.slices[r]],
+                [own for r in members for own in gradients[r]],
+                [own for r in members for own in self.first[r]],
+                [own for r in members for own in self.second[r]],
+                [],
+                [self.steps[r] for r in members for _ in self.stacks],
+                lr=rate,
+                beta1=BETA1,
+                beta2=BETA2,
+                weight_decay=self.weight_decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
+        for stack in self.stacks:
+            stack.grad = None
+
+
+def _gradient(stack: nn.Parameter) -> Tensor:
+    assert stack.grad is not None
+    return stack.grad

@@ -20,10 +20,8 @@ class StackedAdamW:
         self.stacks = list(stacks)
         self.weight_decay = weight_decay
         moments = [[torch.zeros_like(stack) for stack in self.stacks] for _ in range(2)]
-        # By replicate: a slice of each stack, and of its moments.
-        self.slices, self.first, self.second = (
-            list(zip(*(stack.detach().unbind() for stack in stacks), strict=True)) for stacks in (self.stacks, *moments)
-        )
+        self.slices = _by_replicate(self.stacks)
+        self.first, self.second = map(_by_replicate, moments)
         device = self.stacks[0].device
         self.steps = [torch.zeros((), dtype=torch.float32, device=device) for _ in self.slices]
 
@@ -34,7 +32,7 @@ class StackedAdamW:
         Args:
             rates: by replicate its learning rate; None for one that takes no step.
         """
-        gradients = list(zip(*(_gradient(stack).unbind() for stack in self.stacks), strict=True))
+        gradients = _by_replicate([_gradient(stack) for stack in self.stacks])
         for rate in dict.fromkeys(rates):
             if rate is None:
                 continue
@@ -57,6 +55,11 @@ class StackedAdamW:
             )
         for stack in self.stacks:
             stack.grad = None
+
+
+def _by_replicate(stacks: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """A slice of each stack for each replicate."""
+    return list(zip(*(stack.detach().unbind() for stack in stacks), strict=True))
 
 
 def _gradient(stack: nn.Parameter) -> Tensor:

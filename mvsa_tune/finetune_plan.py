@@ -90,6 +90,10 @@ class FinetunePlan(Plan):
             estimates[config.id] = config.epochs * (train * cost.train_seconds + scored * cost.score_seconds)
         return estimates
 
+    def work(self, configs: Sequence[Config]) -> dict[str, float]:
+        """The same as `seconds`: what the encoders cost has to be measured."""
+        return self.seconds(configs)
+
     def memory(self) -> int:
         """Estimate the bytes of one worker, which has one replicate in memory at a time.
 

@@ -129,6 +129,12 @@ class Plan:
 
         return trial_seconds(self, configs)
 
+    def work(self, configs: Sequence[Config]) -> dict[str, float]:
+        """What each configuration's trial takes against the others', by id, in no unit and without measuring."""
+        from mvsa_tune.costs import trial_work
+
+        return trial_work(self, configs)
+
     def memory(self) -> int:
         """Estimate the bytes of memory of one worker."""
         from mvsa_tune.costs import memory_bytes

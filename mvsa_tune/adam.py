@@ -20,7 +20,10 @@ class StackedAdamW:
         self.stacks = list(stacks)
         self.weight_decay = weight_decay
         moments = [[torch.zeros_like(stack) for stack in self.stacks] for _ in range(2)]
-        self.slices = _by_replicate(self.stacks)
+        for stack in self.stacks:
+            # What takes the slices themselves (`StackedLinear.weights`) leaves gradients there, not put together.
+            stack.own = [one.requires_grad_() for one in stack.detach().unbind()]  # type: ignore[attr-defined]
+        self.slices = list(zip(*(stack.own for stack in self.stacks), strict=True))  # type: ignore[attr-defined]
         self.first, self.second = map(_by_replicate, moments)
         device = self.stacks[0].device
         self.steps = [torch.zeros((), dtype=torch.float32, device=device) for _ in self.slices]
@@ -32,7 +35,7 @@ class StackedAdamW:
         Args:
             rates: by replicate its learning rate; None for one that takes no step.
         """
-        gradients = _by_replicate([_gradient(stack) for stack in self.stacks])
+        gradients = list(zip(*map(_gradients, self.stacks), strict=True))
         for rate in dict.fromkeys(rates):
             if rate is None:
                 continue
@@ -53,8 +56,6 @@ class StackedAdamW:
                 amsgrad=False,
                 maximize=False,
             )
-        for stack in self.stacks:
-            stack.grad = None
 
 
 def _by_replicate(stacks: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
@@ -62,6 +63,12 @@ def _by_replicate(stacks: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
     return list(zip(*(stack.detach().unbind() for stack in stacks), strict=True))
 
 
-def _gradient(stack: nn.Parameter) -> Tensor:
-    assert stack.grad is not None
-    return stack.grad
+def _gradients(stack: nn.Parameter) -> list[Tensor]:
+    """Each replicate's gradient, taken away from where it was left."""
+    whole, stack.grad = stack.grad, None
+    if whole is not None:
+        return list(whole.unbind())
+    found = [one.grad for one in stack.own]  # type: ignore[attr-defined]
+    for one in stack.own:  # type: ignore[attr-defined]
+        one.grad = None
+    return found

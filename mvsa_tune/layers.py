@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvsa_tune.config import ATTENTION_HEADS
-from mvsa_tune.products import LEAST_OUTPUTS, Hidden, Linear, mixed
+from mvsa_tune.products import LEAST_OUTPUTS, Hidden, Linear, by_onednn, mixed
 
 # MKL rounds a product by where its result begins: at a multiple of 16 bytes, or not. With a multiple of four outputs each
 # replicate's begins at one whatever B is, as that of a replicate alone does.
@@ -28,6 +28,12 @@ class StackedLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(replicates, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(replicates, outputs, 1))
+
+    def weights(self, x: Tensor) -> Sequence[Tensor]:
+        """The weights as `Hidden` takes them: replicate by replicate where an optimizer steps them so, else the stack."""
+        own: Sequence[Tensor] | None = getattr(self.weight, "own", None)
+        apart = own is not None and by_onednn(own[0], len(own[0])) and not mixed(x.device)
+        return own if own is not None and apart else [self.weight]
 
     @torch.no_grad()
     def reset(self, generators: Sequence[torch.Generator]) -> None:
@@ -132,7 +138,7 @@ class StackedTower(nn.Module):
         rate, shape = self.dropout.rate, torch.Size([*self.linear.weight.shape[:2], x.shape[2]])
         kept = self.dropout.mask(shape, x.device).to(self.norm.weight.dtype) if rate else None
         gain, shift = (own.unsqueeze(2) / (1 - rate) for own in (self.norm.weight, self.norm.bias))
-        hidden, mean, variance = Hidden.apply(self.linear.bias, self.linear.weight, gain, shift, x, kept)
+        hidden, mean, variance = Hidden.apply(self.linear.bias, gain, shift, x, kept, *self.linear.weights(x))
         self.norm.observe(mean.squeeze(2), variance.squeeze(2), x.shape[2])
         return hidden
 

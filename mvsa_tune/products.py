@@ -5,6 +5,7 @@ which torch has beside it, does not (bench/LOG.md). It is called replicate by re
 on the stack it is in.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,13 +17,22 @@ LEAST_OUTPUTS = 16
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """R products of rows with rows, `(R, M, K)` and `(R, N, K)` → `(R, M, N)`, whatever their strides."""
-    if not (ONEDNN and left.dtype == torch.float32 and left.device.type == "cpu" and left.shape[1] >= LEAST_OUTPUTS):
-        return torch.bmm(left, right.transpose(1, 2))
+def by_onednn(like: Tensor, outputs: int) -> bool:
+    """Whether products of so many outputs are oneDNN's."""
+    return ONEDNN and like.dtype == torch.float32 and like.device.type == "cpu" and outputs >= LEAST_OUTPUTS
+
+
+def multiply_each(left: Iterable[Tensor], right: Iterable[Tensor]) -> list[Tensor]:
+    """R products of rows with rows by oneDNN, `(M, K)` and `(N, K)` → `(M, N)`, whatever their strides."""
     linear = torch.ops.mkldnn._linear_pointwise
-    made = [linear(one, other, None, "none", [], "") for one, other in zip(left.unbind(), right.unbind(), strict=True)]
-    return torch.stack(made) if len(made) > 1 else made[0].unsqueeze(0)
+    return [linear(one, other, None, "none", [], "") for one, other in zip(left, right, strict=True)]
+
+
+def multiply(left: Tensor, right: Tensor) -> Tensor:
+    """The same of stacks, `(R, M, K)` and `(R, N, K)` → `(R, M, N)`, by whichever library."""
+    if not by_onednn(left, left.shape[1]):
+        return torch.bmm(left, right.transpose(1, 2))
+    return torch.stack(multiply_each(left.unbind(), right.unbind()))
 
 
 def mixed(device: torch.device) -> bool:
@@ -59,26 +69,29 @@ class Hidden(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, bias: Tensor, weight: Tensor, gain: Tensor, shift: Tensor, x: Tensor, kept: Tensor | None
+        ctx: Any, bias: Tensor, gain: Tensor, shift: Tensor, x: Tensor, kept: Tensor | None, *weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the layer.
 
         Args:
             ctx: autograd's.
             bias: `(R, D, 1)` the linear layer's.
-            weight: `(R, D, in)` the linear layer's.
             gain: `(R, D, 1)` what BatchNorm multiplies by, over the share of units that dropout keeps.
             shift: `(R, D, 1)` what it adds, over the same.
             x: `(R, in, B)`.
             kept: `(R, D, B)` 1 where dropout keeps a unit, 0 elsewhere; None for all.
+            weights: the linear layer's: `(R, D, in)`, or R times `(D, in)`, whose gradients then need not be put together.
 
         Returns:
             `(R, D, B)`, and the mean and the biased variance `(R, D, 1)` of what BatchNorm took.
         """
-        narrow = torch.bfloat16 if mixed(x.device) else weight.dtype
-        weight, x = weight.to(narrow), x.to(narrow)
+        narrow = torch.bfloat16 if mixed(x.device) else gain.dtype
+        weights, x = tuple(weight.to(narrow) for weight in weights), x.to(narrow)
         with torch.autocast(x.device.type, enabled=False):
-            units = multiply(weight, x.transpose(1, 2)).to(gain.dtype)
+            if weights[0].dim() == 3:
+                units = multiply(weights[0], x.transpose(1, 2)).to(gain.dtype)
+            else:
+                units = torch.stack(multiply_each(weights, x.transpose(1, 2).unbind()))
             mean = units.mean(dim=2, keepdim=True)
             units.sub_(mean)
             variance = torch.linalg.vector_norm(units, dim=2, keepdim=True).square_().div_(x.shape[2])
@@ -86,7 +99,7 @@ class Hidden(torch.autograd.Function):
             out = (units * (inverse * gain)).add_(shift).clamp_min_(0)
             if kept is not None:
                 out.mul_(kept)
-        ctx.save_for_backward(weight, gain, x, units, inverse, out)
+        ctx.save_for_backward(gain, x, units, inverse, out, *weights)
         mean.add_(bias)
         ctx.mark_non_differentiable(mean, variance)
         return out, mean, variance
@@ -95,7 +108,7 @@ class Hidden(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Run it back."""
-        weight, gain, x, units, inverse, out = ctx.saved_tensors
+        gain, x, units, inverse, out, *weights = ctx.saved_tensors
         R, D, B = units.shape
         # Where nothing came out, nothing goes back: ReLU's zeros and dropout's at once.
         gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
@@ -113,6 +126,10 @@ class Hidden(torch.autograd.Function):
             [True, True, True],
         )
         to_units = to_units.view(R, D, B).to(x.dtype)
-        to_weight = multiply(to_units, x).to(gain.dtype)
-        to_x = multiply(weight.transpose(1, 2), to_units.transpose(1, 2)) if ctx.needs_input_grad[4] else None
-        return centred.view(R, D, 1), to_weight, to_gain.view(R, D, 1), to_shift.view(R, D, 1), to_x, None
+        whole = weights[0].dim() == 3
+        to_weights = [multiply(to_units, x).to(gain.dtype)] if whole else multiply_each(to_units.unbind(), x.unbind())
+        to_x = None
+        if ctx.needs_input_grad[3]:
+            weight = weights[0] if whole else torch.stack(weights)
+            to_x = multiply(weight.transpose(1, 2), to_units.transpose(1, 2))
+        return centred.view(R, D, 1), to_gain.view(R, D, 1), to_shift.view(R, D, 1), to_x, None, *to_weights

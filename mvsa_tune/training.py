@@ -24,6 +24,8 @@ from mvsa_tune.trainer import Part, Trainer
 Members = slice | list[int]
 ALL = slice(None)
 Key = TypeVar("Key", bound=Hashable)
+# Bytes of vectors that are converted as a whole; larger ones, a minibatch at a time.
+IN_MEMORY = 2**30
 # Samples scored at once: bounds the memory of an evaluation whatever the size of the split.
 EVALUATION_BLOCK = 4096
 
@@ -38,7 +40,7 @@ class Samples:
     """The labelled samples on the device.
 
     Attributes:
-        vectors: by modality, `(N, width)`; training runs in their number format.
+        vectors: by modality, `(N, width)`; training runs in their number format, in float32 where that is float16.
         labels: `(N,)` int64.
         classes: number of classes.
     """
@@ -127,10 +129,11 @@ class StackTrainer(Trainer):
         widths = {modality: samples.vectors[modality].shape[1] for modality in config.modalities}
         self.head = build_head(config.head, len(replicates), widths, config.D, samples.classes, config.dropout)
         initialise(self.head, weights, dropout)
-        self.dtype = next(iter(samples.vectors.values())).dtype
+        self.dtype = torch.promote_types(next(iter(samples.vectors.values())).dtype, torch.float32)
         # Mixed precision rounds the vectors in every step: the same once, and half to gather.
-        narrow = torch.bfloat16 if config.precision == "bf16" else self.dtype
-        self.vectors = {modality: samples.vectors[modality].to(narrow) for modality in config.modalities}
+        self.narrow = torch.bfloat16 if config.precision == "bf16" else self.dtype
+        used = {modality: samples.vectors[modality] for modality in config.modalities}
+        self.vectors = {name: own if 4 * own.numel() > IN_MEMORY else own.to(self.narrow) for name, own in used.items()}
         self.head.to(self.device, self.dtype)
         self.optimizer = StackedAdamW(self.head.parameters(), config.weight_decay)
 
@@ -158,7 +161,7 @@ class StackTrainer(Trainer):
     def losses(self, rows: Tensor, which: Members = ALL, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """Run the head of some replicates on samples: rows `(R, B)` → cross-entropies `(R, B)` and logits `(R, C, B)`."""
         inputs = {
-            modality: vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, -1).transpose(1, 2)
+            modality: vectors.index_select(0, rows.reshape(-1)).to(self.narrow).view(*rows.shape, -1).transpose(1, 2)
             for modality, vectors in self.vectors.items()
         }
         mixed = self.config.precision == "bf16"

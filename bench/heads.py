@@ -5,7 +5,7 @@
 ours      python sweeps/grid.py, from a cold start to written tables
 tune      Ray Tune as its examples write it: one trial and one process a seed, a careful float32 torch loop inside
 script    a script a training, as the documents' work did: vectors from JSON, a DataLoader, all cores; the first of each D is
-          measured, and counted for every learning rate and seed
+          measured, and counted for every learning rate and seed. `batched`: its data set hands out minibatches, not samples
 products  the matrix products alone of the same shapes (float32 or bf16), with torch's `bmm` and with oneDNN's linear layer,
           against our training loop in the same process, one thread: the limit
 
@@ -46,6 +46,7 @@ class Work:
     seeds: list[int]
     batch_size: int
     epochs: int
+    batched: bool = False  # whether the scripts' data set gives minibatches, not samples
 
     @property
     def configurations(self) -> int:
@@ -76,11 +77,11 @@ def ours(work: Work, folder: Path, precision: str, scheduler: str) -> float:
         return timed([*command, "--scheduler", scheduler, "--results", results, "--quiet"])
 
 
-def scripts(work: Work, folder: Path) -> float:
+def scripts(work: Work, folder: Path, batched: bool) -> float:
     """A training of each D, each standing for those of all learning rates and seeds."""
     total = 0.0
     for D in work.D:
-        one = Work([D], work.lr[:1], work.seeds[:1], work.batch_size, work.epochs)
+        one = Work([D], work.lr[:1], work.seeds[:1], work.batch_size, work.epochs, batched)
         total += timed([BENCH / "rivals.py", "script", folder, json.dumps(asdict(one))])
     return total * len(work.lr) * len(work.seeds)
 
@@ -202,7 +203,8 @@ def main() -> None:
                 times[name].append(way())
                 print(f"  {name}: {times[name][-1]:.1f} s", flush=True)
         if "script" not in options.skip:
-            times["script"] = [scripts(work, folder)]
+            times["script"] = [scripts(work, folder, batched=False)]
+            times["script, batched"] = [scripts(work, folder, batched=True)]
         report(work, times)
         if "products" not in options.skip:
             for precision in options.precision:

@@ -88,6 +88,19 @@ def sweep_with_tune(folder: Path, work: dict[str, object]) -> None:
     table.groupby(["config/D", "config/lr"])["val_acc"].agg(["mean", "std"]).to_csv(folder / "tune.csv")
 
 
+class Pairs(torch.utils.data.Dataset[tuple[Tensor, ...]]):
+    """A sample at a time, as torch's tutorial on data sets has it."""
+
+    def __init__(self, *columns: Tensor) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __getitem__(self, row: int) -> tuple[Tensor, ...]:
+        return tuple(column[row] for column in self.columns)
+
+
 def train_by_script(folder: Path, work: dict[str, object]) -> None:
     """One training as the documents' scripts had it: vectors from JSON, a DataLoader, torch's defaults."""
     from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -95,8 +108,10 @@ def train_by_script(folder: Path, work: dict[str, object]) -> None:
     torch.manual_seed(42)
     kept = json.loads((folder / "vectors.json").read_text())
     vectors = [torch.tensor(kept["img_feats"]), torch.tensor(kept["txt_feats"])]
-    data = TensorDataset(*vectors, torch.tensor(kept["labels"]))
-    train, validation = (Subset(data, rows.tolist()) for rows in split(len(data)))
+    columns = *vectors, torch.tensor(kept["labels"])
+    # A plain data set hands out samples one by one; torch's own a minibatch at once.
+    data = TensorDataset(*columns) if work["batched"] else Pairs(*columns)
+    train, validation = (Subset(data, rows.tolist()) for rows in split(len(vectors[0])))
     batch_size = int(work["batch_size"])  # type: ignore[call-overload]
     loaders = DataLoader(train, batch_size, shuffle=True), DataLoader(validation, batch_size)
     model = Fusion([one.shape[1] for one in vectors], work["D"][0])  # type: ignore[index]

@@ -7,8 +7,8 @@ from mvsa_tune.errors import some
 from mvsa_tune.plan import Plan
 from mvsa_tune.splits import Split
 
-# Seconds from starting Ray to the first trained step, measured on 2 cores.
-START_SECONDS = 6.0
+# Seconds that a sweep takes besides its trials, from start to tables, measured on 2 cores (bench/startup.py).
+START_SECONDS = 8.5
 
 
 def print_plan(plan: Plan) -> None:

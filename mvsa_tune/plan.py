@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mvsa_tune import costs
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
-from mvsa_tune.cluster import cpu_count
+from mvsa_tune.cluster import cpu_count, gpu_count
 from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.encoders import ENCODERS, find_encoder
 from mvsa_tune.errors import InputError
-from mvsa_tune.heads import count_parameters
 from mvsa_tune.space import Search
 from mvsa_tune.splits import Split
 
@@ -128,14 +125,26 @@ class Plan:
 
     def seconds(self, configs: Sequence[Config]) -> dict[str, float]:
         """Estimate the seconds that each configuration's trial takes, by id."""
-        return costs.trial_seconds(self, configs)
+        from mvsa_tune.costs import trial_seconds  # torch takes a while to import: only what needs it waits for it
+
+        return trial_seconds(self, configs)
+
+    def work(self, configs: Sequence[Config]) -> dict[str, float]:
+        """What each configuration's trial takes against the others', by id, in no unit and without measuring."""
+        from mvsa_tune.costs import trial_work
+
+        return trial_work(self, configs)
 
     def memory(self) -> int:
         """Estimate the bytes of memory of one worker."""
-        return costs.memory_bytes(self)
+        from mvsa_tune.costs import memory_bytes
+
+        return memory_bytes(self)
 
     def parameters(self, config: Config) -> int:
         """Parameters that one replicate trains."""
+        from mvsa_tune.heads import count_parameters
+
         return count_parameters(config.head, self.widths(config), config.D, len(self.dataset.classes))
 
     @property
@@ -186,7 +195,7 @@ def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None)
     Raises:
         InputError: more was asked for than the machine has.
     """
-    cpus, gpus = cpu_count(), torch.cuda.device_count()
+    cpus, gpus = cpu_count(), gpu_count()
     for flag, value, least in (("cpus", cpus_per_trial, 1), ("gpus", gpus_per_trial, 0)):
         if value is not None and not least <= value < float("inf"):
             raise InputError(f"--{flag}-per-trial {value:g}: must be {least} or more")

@@ -12,7 +12,7 @@ from mvsa_tune.data_flags import DEFAULT_DATA, add_data_flags, read_data
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
-from mvsa_tune.describe import describe
+from mvsa_tune.describe import print_plan
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
@@ -200,7 +200,7 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
 def carry_out(plan: Plan, options: Namespace) -> int:
     """Run a plan in the folder that the flags name, or with `--dry-run` describe it; return the exit code."""
     if options.dry_run:
-        print(describe(plan))
+        print_plan(plan)
         return 0
     from mvsa_tune.sweep import run_sweep  # Ray takes a while to import
 

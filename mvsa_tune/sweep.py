@@ -140,7 +140,7 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
 
 def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     """Train configurations; return whether it was interrupted."""
-    costs = {} if plan.search else plan.seconds(todo)
+    costs = {} if plan.search else plan.work(todo)
     scores = store.scores() if plan.asha or plan.search else {}
     rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)

@@ -18,7 +18,7 @@ from pathlib import Path
 from mvsa_tune import space
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag, join_pair
-from mvsa_tune.describe import describe
+from mvsa_tune.describe import print_plan
 from mvsa_tune.errors import InputError
 from mvsa_tune.plan import Plan
 from mvsa_tune.prepare import add_sweep_flags, check_seeds, fixed_fields, make_plan, parse_sweep, replicates, split_of
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(arguments)
         plan, folder = prepare(options), options.results / options.name
         if options.dry_run:
-            print(describe(plan))
+            print_plan(plan)
             return 0
         from mvsa_tune.results import write_results
         from mvsa_tune.store import Store

@@ -26,7 +26,7 @@ from mvsa_tune.training import Samples, StackTrainer
 
 def machine(monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: int) -> None:
     monkeypatch.setattr(plan, "cpu_count", lambda: cpus)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(plan, "gpu_count", lambda: gpus)
 
 
 @pytest.mark.parametrize(

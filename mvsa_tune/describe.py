@@ -26,7 +26,7 @@ def describe(plan: Plan) -> str:
         f"split     {_sizes(plan.split)}",
         *_what(plan),
         f"stopping  {_stopping(plan)}",
-        f"machine   {place.concurrent} at once on {place.device}, {place.cpus} CPU thread{'s' * (place.cpus > 1)} each"
+        f"{_where(plan):<10}{place.concurrent} at once on {place.device}, {place.cpus} CPU thread{'s' * (place.cpus > 1)} each"
         + (f", {place.gpus:g} GPU each" if place.gpus else ""),
         f"memory    about {plan.memory() / 2**20:,.0f} MiB a worker, beside torch itself{without}",
         f"time      {_time(plan, sized, estimates)}",
@@ -41,6 +41,10 @@ def describe(plan: Plan) -> str:
         state = ", ".join([*seconds, *filter(None, [plan.not_run.get(config.id)])])
         lines.append(f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}")
     return "\n".join(lines)
+
+
+def _where(plan: Plan) -> str:
+    return f"{len(plan.placement.nodes)} nodes" if plan.placement.nodes else "machine"
 
 
 def _sizes(split: Split) -> str:

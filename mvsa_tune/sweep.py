@@ -5,7 +5,8 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from mvsa_tune import interrupts, tables, trainable
-from mvsa_tune.cluster import local_ray
+from mvsa_tune.cluster import joined_ray, local_ray
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
@@ -23,6 +24,7 @@ from mvsa_tune.finetune import FinetuneTask
 from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.identity import Sweep
 from mvsa_tune.leaderboard import write_leaderboard
+from mvsa_tune.nodes import tell_nodes
 from mvsa_tune.plan import Plan
 from mvsa_tune.progress import Progress
 from mvsa_tune.provenance import code_of_numbers
@@ -146,12 +148,12 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     progress = Progress(costs, _expected(plan, todo, store), quiet=quiet)
     recorder = Recorder(store, plan, progress)
     try:
-        with local_ray(plan.placement.cpus * plan.placement.concurrent), _scratch(store.folder) as scratch:
+        with _ray(plan), _scratch(store.folder) as scratch:
             interrupts.listen()  # Ray has set a handler of its own
             tuner = tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(trainable.TrialTrainable, task=_task(plan, store.folder)),
-                    {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus},
+                    {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus, "memory": _declared(plan)},
                 ),
                 param_space=None if searcher else {"config": tune.grid_search(_ordered(plan, todo, costs))},
                 tune_config=tune.TuneConfig(
@@ -159,7 +161,8 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
                     scheduler=make_scheduler(plan.asha, plan.epochs, rungs),
                     search_alg=searcher,
                     reuse_actors=True,
-                    max_concurrent_trials=plan.placement.concurrent,
+                    # On a cluster as many as fit: nodes come and go.
+                    max_concurrent_trials=None if plan.placement.address else plan.placement.concurrent,
                     trial_name_creator=lambda trial: trainable.config_of(trial.config).id,
                     trial_dirname_creator=lambda trial: trainable.config_of(trial.config).id,
                 ),
@@ -228,8 +231,20 @@ def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list
 
 def _task(plan: Plan, folder: Path) -> trainable.Task | FinetuneTask:
     if isinstance(plan, FinetunePlan):
-        return plan.task(folder)
-    return trainable.Task(caches=plan.caches, **plan.shared())
+        task = plan.task(folder)
+        return replace(task, driver=tell_nodes(files=plan.files(folder))) if plan.placement.address else task
+    driver = tell_nodes(plan.caches.values()) if plan.placement.address else None
+    return trainable.Task(caches=plan.caches, driver=driver, **plan.shared())
+
+
+def _ray(plan: Plan) -> AbstractContextManager[None]:
+    place = plan.placement
+    return joined_ray(place.address) if place.address else local_ray(place.cpus * place.concurrent)
+
+
+def _declared(plan: Plan) -> int:
+    """Bytes of memory that Ray keeps free for a trial; none on one machine, where as many run as there are CPUs for."""
+    return plan.trial_memory if plan.placement.address else 0
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mvsa_tune.describe import describe
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
+from mvsa_tune.mirror import mirrored
 from mvsa_tune.placement import Placement, place
 from mvsa_tune.plan import Plan, find_caches
 from mvsa_tune.protocols import PROTOCOLS
@@ -64,6 +65,11 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
         help=f"the sweep's name, and its folder below --results (default {name}; demo with --demo)",
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
+    parser.add_argument(
+        "--storage",
+        metavar="PLACE",
+        help="keep a copy of the results below a shared path or a URI (s3://…), and begin with it",
+    )
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPU threads of a trial (default: its share)")
     parser.add_argument("--gpus-per-trial", type=float, metavar="N", help="GPUs of a trial, 0.25 for a quarter")
     parser.add_argument("--memory-per-trial", type=float, metavar="GIB", help="on a cluster (default: the estimate)")
@@ -219,7 +225,9 @@ def carry_out(plan: Plan, options: Namespace) -> int:
         return 0
     from mvsa_tune.sweep import run_sweep  # Ray takes a while to import
 
-    return run_sweep(plan, options.results / options.name, demo=options.demo, quiet=options.quiet)
+    folder = options.results / options.name
+    with mirrored(folder, options.storage):
+        return run_sweep(plan, folder, demo=options.demo, quiet=options.quiet)
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

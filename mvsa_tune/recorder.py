@@ -19,6 +19,9 @@ from mvsa_tune.provenance import provenance
 from mvsa_tune.store import Store
 from mvsa_tune.trainable import OUTCOME, PROGRESS, config_of
 
+# What is no fault of the trial's.
+NODE_DIED = "its node died"
+
 
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Writes each trial to the store and to TensorBoard when it finishes, is stopped, or has failed for good."""
@@ -30,6 +33,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.hparams = tensorboard.varying(plan.configs)
         self.diverged: dict[str, Outcome] = {}
         self.problem: OSError | None = None  # why nothing can be recorded any more
+        self.lost: set[str] = set()  # trials whose nodes died too often for Tune: they are none the worse for it
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks in order to resume them, and a sweep resumes from its rows instead."""
@@ -69,6 +73,10 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why a trial failed, and what is whole of it."""
         config, reason = config_of(trial.config), reason_of(trial)
+        if reason == NODE_DIED:
+            self.lost.add(config.id)
+            self.progress.say(f"{config.name}: {reason}; it runs again")
+            return
         outcome = self.diverged.pop(config.id, None)
         with self._noting_problems():
             write_text_whole(self.store.folder / "failures" / f"{config.id}.txt", traceback_of(trial))
@@ -105,6 +113,8 @@ def reason_of(trial: Any) -> str:
     told = traceback_of(trial).rpartition("Failure #")[2]  # Tune keeps those of all tries
     if "ray.exceptions.OutOfMemoryError" in told or "Task was killed due to the node running low on memory" in told:
         return "out of memory: the machine had too little left, and Ray ended the trial"
+    if "node has died" in told or "ray.exceptions.NodeDiedError" in told:
+        return NODE_DIED
     if "ray.exceptions.ActorDiedError" in told or "The actor died unexpectedly" in told:
         return "its process died"
     return last_line(told)

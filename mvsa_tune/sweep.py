@@ -1,6 +1,7 @@
 """Runs a plan with Ray Tune: placement, scheduler, searcher, resume."""
 
 import errno
+import os
 import shlex
 import shutil
 import sys
@@ -72,10 +73,11 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
     if recorded and not quiet:
         told = "" if plan.search else f"; {len(todo)} to train"
         print(f"{_counted(plan, recorded)} are recorded in {store.folder}{told}")
-    interrupted = False
-    if todo or (plan.search and not plan.search.budget.spent(len(store.configs()), sum(store.epochs().values()))):
-        interrupted = _fit(plan, todo, store, quiet=quiet)
+    interrupted, again = False, True
+    while again and _is_left(plan, todo, store):
+        interrupted, lost = _fit(plan, todo, store, quiet=quiet)
         store.tidy()
+        todo, again = [config for config in todo if config.id in lost], bool(lost) and not interrupted
     summary = summarise(store)
     write_whole(store.folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
     if plan.search:
@@ -92,6 +94,13 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
     if (show and not quiet) or failed:
         print(_closing(store.folder, len(summary), failed))
     return SOME_FAILED if failed else DONE
+
+
+def _is_left(plan: Plan, todo: list[Config], store: Store) -> bool:
+    """Whether there is anything to train."""
+    if plan.search:
+        return not plan.search.budget.spent(len(store.configs()), sum(store.epochs().values()))
+    return bool(todo)
 
 
 def _recorded(plan: Plan, store: Store) -> set[str]:
@@ -139,8 +148,8 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
     )
 
 
-def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
-    """Train configurations; return whether it was interrupted."""
+def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> tuple[bool, set[str]]:
+    """Train configurations; return whether it was interrupted, and the trials that were lost with their nodes."""
     costs = {} if plan.search else plan.seconds(todo)
     scores = store.scores() if plan.asha or plan.search else {}
     rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
@@ -148,6 +157,7 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     progress = Progress(costs, _expected(plan, todo, store), quiet=quiet)
     recorder = Recorder(store, plan, progress)
     try:
+        _propose_ahead(plan)
         with _ray(plan), _scratch(store.folder) as scratch:
             interrupts.listen()  # Ray has set a handler of its own
             tuner = tune.Tuner(
@@ -178,7 +188,7 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     except KeyboardInterrupt:
         # What is finished is recorded, and the caller sees what is left.
         print(file=sys.stderr)  # past the ^C that the terminal shows
-        return True
+        return True, recorder.lost
     except Exception as error:
         problem = recorder.problem or next(filter(_is_disk_error, _causes(error)), None)
         if isinstance(problem, OSError):
@@ -196,7 +206,7 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
         raise
     finally:
         progress.close()
-    return False
+    return False, recorder.lost
 
 
 def _expected(plan: Plan, todo: list[Config], store: Store) -> int | None:
@@ -240,6 +250,12 @@ def _task(plan: Plan, folder: Path) -> trainable.Task | FinetuneTask:
 def _ray(plan: Plan) -> AbstractContextManager[None]:
     place = plan.placement
     return joined_ray(place.address) if place.address else local_ray(place.cpus * place.concurrent)
+
+
+def _propose_ahead(plan: Plan) -> None:
+    """On a cluster let a search have some trials waiting: with Tune's one at a time its workers start one after another."""
+    if plan.search and plan.placement.address:
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(2, plan.placement.concurrent // 4)))
 
 
 def _declared(plan: Plan) -> int:

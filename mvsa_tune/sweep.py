@@ -37,6 +37,8 @@ from mvsa_tune.store import Store
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+# How often trials that were lost with their nodes are run, at most: one that takes its process along each time must come to an end.
+ROUNDS = 10
 
 
 def run_sweep(
@@ -73,11 +75,14 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
     if recorded and not quiet:
         told = "" if plan.search else f"; {len(todo)} to train"
         print(f"{_counted(plan, recorded)} are recorded in {store.folder}{told}")
-    interrupted, again = False, True
-    while again and _is_left(plan, todo, store):
-        interrupted, lost = _fit(plan, todo, store, quiet=quiet)
+    interrupted, rounds = False, ROUNDS if plan.placement.address else 1
+    while rounds and _is_left(plan, todo, store):
+        rounds -= 1
+        interrupted, lost = _fit(plan, todo, store, quiet=quiet, forgiving=rounds > 0)
         store.tidy()
-        todo, again = [config for config in todo if config.id in lost], bool(lost) and not interrupted
+        if interrupted or not lost:
+            break
+        todo = [config for config in todo if config.id in lost]
     summary = summarise(store)
     write_whole(store.folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
     if plan.search:
@@ -148,14 +153,14 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
     )
 
 
-def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> tuple[bool, set[str]]:
+def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving: bool) -> tuple[bool, set[str]]:
     """Train configurations; return whether it was interrupted, and the trials that were lost with their nodes."""
     costs = {} if plan.search else plan.seconds(todo)
     scores = store.scores() if plan.asha or plan.search else {}
     rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)
     progress = Progress(costs, _expected(plan, todo, store), quiet=quiet)
-    recorder = Recorder(store, plan, progress)
+    recorder = Recorder(store, plan, progress, forgiving=forgiving)
     try:
         _propose_ahead(plan)
         with _ray(plan), _scratch(store.folder) as scratch:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,6 @@ STUBS = {
 
 
 def test_the_file_for_slurm_starts_head_nodes_and_sweep_with_one_secret(tmp_path: Path) -> None:
-    import sys
-
     subprocess.run(["bash", "-n", FILES / "slurm.sh"], check=True)
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", FILES / "slurm.sh"], check=True)
@@ -172,7 +171,10 @@ def test_the_file_for_slurm_starts_head_nodes_and_sweep_with_one_secret(tmp_path
     process = subprocess.Popen(script, env=environment, start_new_session=True)
     try:
         assert process.wait(timeout=30) == 0
-        time.sleep(0.2)
+        for _ in range(50):  # what it has left in the background
+            if (tmp_path / "calls").read_text().count("\n") == 3:
+                break
+            time.sleep(0.1)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
     calls = (tmp_path / "calls").read_text().splitlines()

@@ -1,6 +1,8 @@
 """What takes longer to show on a real Ray cluster: `make test-cluster`."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,9 +13,9 @@ from conftest import ROOT, grid
 from mvsa_tune.cache import default_folder
 from mvsa_tune.config import Asha
 from mvsa_tune.dataset import Dataset
-from mvsa_tune.demo import make_demo_set
+from mvsa_tune.demo import TRAINABLE_PAIRS, make_demo_set
 from mvsa_tune.store import Store
-from own_cluster import OwnCluster, can_hide
+from own_cluster import OwnCluster, can_hide, own_cluster
 from test_cluster import SWEEP, cluster, wait
 
 __all__ = ["cluster"]
@@ -39,8 +41,6 @@ def test_two_nodes_that_die_one_after_another_change_no_number_and_no_table(tiny
 def test_the_heads_death_is_told_and_the_same_command_goes_on_on_another_cluster(
     tiny: Path, cluster: OwnCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from own_cluster import own_cluster
-
     work = tiny.parent
     place = work / "results" / "grid"
     process = chaos.start(work, "--data", tiny, *SWEEP, "--storage", work / "there", "--address", cluster.address)
@@ -124,8 +124,6 @@ def test_embedding_and_fine_tuning_on_a_cluster_need_a_path_that_every_node_sees
     data = tmp_path / "demo"
     make_demo_set(data)
     command = ("embed", "--data", data, "--encoder", "demo-pixels", "--workers", 2)
-    import subprocess
-    import sys
 
     def embed(*more: object) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "mvsa_tune", *map(str, (*command, *more))]
@@ -142,7 +140,7 @@ def test_embedding_and_fine_tuning_on_a_cluster_need_a_path_that_every_node_sees
         "--data",
         data,
         "--pairs",
-        "demo-pixels+demo-words",
+        TRAINABLE_PAIRS[0],
         "--quiet",
         "--epochs",
         2,

@@ -104,7 +104,7 @@ class OwnCluster:
 
     def _start(self, name: str, flags: list[str], hidden: Path | None = None) -> None:
         place = self.place(name)
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         command = [str(RAY), "start", *flags, "--temp-dir", str(place / "t"), "--object-store-memory", str(self.store)]
         command += ["--disable-usage-stats", "--block"]
         if hidden:

@@ -44,8 +44,7 @@ with joined_ray(sys.argv[1]):
     driver = tell_nodes([cache])
     for node, _ in alive_nodes():
         at = NodeAffinitySchedulingStrategy(node, soft=False)
-        for _ in range(2):
-            print(*ray.get(ray.remote(num_cpus=0)(bring).options(scheduling_strategy=at).remote(driver, cache)))
+        print(*ray.get(ray.remote(num_cpus=0)(bring).options(scheduling_strategy=at).remote(driver, cache)))
 """
 
 
@@ -113,7 +112,7 @@ def overhead(folder: Path, data: Path, cluster: OwnCluster) -> None:
 
 
 def fetching(folder: Path, cluster: OwnCluster, megabytes: int) -> None:
-    """A cache of so many megabytes, brought to a node that does not see it; then the same again, from its own folder."""
+    """A cache of so many megabytes, brought to a node that does not see it."""
     hidden = folder / "hidden"
     hidden.mkdir()
     path = hidden / "image.npy"
@@ -135,7 +134,7 @@ def fetching(folder: Path, cluster: OwnCluster, megabytes: int) -> None:
         [sys.executable, "-c", FETCH, cluster.address, str(path), digest],
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    print("seconds until a process has it, and where: of each node twice, in another process the second time")
+    print("seconds until a process of the new node can map it, and where it is")
     print(done.stdout or done.stderr)
 
 

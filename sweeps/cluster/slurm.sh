@@ -24,7 +24,8 @@ python -c 'import secrets; print(secrets.token_hex(32))' > "$token"
 trap 'rm -f "$token"' EXIT
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes[0]}
 ip=$(srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" hostname --ip-address | awk '{print $1}')
 # Several allocations may share a node's network: each its own port.
 port=$((20000 + SLURM_JOB_ID % 10000))

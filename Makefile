@@ -1,4 +1,5 @@
 # make demo: set up and run the main job on the built-in demo set.   make test: set up, lint, type-check, test.
+# make test-cluster: longer tests, on clusters.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -6,7 +7,7 @@ BIN := .venv/bin
 MVSA_REAL_DATA ?= $(if $(wildcard ../shared/mvsa_single/train.txt),$(abspath ../shared/mvsa_single))
 export MVSA_REAL_DATA
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-cluster lint clean
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
@@ -25,6 +26,10 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Clusters of several nodes on this machine: what `make test` has no time for.
+test-cluster: setup
+	$(BIN)/python -m pytest -m slow
 
 clean:
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache

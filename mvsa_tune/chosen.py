@@ -21,7 +21,8 @@ from mvsa_tune.errors import InputError, some
 from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.finetuned import FineTuned, best_files, open_finetuned, refit_on_all, text_normalisation
 from mvsa_tune.outcome import NO_ROW, Outcome
-from mvsa_tune.plan import Placement, find_caches
+from mvsa_tune.placement import Placement
+from mvsa_tune.plan import find_caches
 from mvsa_tune.provenance import code_version
 from mvsa_tune.replicate import NETWORK
 from mvsa_tune.stats import best, summarise

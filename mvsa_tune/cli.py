@@ -10,6 +10,7 @@ from typing import Any
 
 from mvsa_tune import interrupts
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
+from mvsa_tune.cluster import add_cluster_flags, address_of
 from mvsa_tune.config import MODALITIES, Parser
 from mvsa_tune.data_flags import add_data_flags, data_source, read_data
 from mvsa_tune.duplicates import NEAR
@@ -78,6 +79,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     )
     run.add_argument("--skip-bad", action="store_true", help="go on without the pictures that cannot be read")
     add_data_flags(run)
+    add_cluster_flags(run)
     run.set_defaults(command=embed_with_encoders)
     known = commands.add_parser("encoders", help="list the encoders, and the caches that exist")
     add_data_flags(known)
@@ -166,6 +168,8 @@ def embed_with_encoders(options: Namespace) -> int:
         skip_bad=options.skip_bad,
         workers=options.workers,
         name=options.name or "",
+        address=address_of(options),
+        nodes=options.nodes,
     )
     print("\n".join(dataset.told()))
     for name in options.encoder:

@@ -23,7 +23,8 @@ def step_seconds(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
 
     Configurations of the same shapes are measured once; about half a second for the documents' grid on a CPU.
     """
-    device = torch.device(plan.placement.device)
+    # A cluster's GPUs are elsewhere: what is measured here then says which trials take longer, not how long.
+    device = torch.device(plan.placement.device if torch.cuda.is_available() else "cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.placement.cpus)
     measured: dict[tuple[object, ...], float] = {}

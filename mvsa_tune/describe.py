@@ -31,7 +31,7 @@ def describe(plan: Plan) -> Iterator[str]:
         f"split     {_sizes(plan.split)}",
         *_what(plan),
         f"stopping  {_stopping(plan)}",
-        f"machine   {place.concurrent} at once on {place.device}, {place.cpus} CPU thread{'s' * (place.cpus > 1)} each"
+        f"{_where(plan):<10}{place.concurrent} at once on {place.device}, {place.cpus} CPU thread{'s' * (place.cpus > 1)} each"
         + (f", {place.gpus:g} GPU each" if place.gpus else ""),
     ]
     sized = plan.sized
@@ -51,6 +51,10 @@ def describe(plan: Plan) -> Iterator[str]:
             seconds = [f"about {clock(estimates[config.id])}"]
         state = ", ".join([*seconds, *filter(None, [plan.not_run.get(config.id)])])
         yield f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}"
+
+
+def _where(plan: Plan) -> str:
+    return f"{len(plan.placement.nodes)} nodes" if plan.placement.nodes else "machine"
 
 
 def _sizes(split: Split) -> str:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mvsa_tune.cache import Cache, Origin, cache_path, open_cache, write_cache
-from mvsa_tune.cluster import cpu_count
+from mvsa_tune.cluster import Node, cpu_count, nodes_of
 from mvsa_tune.dataset import Dataset, Sample
 from mvsa_tune.encoders import Encoder, find_encoder
 from mvsa_tune.errors import InputError, some
@@ -24,7 +24,7 @@ from mvsa_tune.parts import Block, Parts
 from mvsa_tune.pictures import unreadable
 from mvsa_tune.pipeline import Task, embed_blocks
 from mvsa_tune.towers import Tower
-from mvsa_tune.workers import embed_on_ray, worker_count
+from mvsa_tune.workers import embed_on_ray, worker_count, workers_on
 
 # Samples in a block: what a kill can cost. Texts of one block are sorted by length before they are batched.
 BLOCK = {"image": 256, "text": 4096}
@@ -47,6 +47,8 @@ class Settings:
         workers: Ray workers; None for one a GPU or one for eight CPUs, and no Ray for one.
         quiet: no progress bar.
         name: the caches', which pairs are made of; empty for the encoder's.
+        address: of the Ray cluster to embed on; None for this machine.
+        nodes: of a cluster: wait until so many are there.
     """
 
     weights: Path | None = None
@@ -58,6 +60,8 @@ class Settings:
     workers: int | None = None
     quiet: bool = False
     name: str = ""
+    address: str | None = None
+    nodes: int = 1
 
 
 DEFAULTS = Settings()
@@ -82,9 +86,10 @@ def _embed_modality(
     called = settings.name or name
     place = cache_path(folder, called, modality).parent
     with _only_one(place, modality):
-        device = _device(settings)
+        nodes = nodes_of(settings.address, settings.nodes) if settings.address else []
+        device = _device(settings, nodes)
         # Loaded here first: weights that are missing or wrong are an error before any worker starts.
-        tower = encoder.load(modality, settings.weights, device)
+        tower = encoder.load(modality, settings.weights, _here(device))
         origin = Origin(_preprocessing(tower, modality, settings), f"embedded by {name}", weights=tower.weights)
         if cache := _there_already(dataset, folder, called, modality, origin, settings):
             return cache
@@ -103,7 +108,7 @@ def _embed_modality(
             disable=settings.quiet or not sys.stderr.isatty(),
         )
         with bar:
-            for index, block in _run(tower, name, device, settings, task, todo):
+            for index, block in _run(tower, name, device, settings, task, todo, nodes):
                 parts.write(index, block)
                 bar.update(len(block.vectors))
         truncated = parts.truncated(len(blocks))
@@ -114,12 +119,23 @@ def _embed_modality(
 
 
 def _run(
-    tower: Tower, name: str, device: Any, settings: Settings, task: Task, todo: Mapping[int, Sequence[Sample]]
+    tower: Tower,
+    name: str,
+    device: Any,
+    settings: Settings,
+    task: Task,
+    todo: Mapping[int, Sequence[Sample]],
+    nodes: Sequence[Node],
 ) -> Iterator[tuple[int, Block]]:
-    workers = worker_count(settings.workers, device, len(todo))
-    if workers == 1:
+    if nodes and todo:
+        workers, threads = workers_on(nodes, settings.workers, device, len(todo))
+    else:
+        workers = worker_count(settings.workers, device, len(todo))
+        threads = max(1, cpu_count() // workers)
+    if workers == 1 and not nodes:
         return embed_blocks(tower, task, todo)
-    return embed_on_ray(name, settings.weights, device, task, todo, workers)
+    task = replace(task, threads=threads)
+    return embed_on_ray(name, settings.weights, device, task, todo, workers, settings.address)
 
 
 def _preprocessing(tower: Tower, modality: str, settings: Settings) -> str:
@@ -170,14 +186,25 @@ def _blocks(dataset: Dataset, modality: str) -> list[Sequence[Sample]]:
     return [dataset.samples[start : start + size] for start in range(0, len(dataset.samples), size)]
 
 
-def _device(settings: Settings) -> Any:
+def _device(settings: Settings, nodes: Sequence[Node]) -> Any:
+    """Where to embed: on this machine, or on the nodes if there are any."""
     import torch
 
+    there = any(node.gpus for node in nodes) if nodes else torch.cuda.is_available()
     if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {settings.device}: this machine has no GPU that torch can use")
+        return torch.device("cuda" if there else "cpu")
+    if settings.device.startswith("cuda") and not there:
+        raise InputError(
+            f"--device {settings.device}: {'no node' if nodes else 'this machine'} has {'a' if nodes else 'no'} GPU that torch can use"
+        )
     return torch.device(settings.device)
+
+
+def _here(device: Any) -> Any:
+    """The device if this machine has it, else its CPU."""
+    import torch
+
+    return device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class FinetuneTask:
         milestones: epochs at which a trial reports, besides its last.
         recomputed: gradient checkpointing.
         checkpoint_seconds: how long a training may go on before its state is kept again; epochs are never cut.
+        driver: on a cluster, what nodes are told of the driver's machine (`nodes.Driver`).
     """
 
     sweep: Path
@@ -62,6 +63,7 @@ class FinetuneTask:
     milestones: tuple[int, ...] = ()
     recomputed: bool = False
     checkpoint_seconds: float = 60.0
+    driver: Any = None
     # Samples prepared in this process, by encoders: a worker serves many trials, and texts are tokenised once.
     prepared: dict[tuple[tuple[str, str], ...], Prepared] = field(default_factory=dict, compare=False, repr=False)
 

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -66,6 +66,8 @@ class FinetunePlan(Plan):
     def probes(self) -> dict[str, Probe]:
         """What the configurations that can run cost, by id; those that differ in nothing that costs are measured once."""
         task = self.task(Path())
+        if not torch.cuda.is_available():  # a cluster's are elsewhere
+            task = replace(task, device="cpu")
         measured: dict[tuple[object, ...], Probe] = {}
         found = {}
         for config in self.sized:
@@ -121,6 +123,11 @@ class FinetunePlan(Plan):
             checkpoint_seconds=self.checkpoint_seconds,
         )
 
+    def files(self, folder: Path) -> list[Path]:
+        """What every node of a cluster must see: pictures, weights from files, and the results folder, where checkpoints go."""
+        pictures = [sample.picture for sample in self.dataset.samples[: len(self.dataset.labels)]]
+        return [*pictures, *self.weights.values(), folder / "sweep.json"]
+
     def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
         """`Outcome.scores` of each trial that was cut off, by id, up to the last rung that it had gone past."""
         task = self.task(folder)
@@ -132,6 +139,9 @@ class FinetunePlan(Plan):
 def check_memory(plan: FinetunePlan) -> None:
     """InputError where the trials that run at once need more memory than is free: Ray would end them one after another."""
     place, need = plan.placement, plan.memory()
+    if place.address:
+        place.check_memory(plan.trial_memory)
+        return
     if place.gpus:
         free, asked = torch.cuda.mem_get_info()[0], "--gpus-per-trial"
         at_once = max(1, int(1 / place.gpus))

@@ -9,33 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
-from mvsa_tune.cluster import cpu_count, gpu_count
 from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.encoders import ENCODERS, find_encoder
 from mvsa_tune.errors import InputError
+from mvsa_tune.placement import Placement
 from mvsa_tune.space import Search
 from mvsa_tune.splits import Split
 
-
-@dataclass(frozen=True)
-class Placement:
-    """What a trial gets of the machine.
-
-    Attributes:
-        cpus: CPU cores, and threads, of a trial.
-        gpus: share of a GPU, or whole GPUs, of a trial.
-        concurrent: how many trials fit at once.
-    """
-
-    cpus: int
-    gpus: float
-    concurrent: int
-
-    @property
-    def device(self) -> str:
-        """Where trials train: `cuda` if they get a GPU, or part of one, else `cpu`."""
-        return "cuda" if self.gpus else "cpu"
+# Bytes of a worker process beside its trial: Python, Ray and torch.
+WORKER_MEMORY = 600 * 2**20
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,7 @@ class Plan:
         caches: those that exist, by encoder and modality.
         not_run: why a configuration cannot run, by its id.
         skipped: samples that are in no part of the split, and why: an encoder could not read them.
-        placement: what a trial gets of the machine.
+        placement: what a trial gets of the machine, or of the nodes.
         asha: when trials are stopped early; None for never.
         max_failures: how often a trial that fails is tried again.
         search: the search, where configurations are not given but looked for.
@@ -141,6 +124,11 @@ class Plan:
 
         return memory_bytes(self)
 
+    @property
+    def trial_memory(self) -> int:
+        """Bytes that a trial's process is given on a cluster: as asked, else the estimate."""
+        return self.placement.memory or WORKER_MEMORY + self.memory()
+
     def parameters(self, config: Config) -> int:
         """Parameters that one replicate trains."""
         from mvsa_tune.heads import count_parameters
@@ -184,31 +172,3 @@ def _check_known(name: str, modality: str, folder: Path) -> None:
         f"unknown encoder {name}: known are {', '.join(dict.fromkeys([*ENCODERS, *cached]))}, and open names such as timm:NAME "
         "or hf:FOLDER; vectors made elsewhere become an encoder by `python -m mvsa_tune import --encoder NAME …`"
     )
-
-
-def place(trials: int, cpus_per_trial: int | None, gpus_per_trial: float | None) -> Placement:
-    """Choose what a trial gets, from what the machine has and what was asked.
-
-    By default one CPU a trial, more where there are fewer trials than CPUs; on a machine with GPUs as many trials share one
-    as it has CPUs for, up to four.
-
-    Raises:
-        InputError: more was asked for than the machine has.
-    """
-    cpus, gpus = cpu_count(), gpu_count()
-    for flag, value, least in (("cpus", cpus_per_trial, 1), ("gpus", gpus_per_trial, 0)):
-        if value is not None and not least <= value < float("inf"):
-            raise InputError(f"--{flag}-per-trial {value:g}: must be {least} or more")
-    if cpus_per_trial is not None and cpus_per_trial > cpus:
-        raise InputError(f"--cpus-per-trial {cpus_per_trial}: this machine has {cpus} CPUs; no trial could ever start")
-    if gpus_per_trial is not None and gpus_per_trial > gpus:
-        raise InputError(
-            f"--gpus-per-trial {gpus_per_trial:g}: this machine has {gpus} GPUs; no trial could ever start"
-        )
-    if gpus_per_trial is None:
-        gpus_per_trial = 1 / min(4, max(1, cpus // gpus)) if gpus else 0.0
-    per_gpu = int(1 / gpus_per_trial + 1e-9) if 0 < gpus_per_trial < 1 else 1
-    by_gpu = gpus * per_gpu if gpus_per_trial <= 1 else int(gpus // gpus_per_trial)
-    slots = max(1, min(trials, by_gpu) if gpus_per_trial else min(trials, cpus))
-    share = cpus_per_trial or max(1, cpus // slots)
-    return Placement(share, gpus_per_trial, max(1, min(slots, cpus // share)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mvsa_tune.cache import default_folder
+from mvsa_tune.cluster import add_cluster_flags, address_of, nodes_of, this_machine
 from mvsa_tune.config import AXES, CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
 from mvsa_tune.data_flags import DEFAULT_DATA, add_data_flags, read_data
 from mvsa_tune.dataset import Dataset
@@ -17,7 +18,9 @@ from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
 from mvsa_tune.languages import LANGUAGES
-from mvsa_tune.plan import Plan, find_caches, place
+from mvsa_tune.mirror import mirrored
+from mvsa_tune.placement import Placement, place
+from mvsa_tune.plan import Plan, find_caches
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.space import Search
 from mvsa_tune.splits import KINDS, Split, make_split
@@ -63,8 +66,15 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
         help=f"the sweep's name, and its folder below --results (default {name}; demo with --demo)",
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
+    parser.add_argument(
+        "--storage",
+        metavar="PLACE",
+        help="keep a copy of the results below a shared path or a URI (s3://…), and begin with it",
+    )
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPU threads of a trial (default: its share)")
     parser.add_argument("--gpus-per-trial", type=float, metavar="N", help="GPUs of a trial, 0.25 for a quarter")
+    parser.add_argument("--memory-per-trial", type=float, metavar="GIB", help="on a cluster (default: the estimate)")
+    add_cluster_flags(parser)
     if caches:
         parser.add_argument("--embed", action="store_true", help="make the caches that are missing first")
     lacking = "whose cache is missing" if caches else "whose encoders cannot be loaded"
@@ -151,7 +161,7 @@ def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | No
         asha.milestones(max(config.epochs for config in configs))  # checks the brackets
     seeds = check_seeds(options.seed_list or range(42, 42 + options.seeds))
     trials = (search.budget.trials or 1000) if search else len(configs)
-    placement = place(trials, options.cpus_per_trial, options.gpus_per_trial)
+    placement = _place(trials, options)
     if options.demo:
         make_demo_set(options.data)
     dataset = read_data(options)
@@ -174,6 +184,17 @@ def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     )
 
 
+def _place(trials: int, options: Namespace) -> Placement:
+    """What a trial gets, of this machine or of the cluster that the flags name; InputError if no trial could ever start."""
+    gib = options.memory_per_trial
+    if gib is not None and not 0 < gib < float("inf"):
+        raise InputError(f"--memory-per-trial {gib:g}: must be greater than 0")
+    memory = None if gib is None else int(gib * 2**30)
+    address = address_of(options)
+    nodes = nodes_of(address, options.nodes) if address else [this_machine()]
+    return place(trials, options.cpus_per_trial, options.gpus_per_trial, nodes, address, memory)
+
+
 def make_plan(options: Namespace, configs: Sequence[Config], search: Search | None = None) -> Plan:
     """Check everything that the flags of a sweep over frozen encoders ask for; the arguments are `bare_plan`'s.
 
@@ -186,15 +207,17 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     caches, missing = find_caches(dataset, folder, configs)
     if missing and ((options.embed and not options.dry_run) or options.demo):
         for encoder in dict.fromkeys(encoder for encoder, _ in missing):
-            embed(dataset, folder, encoder, Settings(quiet=options.quiet))
+            embed(dataset, folder, encoder, Settings(quiet=options.quiet, address=bare.placement.address))
         caches, missing = find_caches(dataset, folder, configs)
     not_run = _lacking(configs, missing)
     if missing:
         _report_missing(missing, len(not_run), len(configs), options)
     skipped = {guid: why for cache in caches.values() for guid, why in cache.manifest.skipped.items()}
-    return replace(
+    plan = replace(
         bare, caches=caches, not_run=not_run, skipped=skipped, split=bare.split.without(rows_of(dataset, skipped))
     )
+    plan.placement.check_memory(plan.trial_memory)
+    return plan
 
 
 def carry_out(plan: Plan, options: Namespace) -> int:
@@ -204,7 +227,9 @@ def carry_out(plan: Plan, options: Namespace) -> int:
         return 0
     from mvsa_tune.sweep import run_sweep  # Ray takes a while to import
 
-    return run_sweep(plan, options.results / options.name, demo=options.demo, quiet=options.quiet, lang=options.lang)
+    folder = options.results / options.name
+    with mirrored(folder, options.storage):
+        return run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, lang=options.lang)
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

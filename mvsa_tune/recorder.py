@@ -19,17 +19,31 @@ from mvsa_tune.provenance import provenance
 from mvsa_tune.store import Store
 from mvsa_tune.trainable import OUTCOME, PROGRESS, config_of
 
+# What is no fault of the trial's. Which of the two Ray tells depends on the moment.
+NODE_DIED = "its node died"
+OUT_OF_REACH = "its process is out of reach"
+
 
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Writes each trial to the store and to TensorBoard when it finishes, is stopped, or has failed for good."""
 
-    def __init__(self, store: Store, plan: Plan, progress: Progress) -> None:
+    def __init__(self, store: Store, plan: Plan, progress: Progress, *, forgiving: bool = False) -> None:
+        """Start.
+
+        Args:
+            store: where to.
+            plan: what runs.
+            progress: what the person sees.
+            forgiving: whether trials that were lost with their nodes are left to be run again, in place of being recorded as failed.
+        """
         self.store = store
         self.plan = plan
         self.progress = progress
         self.hparams = tensorboard.varying(plan.configs)
         self.diverged: dict[str, Outcome] = {}
         self.problem: OSError | None = None  # why nothing can be recorded any more
+        self.forgiving = forgiving
+        self.lost: set[str] = set()  # trials whose nodes died too often for Tune: they are none the worse for it
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks in order to resume them, and a sweep resumes from its rows instead."""
@@ -69,6 +83,10 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why a trial failed, and what is whole of it."""
         config, reason = config_of(trial.config), reason_of(trial)
+        if self.forgiving and reason in (NODE_DIED, OUT_OF_REACH):
+            self.lost.add(config.id)
+            self.progress.say(f"{config.name}: {reason}; it runs again")
+            return
         outcome = self.diverged.pop(config.id, None)
         with self._noting_problems():
             write_text_whole(self.store.folder / "failures" / f"{config.id}.txt", traceback_of(trial))
@@ -105,6 +123,10 @@ def reason_of(trial: Any) -> str:
     told = traceback_of(trial).rpartition("Failure #")[2]  # Tune keeps those of all tries
     if "ray.exceptions.OutOfMemoryError" in told or "Task was killed due to the node running low on memory" in told:
         return "out of memory: the machine had too little left, and Ray ended the trial"
+    if "node has died" in told or "ray.exceptions.NodeDiedError" in told:
+        return NODE_DIED
+    if "ray.exceptions.ActorUnavailableError" in told or "is temporarily unavailable" in told:
+        return OUT_OF_REACH
     if "ray.exceptions.ActorDiedError" in told or "The actor died unexpectedly" in told:
         return "its process died"
     return last_line(told)

@@ -14,7 +14,28 @@ from mvsa_tune.trainable import METRIC, RESOURCE, config_of
 NOBODY: Any = None  # the controller of a trial that is only replayed
 
 
-class RecordedAsha(ASHAScheduler):  # type: ignore[misc]
+class _LetStart:
+    """Which trial takes over a worker that is free: the first that waits and has none of its own about to start.
+
+    Tune's own choice is the first that waits. That is the one for which a worker is being started where room has come up, and Tune then
+    gives that start up: where trials take less time than a worker's start, a node that joined would never come to anything.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The trial, or None."""
+        inner = tune_controller._tune_controller  # Tune shows its schedulers less than this takes
+        actors, is_started = inner._trial_to_actor, inner._actor_manager.is_actor_started
+        for trial in tune_controller.get_trials():
+            if trial.status == trial.PENDING and not (trial in actors and is_started(actors[trial])):
+                return trial
+        return None
+
+
+class InOrder(_LetStart, FIFOScheduler):  # type: ignore[misc]
+    """Every trial to its end, in the order given."""
+
+
+class RecordedAsha(_LetStart, ASHAScheduler):  # type: ignore[misc]
     """Ray Tune's ASHA, with each trial's bracket a function of its configuration, so that it is the same after a restart."""
 
     def __init__(self, asha: Asha, epochs: int, recorded: Mapping[str, NDArray[np.float64]]) -> None:
@@ -57,5 +78,5 @@ class RecordedAsha(ASHAScheduler):  # type: ignore[misc]
 def make_scheduler(asha: Asha | None, epochs: int, recorded: Mapping[str, NDArray[np.float64]]) -> TrialScheduler:
     """ASHA; or every trial to its end, where it is not asked for or trials are too short for it."""
     if asha is None or not asha.milestones(epochs):
-        return FIFOScheduler()
+        return InOrder()
     return RecordedAsha(asha, epochs, recorded)

@@ -1,11 +1,13 @@
 """Runs a plan with Ray Tune: placement, scheduler, searcher, resume."""
 
 import errno
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,13 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from mvsa_tune import interrupts, trainable
-from mvsa_tune.cluster import local_ray
+from mvsa_tune.cluster import joined_ray, local_ray
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetune import FinetuneTask
 from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.identity import Sweep
+from mvsa_tune.nodes import tell_nodes
 from mvsa_tune.plan import Plan
 from mvsa_tune.progress import Progress
 from mvsa_tune.provenance import code_of_numbers
@@ -32,6 +35,8 @@ from mvsa_tune.store import Store
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+# How often trials that were lost with their nodes are run, at most: one that takes its process along each time must come to an end.
+ROUNDS = 10
 
 
 def run_sweep(
@@ -76,10 +81,14 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool, lang: str) -> int
     if recorded and not quiet:
         told = "" if plan.search else f"; {len(todo)} to train"
         print(f"{_counted(plan, recorded)} are recorded in {store.folder}{told}")
-    interrupted = False
-    if todo or (plan.search and not plan.search.budget.spent(len(store.configs()), sum(store.epochs().values()))):
-        interrupted = _fit(plan, todo, store, quiet=quiet)
+    interrupted, rounds = False, ROUNDS if plan.placement.address else 1
+    while rounds and _is_left(plan, todo, store):
+        rounds -= 1
+        interrupted, lost = _fit(plan, todo, store, quiet=quiet, forgiving=rounds > 0)
         store.tidy()
+        if interrupted or not lost:
+            break
+        todo = [config for config in todo if config.id in lost]
     analysis, markdown = write_results(store, lang)
     summary = analysis.summary
     failed = int(summary["status"].str.startswith("failed").sum())
@@ -91,6 +100,13 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool, lang: str) -> int
     if (show and not quiet) or failed:
         print(_closing(store.folder, len(summary), failed))
     return SOME_FAILED if failed else DONE
+
+
+def _is_left(plan: Plan, todo: list[Config], store: Store) -> bool:
+    """Whether there is anything to train."""
+    if plan.search:
+        return not plan.search.budget.spent(len(store.configs()), sum(store.epochs().values()))
+    return bool(todo)
 
 
 def _recorded(plan: Plan, store: Store) -> set[str]:
@@ -138,21 +154,22 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
     )
 
 
-def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
-    """Train configurations; return whether it was interrupted."""
+def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving: bool) -> tuple[bool, set[str]]:
+    """Train configurations; return whether it was interrupted, and the trials that were lost with their nodes."""
     costs = {} if plan.search else plan.work(todo)
     scores = store.scores() if plan.asha or plan.search else {}
     rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)
     progress = Progress(costs, _expected(plan, todo, store), quiet=quiet)
-    recorder = Recorder(store, plan, progress)
+    recorder = Recorder(store, plan, progress, forgiving=forgiving)
     try:
-        with local_ray(plan.placement.cpus * plan.placement.concurrent), _scratch(store.folder) as scratch:
+        _propose_ahead(plan)
+        with _ray(plan), _scratch(store.folder) as scratch:
             interrupts.listen()  # Ray has set a handler of its own
             tuner = tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(trainable.TrialTrainable, task=_task(plan, store.folder)),
-                    {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus},
+                    {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus, "memory": _declared(plan)},
                 ),
                 param_space=None if searcher else {"config": tune.grid_search(_ordered(plan, todo, costs))},
                 tune_config=tune.TuneConfig(
@@ -160,7 +177,8 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
                     scheduler=make_scheduler(plan.asha, plan.epochs, rungs),
                     search_alg=searcher,
                     reuse_actors=True,
-                    max_concurrent_trials=plan.placement.concurrent,
+                    # On a cluster as many as fit: nodes come and go.
+                    max_concurrent_trials=None if plan.placement.address else plan.placement.concurrent,
                     trial_name_creator=lambda trial: trainable.config_of(trial.config).id,
                     trial_dirname_creator=lambda trial: trainable.config_of(trial.config).id,
                 ),
@@ -176,7 +194,7 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
     except KeyboardInterrupt:
         # What is finished is recorded, and the caller sees what is left.
         print(file=sys.stderr)  # past the ^C that the terminal shows
-        return True
+        return True, recorder.lost
     except Exception as error:
         problem = recorder.problem or next(filter(_is_disk_error, _causes(error)), None)
         if isinstance(problem, OSError):
@@ -194,7 +212,7 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool) -> bool:
         raise
     finally:
         progress.close()
-    return False
+    return False, recorder.lost
 
 
 def _expected(plan: Plan, todo: list[Config], store: Store) -> int | None:
@@ -229,8 +247,26 @@ def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list
 
 def _task(plan: Plan, folder: Path) -> trainable.Task | FinetuneTask:
     if isinstance(plan, FinetunePlan):
-        return plan.task(folder)
-    return trainable.Task(caches=plan.caches, **plan.shared())
+        task = plan.task(folder)
+        return replace(task, driver=tell_nodes(files=plan.files(folder))) if plan.placement.address else task
+    driver = tell_nodes(plan.caches.values()) if plan.placement.address else None
+    return trainable.Task(caches=plan.caches, driver=driver, **plan.shared())
+
+
+def _ray(plan: Plan) -> AbstractContextManager[None]:
+    place = plan.placement
+    return joined_ray(place.address) if place.address else local_ray(place.cpus * place.concurrent)
+
+
+def _propose_ahead(plan: Plan) -> None:
+    """On a cluster let a search have some trials waiting: with Tune's one at a time its workers start one after another."""
+    if plan.search and plan.placement.address:
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(2, plan.placement.concurrent // 4)))
+
+
+def _declared(plan: Plan) -> int:
+    """Bytes of memory that Ray keeps free for a trial; none on one machine, where as many run as there are CPUs for."""
+    return plan.trial_memory if plan.placement.address else 0
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from mvsa_tune.cache import Cache, open_vectors
 from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.finetune import FineTuner, FinetuneTask
+from mvsa_tune.nodes import Driver
 from mvsa_tune.splits import Split
 from mvsa_tune.training import IN_MEMORY, Samples, StackTrainer, normalised
 
@@ -42,6 +43,7 @@ class Task:
         device: `cpu` or `cuda`.
         threads: CPU threads a worker may use.
         milestones: epochs at which a trial reports, besides its last: those at which the scheduler may stop it.
+        driver: on a cluster, what nodes are told of the driver's machine.
     """
 
     caches: Mapping[tuple[str, str], Cache]
@@ -52,6 +54,12 @@ class Task:
     device: str
     threads: int
     milestones: tuple[int, ...] = ()
+    driver: Driver | None = None
+
+    def path(self, encoder: str, modality: str) -> Path:
+        """Where this machine has an encoder's vectors."""
+        cache = self.caches[encoder, modality]
+        return self.driver.vectors(cache) if self.driver else cache.path
 
     def build(self, config: Config) -> StackTrainer:
         """A configuration's training, from its beginning."""
@@ -71,6 +79,8 @@ class TrialTrainable(tune.Trainable):
         self.trainer: StackTrainer | FineTuner | None = None
         self.ends: list[int] = []
         self.diverged = ""
+        if task.driver:
+            task.driver.check()
         torch.set_num_threads(task.threads)
         keep_freed_memory()
 
@@ -125,7 +135,7 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
     count = len(task.labels)
     samples = Samples(
         vectors={
-            modality: _load(task.caches[encoder, modality].path, count, task.device, config.normalise)
+            modality: _load(task.path(encoder, modality), count, task.device, config.normalise)
             for modality, encoder in config.encoders.items()
         },
         labels=torch.from_numpy(task.labels).to(task.device),

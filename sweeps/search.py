@@ -20,6 +20,7 @@ from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag, join_pair
 from mvsa_tune.describe import print_plan
 from mvsa_tune.errors import InputError
+from mvsa_tune.mirror import mirrored
 from mvsa_tune.plan import Plan
 from mvsa_tune.prepare import add_sweep_flags, check_seeds, fixed_fields, make_plan, parse_sweep, replicates, split_of
 from mvsa_tune.space import PAIR, Budget, Choice, Range, Search, Space
@@ -118,13 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mvsa_tune.store import Store
         from mvsa_tune.sweep import INTERRUPTED, run_sweep
 
-        searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False, lang=options.lang)
-        if searched == INTERRUPTED:
-            return searched
-        confirmed = confirm(plan, folder, options)
-        if confirmed != INTERRUPTED:
-            print(write_results(Store(folder), options.lang)[1])
-        return max(searched, confirmed)
+        with mirrored(folder, options.storage):
+            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False, lang=options.lang)
+            if searched == INTERRUPTED:
+                return searched
+            confirmed = confirm(plan, folder, options)
+            if confirmed != INTERRUPTED:
+                print(write_results(Store(folder), options.lang)[1])
+            return max(searched, confirmed)
 
     return report_errors(command, "search.py")
 

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "mvsa_tune").glob("*.py")) + sorted((ROOT / "sweeps").glob("*.py"))
 ROOMS = {
-    "ray": {"cluster", "trainable", "scheduler", "searcher", "recorder", "sweep", "workers"},
+    # nodes: what travels to a node goes through Ray's object store, and each node is asked by a task.
+    "ray": {"cluster", "nodes", "trainable", "scheduler", "searcher", "recorder", "sweep", "workers"},
     "open_clip": {"loaders"},
     "transformers": {"from_transformers"},
     "torchvision": {"loaders"},

@@ -10,23 +10,18 @@ import psutil
 import pytest
 import torch
 
-from mvsa_tune import plan
 from mvsa_tune.cache import default_folder
-from mvsa_tune.cluster import keep_freed_memory
+from mvsa_tune.cluster import Node, cpu_count, keep_freed_memory
 from mvsa_tune.config import Config, Replicate, product
 from mvsa_tune.costs import memory_bytes, trial_seconds
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.describe import clock
 from mvsa_tune.errors import InputError
 from mvsa_tune.heads import HEADS
-from mvsa_tune.plan import Placement, Plan, find_caches, place
+from mvsa_tune.placement import Placement, place
+from mvsa_tune.plan import Plan, find_caches
 from mvsa_tune.splits import Split, documents_split
 from mvsa_tune.training import Samples, StackTrainer
-
-
-def machine(monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: int) -> None:
-    monkeypatch.setattr(plan, "cpu_count", lambda: cpus)
-    monkeypatch.setattr(plan, "gpu_count", lambda: gpus)
 
 
 @pytest.mark.parametrize(
@@ -45,24 +40,58 @@ def machine(monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: int) -> None:
     ],
 )
 def test_a_trial_gets_its_share_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch,
     cpus: int,
     gpus: int,
     trials: int,
     asked: tuple[int | None, float | None],
     placed: Placement,
 ) -> None:
-    machine(monkeypatch, cpus, gpus)
-    assert place(trials, *asked) == placed
+    assert place(trials, *asked, [Node("this machine", cpus, gpus, 2**33)]) == placed
     assert placed.concurrent * placed.cpus <= cpus and placed.concurrent * placed.gpus <= gpus
 
 
-def test_more_than_the_machine_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, 4, 1)
+def test_more_than_the_machine_has_is_refused() -> None:
+    machine = [Node("this machine", 4, 1, 2**33)]
     with pytest.raises(InputError, match="this machine has 1 GPUs; no trial could ever start"):
-        place(1, None, 2)
+        place(1, None, 2, machine)
     with pytest.raises(InputError, match="this machine has 4 CPUs; no trial could ever start"):
-        place(1, 5, None)
+        place(1, 5, None, machine)
+
+
+CLUSTER = [Node("a", 8, 0, 2**34), Node("b", 4, 2, 2**33), Node("c", 2, 0, 2**32)]
+
+
+@pytest.mark.parametrize(
+    ("trials", "asked", "share", "gpus", "at_once"),
+    [
+        (100, (None, 0), 1, 0, 14),  # every CPU of every node
+        (3, (None, 0), 4, 0, 3),  # two on a, one on b: no node is asked for more than it has
+        (100, (4, 0), 4, 0, 3),  # c is too small for any
+        (100, (None, None), 1, 0.5, 4),  # b alone has GPUs, two CPUs for each
+        (100, (None, 0.25), 1, 0.25, 4),  # of its eight quarters as many as it has CPUs
+        (100, (2, 1), 2, 1, 2),
+    ],
+)
+def test_a_trial_lies_on_one_node(
+    trials: int, asked: tuple[int | None, float | None], share: int, gpus: float, at_once: int
+) -> None:
+    placed = place(trials, *asked, CLUSTER, "auto")
+    assert (placed.cpus, placed.gpus, placed.concurrent) == (share, gpus, at_once)
+
+
+def test_what_no_node_can_hold_is_refused_with_what_there_is() -> None:
+    with pytest.raises(
+        InputError, match=r"9 CPUs and 0 GPUs, which no node .* \(a 8 CPUs, 0 GPUs, b 4 CPUs, 2 GPUs, c"
+    ):
+        place(1, 9, 0, CLUSTER, "auto")
+    with pytest.raises(InputError, match="5 CPUs and 1 GPUs, which no node"):  # a has the CPUs, b the GPU
+        place(1, 5, 1, CLUSTER, "auto")
+    with pytest.raises(InputError, match="1 CPUs and 4 GPUs"):
+        place(1, None, 4, CLUSTER, "auto")
+    placed = place(1, 4, 0, CLUSTER, "auto")
+    placed.check_memory(2**34)
+    with pytest.raises(InputError, match=r"needs about 16.00 GiB .* \(16.0, 8.0 GiB\)"):
+        placed.check_memory(2**34 + 1)
 
 
 def make(dataset: Dataset, configs: list[Config]) -> Plan:
@@ -125,7 +154,7 @@ def test_memory_is_estimated_for_every_head(tiny: Path, monkeypatch: pytest.Monk
 
 
 def test_the_machine_has_the_cpus_it_may_use() -> None:
-    assert 1 <= plan.cpu_count() <= (os.cpu_count() or 1)
+    assert 1 <= cpu_count() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize(

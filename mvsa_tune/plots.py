@@ -21,7 +21,7 @@ from mvsa_tune.outcome import Outcome
 WIDTH = 4.6  # inches: two beside each other on a desk, one on a phone
 DPI = 160
 MOST_LINES = 30
-LONGEST = 64  # letters of a label that fit the width
+LONGEST = 60  # letters of a label that fit the width
 # Ink, lines of the grid, paper: the page puts its own in their place. Then the series (Okabe & Ito 2008), told apart by dashes and markers too.
 INK, FAINT, PAPER = "#1b1d21", "#d4d6da", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
@@ -67,7 +67,7 @@ def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
                 axes.plot([one.cross.low, one.cross.high], [y, y], color=colour, linestyle=line, linewidth=1.6)
             drawn = axes.plot(mean, y, marker, color=colour, markerfacecolor=face, markersize=5.5, markeredgewidth=1.4)
             kinds.setdefault(kind, drawn[0])
-            axes.text(0, y + 0.2, _cut(labels[one.config.id]), fontsize=7.5, transform=axes.get_yaxis_transform())
+            axes.text(0, y + 0.24, _cut(labels[one.config.id]), fontsize=8, transform=axes.get_yaxis_transform())
         axes.set_ylim(-len(shown) + 0.4, 0.9)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
@@ -80,7 +80,7 @@ def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
         f"{len(shown)} configurations with their 95 % intervals, from {first.values.mean():.3f} ({labels[first.config.id]}) down to "
         f"{shown[-1].values.mean():.3f} ({labels[shown[-1].config.id]})."
     )
-    return _drawn("accuracy", "Accuracy by configuration", description, 1.15 + 0.36 * len(shown), draw)
+    return _drawn("accuracy", "Accuracy by configuration", description, 1.15 + 0.38 * len(shown), draw)
 
 
 def _kind(one: Scored, analysis: Analysis) -> tuple[str, str, str, object, str]:

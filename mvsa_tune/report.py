@@ -252,12 +252,13 @@ def _mistakes(analysis: Analysis, best: Outcome | None, samples: Mapping[str, Sa
     if wrong.empty:
         return Section("mistakes", heading, ["No replicate of the best errs on any sample."])
     votes = [name for name in wrong.columns if name.startswith(VOTES)]
-    header = ["guid", "label", "wrong", *(f"said {name.removeprefix(VOTES)}" for name in votes)]
-    header += ["text", "picture"] if samples is not None else []
+    header = ["guid", *(["picture", "text"] if samples is not None else []), "label", "wrong"]
+    header += [f"said {name.removeprefix(VOTES)}" for name in votes]
     body = []
     for _, row in wrong.head(SHOWN).iterrows():
-        cells = [row["guid"], row["label"], f"{row['wrong']} of {row['n']}", *(str(row[name]) for name in votes)]
-        body.append(cells + (_shown(row["guid"], samples) if samples is not None else []))
+        shown = _shown(row["guid"], samples) if samples is not None else []
+        counts = [row["label"], f"{row['wrong']} of {row['n']}", *(str(row[name]) for name in votes)]
+        body.append([row["guid"], *shown, *counts])
     hidden = (
         "" if samples is not None else " Texts and pictures are left out, as they are people's: `--samples` shows them."
     )
@@ -266,19 +267,19 @@ def _mistakes(analysis: Analysis, best: Outcome | None, samples: Mapping[str, Sa
 
 
 def _shown(guid: str, samples: Mapping[str, Sample]) -> list[str]:
-    """A sample's text, and its picture as a thumbnail in the page itself."""
+    """A sample's picture, as a thumbnail in the page itself, and its text."""
     if guid not in samples:
-        return ["not in the data", ""]
+        return ["", "not in the data"]
     sample = samples[guid]
     try:
         picture = open_small(sample.picture, THUMBNAIL)
     except UnreadablePictureError as error:
-        return [sample.text, f"cannot be read: {error}"]
+        return [f"cannot be read: {error}", sample.text]
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     jpeg = io.BytesIO()
     picture.save(jpeg, "JPEG", quality=80)
     tag = Markup('<img src="data:image/jpeg;base64,{}" width="{}" height="{}" alt="picture of {}">')
-    return [sample.text, tag.format(base64.b64encode(jpeg.getvalue()).decode(), *picture.size, guid)]
+    return [tag.format(base64.b64encode(jpeg.getvalue()).decode(), *picture.size, guid), sample.text]
 
 
 def _samples(store: Store) -> pd.DataFrame:

@@ -91,9 +91,8 @@ def _answer(analysis: Analysis) -> Section:
             facts.append((name, f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"))
     if found:
         facts.append(("Corrected for being chosen", f"{found.corrected:.3f}"))
-        facts.append(
-            ("Lead over the mean, and by luck alone", f"{100 * found.lead:.1f}, {100 * found.luck:.1f} points")
-        )
+        facts.append(("Lead over the mean of all", f"{100 * found.lead:.1f} points"))
+        facts.append(("Lead by luck alone", f"{100 * found.luck:.1f} points"))
     if analysis.against_best:
         facts.append(("Cannot be told from it", f"{len(analysis.tied())} of {len(analysis.ranked) - 1} others"))
     told = [line.replace("**", "") for line in verdict(analysis)[1:] if not line.startswith("- ")]

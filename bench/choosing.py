@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.epochs import by_the_others, cross_fitted
+from mvsa_tune.formats import markdown
 from mvsa_tune.intervals import Interval, accuracy
-from mvsa_tune.tables import markdown
 from mvsa_tune.winners import winner
 from simulated import case, curves
 

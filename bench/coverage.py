@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mvsa_tune.differences import difference, holm, p_values
+from mvsa_tune.formats import markdown
 from mvsa_tune.intervals import Crossed, SeedVariance, accuracy, draws, pooled
-from mvsa_tune.tables import markdown
 from simulated import SEED_STD, Case, case
 
 TRUTH = 0.76

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,9 +71,9 @@ class Cache:
         return open_vectors(self.path)
 
 
-def open_vectors(path: Path) -> NDArray[Any]:
-    """Open a cache's vectors as a read-only memory map."""
-    mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+def open_vectors(path: Path, *, mode: Literal["r", "c"] = "r") -> NDArray[Any]:
+    """Open a cache's vectors as a memory map, read-only or (`c`, which torch wants) with what is written lost at the end."""
+    mapped: NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
     return mapped
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mvsa_tune import interrupts
 from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
@@ -21,9 +21,6 @@ from mvsa_tune.splits import KINDS
 from mvsa_tune.text import NORMALISERS
 from mvsa_tune.uses import add_uses
 from mvsa_tune.vectors import read_vectors
-
-if TYPE_CHECKING:
-    pass
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:
@@ -111,13 +108,13 @@ def _add_audit(commands: Any) -> None:
 
 def audit(options: Namespace) -> int:
     """`audit`: a data set → what to know of it."""
-    from mvsa_tune.audit import audit_data, write_audit
-    from mvsa_tune.audit_summary import summary
-
     out = options.out or Path("results") / f"audit-{options.data.resolve().name}"
     if out.resolve().is_relative_to(options.data.resolve()):
         raise InputError(f"--out {out} is in the data folder, which an audit leaves as it is: choose another")
     dataset = read_data(options, needs_labels=False)
+    from mvsa_tune.audit import audit_data, write_audit  # pandas and SciPy take a while to import
+    from mvsa_tune.audit_summary import summary
+
     found = audit_data(dataset, options.split, options.near, options.sweep, options.config)
     print(summary(write_audit(found, out, texts=options.texts)))
     print(f"\n{out}: audit.json has every figure and its definition, groups.csv every group")

@@ -48,6 +48,16 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def gpu_count() -> int:
+    """GPUs that torch can use. Torch, which takes a second to import, is not asked on a Linux without a driver for any."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # CUDA's, ROCm's, and that of Windows' Linux
+    if sys.platform == "linux" and not any(map(os.path.exists, drivers)):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep what this process frees, for what it asks for next; elsewhere nothing.
 

@@ -67,6 +67,18 @@ def trial_seconds(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
     return estimates
 
 
+def trial_work(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
+    """What each configuration's trial takes against the others', by id, in no unit: enough to order trials by.
+
+    A step's own cost (the optimizer's, Python's) is about that of training on another fifty samples (bench/LOG.md).
+    """
+    train = most(plan.split.train)
+    return {
+        config.id: config.epochs * plan.parameters(config) * (train + 50 * train / config.batch_size)
+        for config in configs
+    }
+
+
 def memory_bytes(plan: "Plan") -> int:
     """Estimate the memory of one worker beside torch itself: all vectors once, and the largest stack's training.
 

@@ -1,25 +1,30 @@
 """A plan for a person: what `--dry-run` prints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mvsa_tune.config import Config
 from mvsa_tune.errors import some
 from mvsa_tune.plan import Plan
 from mvsa_tune.splits import Split
 
-# Seconds from starting Ray to the first trained step, measured on 2 cores.
-START_SECONDS = 6.0
+# Seconds that a sweep takes besides its trials, from start to tables, measured on 2 cores (bench/startup.py).
+START_SECONDS = 8.5
 
 
-def describe(plan: Plan) -> str:
-    """Write what a plan will do and cost, a configuration a line; of a search, the corners of its space."""
-    sized = plan.sized
-    estimates = plan.seconds(sized)
-    unsized = len(plan.configs) - len(sized)
-    without = f"; not counting {unsized} configurations: an encoder's width shows once it is loaded" if unsized else ""
+def print_plan(plan: Plan) -> None:
+    """Print what a plan will do as soon as it is known, and what it will cost when that has been measured."""
+    for line in describe(plan):
+        print(line, flush=True)
+
+
+def describe(plan: Plan) -> Iterator[str]:
+    """Write what a plan will do and, after a calibration of a few seconds, what it will cost.
+
+    A configuration a line; of a search, the corners of its space.
+    """
     place, count = plan.placement, len(plan.replicates)
     samples = plan.dataset
-    lines = [
+    yield from [
         *(f"{'data':<10}{line}" for line in samples.told()),
         f"texts     {len(samples.not_utf8):,} decoded as GB18030"
         + (f"; {len(plan.skipped):,} samples left out, unreadable: {some(list(plan.skipped))}" if plan.skipped else ""),
@@ -28,6 +33,12 @@ def describe(plan: Plan) -> str:
         f"stopping  {_stopping(plan)}",
         f"{_where(plan):<10}{place.concurrent} at once on {place.device}, {place.cpus} CPU thread{'s' * (place.cpus > 1)} each"
         + (f", {place.gpus:g} GPU each" if place.gpus else ""),
+    ]
+    sized = plan.sized
+    unsized = len(plan.configs) - len(sized)
+    without = f"; not counting {unsized} configurations: an encoder's width shows once it is loaded" if unsized else ""
+    estimates = plan.seconds(sized)
+    yield from [
         f"memory    about {plan.memory() / 2**20:,.0f} MiB a worker, beside torch itself{without}",
         f"time      {_time(plan, sized, estimates)}",
         "",
@@ -39,8 +50,7 @@ def describe(plan: Plan) -> str:
             weights = f"{plan.parameters(config):,}"
             seconds = [f"about {clock(estimates[config.id])}"]
         state = ", ".join([*seconds, *filter(None, [plan.not_run.get(config.id)])])
-        lines.append(f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}")
-    return "\n".join(lines)
+        yield f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}"
 
 
 def _where(plan: Plan) -> str:

@@ -17,7 +17,7 @@ from mvsa_tune.embed import check_pictures
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetune import FineTuner, FinetuneTask, load_towers
 from mvsa_tune.plan import Plan
-from mvsa_tune.prepare import bare_plan, rows_of
+from mvsa_tune.prepare import rows_of
 from mvsa_tune.probe import Probe, probe
 from mvsa_tune.splits import most
 from mvsa_tune.text import NORMALISERS
@@ -92,6 +92,10 @@ class FinetunePlan(Plan):
             estimates[config.id] = config.epochs * (train * cost.train_seconds + scored * cost.score_seconds)
         return estimates
 
+    def work(self, configs: Sequence[Config]) -> dict[str, float]:
+        """The same as `seconds`: what the encoders cost has to be measured."""
+        return self.seconds(configs)
+
     def memory(self) -> int:
         """Estimate the bytes of one worker, which has one replicate in memory at a time.
 
@@ -150,26 +154,18 @@ def check_memory(plan: FinetunePlan) -> None:
         )
 
 
-def make_finetune_plan(options: Namespace, configs: Sequence[Config]) -> FinetunePlan:
-    """Check everything that the flags ask for; encoders are loaded and every picture is looked at.
+def make_finetune_plan(options: Namespace, bare: Plan) -> FinetunePlan:
+    """Check what `prepare.bare_plan` has not; encoders are loaded and every picture is looked at.
 
     Args:
         options: the flags of `prepare.add_sweep_flags` and `sweeps/finetune.py`.
-        configs: what to run.
+        bare: what `prepare.bare_plan` made of them.
 
     Raises:
         InputError: anything is wrong: weights that cannot be had (unless their configurations may be left out), pictures that cannot
             be read (unless those may).
     """
-    if not options.checkpoint_seconds >= 0:
-        raise InputError(f"--checkpoint-seconds {options.checkpoint_seconds:g}: must be 0 or more")
-    if options.gradient_checkpointing and any(config.batchnorm == "updated" for config in configs):
-        raise InputError(
-            "--gradient-checkpointing with --batchnorm updated: what runs twice would move the statistics twice; leave one out"
-        )
-    if options.gpus_per_trial is None and torch.cuda.is_available():
-        options.gpus_per_trial = 1.0
-    bare = bare_plan(options, configs)
+    configs = bare.configs
     weights = weights_by_name(options.weights)
     not_run = _lacking(configs, weights)
     if not_run and not (options.skip_missing and len(not_run) < len(configs)):

@@ -34,6 +34,7 @@ RESAMPLES = 5_000
 LEVEL = 0.95
 SAMPLES = "other samples"
 SEEDS_AND_SAMPLES = "other seeds and other samples"
+REDRAWN = "other seeds and other draws of the samples"
 POOLED = "other seeds (variance of other configurations) and other samples"
 
 Values = NDArray[np.bool_] | NDArray[np.float64]
@@ -151,6 +152,32 @@ class Crossed:
         return max(least, float(low)), min(most, float(high))
 
 
+class Redrawn:
+    """Accuracies of R replicates, each with a draw of training and validation samples of its own.
+
+    The draws overlap, so that the replicates' spread tells too little: their variance is taken `1 / R + ratio` times (Nadeau & Bengio 2003,
+    doi 10.1023/A:1024068626366), with R − 1 degrees of freedom.
+    """
+
+    holds_for = REDRAWN
+
+    def __init__(self, values: Values, ratio: float) -> None:
+        """`values` is `(R, 1)`, R two at least; `ratio` is that of validation to training samples."""
+        self.values = np.asarray(values, dtype=np.float64)
+        self.R, self.N = len(self.values), 1
+        if self.R < 2:
+            raise InputError("one draw of the samples says nothing of others: give two seeds at least")
+        self.mean = float(self.values.mean())
+        self.replicates = self.values - self.mean
+        self.degrees = self.R - 1.0
+        self.variance = float(self.values.var(ddof=1)) * (1 / self.R + ratio)
+
+    def interval(self, least: float, most: float) -> tuple[float, float]:
+        """The 95 % interval of the mean, of values between `least` and `most`."""
+        half = float(stats.t.ppf((1 + LEVEL) / 2, self.degrees)) * self.variance**0.5
+        return max(least, self.mean - half), min(most, self.mean + half)
+
+
 def accuracy(right: Values, seed_variance: SeedVariance | None = None) -> Interval:
     """The accuracy of a configuration and its interval.
 
@@ -168,7 +195,7 @@ def accuracy(right: Values, seed_variance: SeedVariance | None = None) -> Interv
     return summary(crossed, low, high)
 
 
-def summary(crossed: Crossed, low: float, high: float) -> Interval:
+def summary(crossed: Crossed | Redrawn, low: float, high: float) -> Interval:
     """An `Interval` of those ends."""
     std = float(np.std(crossed.replicates, ddof=1)) if crossed.R > 1 else float("nan")
     error = float(np.sqrt(crossed.variance))

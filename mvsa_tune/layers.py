@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvsa_tune.config import ATTENTION_HEADS
+from mvsa_tune.products import LEAST_OUTPUTS, Hidden, Linear, by_onednn, mixed
 
 # MKL rounds a product by where its result begins: at a multiple of 16 bytes, or not. With a multiple of four outputs each
 # replicate's begins at one whatever B is, as that of a replicate alone does.
@@ -28,6 +29,12 @@ class StackedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(replicates, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(replicates, outputs, 1))
 
+    def weights(self, x: Tensor) -> Sequence[Tensor]:
+        """The weights as `Hidden` takes them: replicate by replicate where an optimizer steps them so, else the stack."""
+        own: Sequence[Tensor] | None = getattr(self.weight, "own", None)
+        apart = own is not None and by_onednn(own[0], len(own[0])) and not mixed(x.device)
+        return own if own is not None and apart else [self.weight]
+
     @torch.no_grad()
     def reset(self, generators: Sequence[torch.Generator]) -> None:
         """Draw each replicate's weights from its own generator, as `nn.Linear.reset_parameters` does."""
@@ -39,6 +46,8 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(R, in, B)` → `(R, out, B)`."""
         outputs = self.weight.shape[1]
+        if outputs >= LEAST_OUTPUTS and not mixed(x.device):
+            return Linear.apply(self.bias, self.weight, x)
         lacking = -outputs % ALIGNED
         if not lacking:
             return torch.baddbmm(self.bias, self.weight, x)
@@ -76,6 +85,12 @@ class StackedBatchNorm(nn.Module):
         )
         return normalised.view(x.shape)
 
+    @torch.no_grad()
+    def observe(self, mean: Tensor, variance: Tensor, samples: int) -> None:
+        """Move the running statistics as `forward` does, towards means and biased variances `(R, D)` of so many samples."""
+        self.running_mean.mul_(0.9).add_(mean, alpha=0.1)
+        self.running_var.mul_(0.9).add_(variance, alpha=0.1 * samples / (samples - 1))
+
 
 class StackedDropout(nn.Module):
     """R times `nn.Dropout`, each replicate's mask drawn from its own generator. Set `generators` before training.
@@ -91,13 +106,14 @@ class StackedDropout(nn.Module):
         self.rate = rate
 
     def mask(self, shape: torch.Size, device: torch.device) -> Tensor:
-        """Draw which units stay: `(R, D, B)` of booleans."""
+        """Draw which units stay: `(R, D, B)` int16, 1 for those that do."""
         units = math.prod(shape[1:])
         words = torch.empty(len(self.generators), math.ceil(units / 4), dtype=torch.int64, device=device)
         for row, generator in zip(words, self.generators, strict=True):
             row.random_(-(2**63), None, generator=generator)
-        threshold = round(self.rate * 2**16) - 2**15
-        return (words.view(torch.int16)[:, :units] >= threshold).view(shape)
+        threshold = min(max(round(self.rate * 2**16), 1), 2**16 - 1) - 2**15
+        # What a comparison would say, in a third of its time.
+        return words.view(torch.int16)[:, :units].clamp_(threshold - 1, threshold).sub_(threshold - 1).view(shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(R, D, B)` → the same, in training with units dropped and the others scaled up."""
@@ -117,7 +133,13 @@ class StackedTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(R, width, B)` → `(R, D, B)`."""
-        hidden: Tensor = self.dropout(F.relu(self.norm(self.linear(x))))
+        if not self.training:
+            return F.relu(self.norm(self.linear(x)))
+        rate, shape = self.dropout.rate, torch.Size([*self.linear.weight.shape[:2], x.shape[2]])
+        kept = self.dropout.mask(shape, x.device).to(self.norm.weight.dtype) if rate else None
+        gain, shift = (own.unsqueeze(2) / (1 - rate) for own in (self.norm.weight, self.norm.bias))
+        hidden, mean, variance = Hidden.apply(self.linear.bias, gain, shift, x, kept, *self.linear.weights(x))
+        self.norm.observe(mean.squeeze(2), variance.squeeze(2), x.shape[2])
         return hidden
 
 

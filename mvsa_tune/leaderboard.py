@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from mvsa_tune.analysis import Analysis
 from mvsa_tune.config import CONFIG_FIELDS, Config, short
-from mvsa_tune.files import write_text_whole
+from mvsa_tune.formats import markdown
 from mvsa_tune.stats import ranked, summarise
 from mvsa_tune.store import Store
-from mvsa_tune.tables import TESTED, accuracy_cell, markdown
+from mvsa_tune.tables import TESTED, accuracy_cell, ends
+from mvsa_tune.verdict import verdict
 
 SHOWN = 20
 # Columns that are narrow enough to be read by their short names.
@@ -27,25 +29,27 @@ def finalists(store: Store, count: int) -> list[Config]:
     return [configs[trial] for trial in ranked(summarise(store))["trial_id"][:count]]
 
 
-def write_leaderboard(folder: Path) -> str:
-    """Write `tables.md` of a search, and return it."""
-    store = Store(folder)
-    summary = summarise(store)
+def leaderboard(analysis: Analysis) -> str:
+    """The page of a search."""
+    store, summary = analysis.store, analysis.summary
     best = ranked(summary)
     stopped = int(summary["status"].str.startswith("stopped").sum())
     failed = int(summary["status"].str.startswith("failed").sum())
     epochs = sum(store.epochs().values())
     space = ", ".join(f"{name} {values}" for name, values in store.sweep.space.items())
     counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed; {epochs:,} epochs in all"
-    title = f"# {folder.name}: search" + (" on the built-in demo set" if store.sweep.demo else "")
-    parts = [f"{title}\n\nSpace: {space}.\n\n{len(summary)} trials: {counts}.\n"]
-    confirmed = confirmed_folder(folder)
+    title = f"# {store.folder.name}: search" + (" on the built-in demo set" if store.sweep.demo else "")
+    parts = [
+        f"{title}\n\nSpace: {space}.\n\n{len(summary)} trials: {counts}.\n",
+        *(f"{line}\n" for line in verdict(analysis)),
+    ]
+    confirmed = confirmed_folder(store.folder)
     if (confirmed / "trials.csv").exists():
         parts.append(_finalists(store, best, Store(confirmed)))
-    parts.append(f"## The {min(SHOWN, len(best))} best of those trained to the end\n\n{_trials(best.head(SHOWN))}")
-    text = "\n".join(parts)
-    write_text_whole(folder / "tables.md", text)
-    return text
+    parts.append(
+        f"## The {min(SHOWN, len(best))} best of those trained to the end\n\n{_trials(best.head(SHOWN), analysis)}"
+    )
+    return "\n".join(parts)
 
 
 def _finalists(store: Store, best: pd.DataFrame, confirmed: Store) -> str:
@@ -69,11 +73,12 @@ def _finalists(store: Store, best: pd.DataFrame, confirmed: Store) -> str:
     return f"## Finalists\n\n{explanation}\n\n{markdown(header, body)}"
 
 
-def _trials(best: pd.DataFrame) -> str:
+def _trials(best: pd.DataFrame, analysis: Analysis) -> str:
     fields = [name for name in CONFIG_FIELDS if name in HEADERS or best[name].nunique() > 1]
-    header = ["rank", *(HEADERS.get(name, name) for name in fields), "best epoch", "last epoch", "n"]
-    body = [
-        [str(rank), *(short(row[name]) for name in fields), accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
-        for rank, (_, row) in enumerate(best.iterrows(), start=1)
-    ]  # fmt: skip
+    header = ["rank", *(HEADERS.get(name, name) for name in fields), "cross-fitted", "best epoch", "last epoch", "n"]
+    body = []
+    for rank, (_, row) in enumerate(best.iterrows(), start=1):
+        cross = f"{row['val_acc_cross_mean']:.3f}{ends(analysis.scored[row['trial_id']].cross)}"
+        numbers = [cross, accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
+        body.append([str(rank), *(short(row[name]) for name in fields), *numbers])
     return markdown(header, body)

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from mvsa_tune.config import MODALITIES, Config
 from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.formats import markdown
 from mvsa_tune.outcome import NO_ROW, Outcome
 from mvsa_tune.stats import ranked, summarise
 from mvsa_tune.store import Store
-from mvsa_tune.tables import markdown
 
 SHOWN = 20
 VOTES = "votes_"

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsa_tune import costs
 from mvsa_tune.cache import Cache, cached_encoders, how_to_make, open_cache
 from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.encoders import ENCODERS, find_encoder
 from mvsa_tune.errors import InputError
-from mvsa_tune.heads import count_parameters
 from mvsa_tune.placement import Placement
 from mvsa_tune.space import Search
 from mvsa_tune.splits import Split
@@ -110,11 +108,21 @@ class Plan:
 
     def seconds(self, configs: Sequence[Config]) -> dict[str, float]:
         """Estimate the seconds that each configuration's trial takes, by id."""
-        return costs.trial_seconds(self, configs)
+        from mvsa_tune.costs import trial_seconds  # torch takes a while to import: only what needs it waits for it
+
+        return trial_seconds(self, configs)
+
+    def work(self, configs: Sequence[Config]) -> dict[str, float]:
+        """What each configuration's trial takes against the others', by id, in no unit and without measuring."""
+        from mvsa_tune.costs import trial_work
+
+        return trial_work(self, configs)
 
     def memory(self) -> int:
         """Estimate the bytes of memory of one worker."""
-        return costs.memory_bytes(self)
+        from mvsa_tune.costs import memory_bytes
+
+        return memory_bytes(self)
 
     @property
     def trial_memory(self) -> int:
@@ -123,6 +131,8 @@ class Plan:
 
     def parameters(self, config: Config) -> int:
         """Parameters that one replicate trains."""
+        from mvsa_tune.heads import count_parameters
+
         return count_parameters(config.head, self.widths(config), config.D, len(self.dataset.classes))
 
     @property

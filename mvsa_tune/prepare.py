@@ -13,10 +13,11 @@ from mvsa_tune.data_flags import DEFAULT_DATA, add_data_flags, read_data
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
-from mvsa_tune.describe import describe
+from mvsa_tune.describe import print_plan
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
+from mvsa_tune.languages import LANGUAGES
 from mvsa_tune.mirror import mirrored
 from mvsa_tune.placement import Placement, place
 from mvsa_tune.plan import Plan, find_caches
@@ -79,6 +80,7 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
     lacking = "whose cache is missing" if caches else "whose encoders cannot be loaded"
     parser.add_argument("--skip-missing", action="store_true", help=f"go on without the pairs {lacking}")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
+    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the tables' headings (default en)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
 
 
@@ -221,13 +223,13 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
 def carry_out(plan: Plan, options: Namespace) -> int:
     """Run a plan in the folder that the flags name, or with `--dry-run` describe it; return the exit code."""
     if options.dry_run:
-        print(describe(plan))
+        print_plan(plan)
         return 0
     from mvsa_tune.sweep import run_sweep  # Ray takes a while to import
 
     folder = options.results / options.name
     with mirrored(folder, options.storage):
-        return run_sweep(plan, folder, demo=options.demo, quiet=options.quiet)
+        return run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, lang=options.lang)
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

@@ -16,7 +16,19 @@ from mvsa_tune.config import MODALITIES, Config
 from mvsa_tune.plan import Plan
 
 # The modules that a trial's numbers depend on: a folder whose rows came from others is another sweep's.
-NUMBERS_COME_FROM = ("heads", "layers", "metrics", "outcome", "schedules", "splits", "trainable", "trainer", "training")
+NUMBERS_COME_FROM = (
+    "adam",
+    "heads",
+    "layers",
+    "metrics",
+    "outcome",
+    "products",
+    "schedules",
+    "splits",
+    "trainable",
+    "trainer",
+    "training",
+)
 # What those of fine-tuning depend on besides.
 FINETUNING = ("finetune", "network", "pictures", "prepared", "replicate", "text", "towers")
 

@@ -16,23 +16,21 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
-from mvsa_tune import interrupts, tables, trainable
+from mvsa_tune import interrupts, trainable
 from mvsa_tune.cluster import joined_ray, local_ray
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
-from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.finetune import FinetuneTask
 from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.identity import Sweep
-from mvsa_tune.leaderboard import write_leaderboard
 from mvsa_tune.nodes import tell_nodes
 from mvsa_tune.plan import Plan
 from mvsa_tune.progress import Progress
 from mvsa_tune.provenance import code_of_numbers
 from mvsa_tune.recorder import Recorder
+from mvsa_tune.results import write_results
 from mvsa_tune.rows import FINISHED, STOPPED
 from mvsa_tune.scheduler import make_scheduler
-from mvsa_tune.stats import summarise
 from mvsa_tune.store import Store
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
@@ -42,7 +40,14 @@ ROUNDS = 10
 
 
 def run_sweep(
-    plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = False, grows: bool = False, show: bool = True
+    plan: Plan,
+    folder: Path,
+    *,
+    demo: bool = False,
+    quiet: bool = False,
+    grows: bool = False,
+    show: bool = True,
+    lang: str = "en",
 ) -> int:
     """Train what of a plan is not recorded in `folder` yet, and write its tables.
 
@@ -53,6 +58,7 @@ def run_sweep(
         quiet: print nothing but the tables.
         grows: whether `folder` may hold a sweep of some of the plan's configurations.
         show: whether to print the tables.
+        lang: the language of the tables' headings.
 
     Returns:
         The exit code.
@@ -64,12 +70,12 @@ def run_sweep(
     for line in store.begin(_describe(plan, demo), plan.dataset, plan.split, grows=grows):
         print(line, file=sys.stderr)
     try:
-        return _run(plan, store, quiet=quiet, show=show)
+        return _run(plan, store, quiet=quiet, show=show, lang=lang)
     finally:
         store.end()
 
 
-def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
+def _run(plan: Plan, store: Store, *, quiet: bool, show: bool, lang: str) -> int:
     recorded = _recorded(plan, store)
     todo = [] if plan.search else [config for config in plan.runnable if config.id not in recorded]
     if recorded and not quiet:
@@ -83,13 +89,8 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
         if interrupted or not lost:
             break
         todo = [config for config in todo if config.id in lost]
-    summary = summarise(store)
-    write_whole(store.folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
-    if plan.search:
-        markdown = write_leaderboard(store.folder)
-    else:
-        markdown = tables.tables_markdown(store, summary)
-        write_text_whole(store.folder / "tables.md", markdown)
+    analysis, markdown = write_results(store, lang)
+    summary = analysis.summary
     failed = int(summary["status"].str.startswith("failed").sum())
     if interrupted:
         print(_interrupted(plan, store))
@@ -155,7 +156,7 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
 
 def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving: bool) -> tuple[bool, set[str]]:
     """Train configurations; return whether it was interrupted, and the trials that were lost with their nodes."""
-    costs = {} if plan.search else plan.seconds(todo)
+    costs = {} if plan.search else plan.work(todo)
     scores = store.scores() if plan.asha or plan.search else {}
     rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)

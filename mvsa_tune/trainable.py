@@ -1,6 +1,7 @@
 """The Ray Tune adapter: one Tune trial trains one configuration, all its replicates."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,7 +20,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.finetune import FineTuner, FinetuneTask
 from mvsa_tune.nodes import Driver
 from mvsa_tune.splits import Split
-from mvsa_tune.training import Samples, StackTrainer, normalised
+from mvsa_tune.training import IN_MEMORY, Samples, StackTrainer, normalised
 
 # Where a result carries the trial's Outcome, the metric that Tune sees (`Outcome.scores`), and the resource ASHA counts; or,
 # between those, how much of the trial is done.
@@ -149,6 +150,13 @@ def build_trainer(config: Config, task: Task) -> StackTrainer:
 
 @lru_cache(maxsize=16)
 def _load(path: Path, count: int, device: str, normalise: str) -> Tensor:
-    """The labelled samples' vectors as float32 on the device, once a process (whose sweep checked the file at its start)."""
-    vectors = torch.from_numpy(np.array(open_vectors(path)[:count], dtype=np.float32)).to(device)
-    return normalised(vectors, normalise)
+    """The labelled samples' vectors on the device, once a process (whose sweep checked the file at its start).
+
+    On a CPU what can stay in the cache's file stays there, shared by all processes: float32 that is taken as it is, and what would
+    be large in memory. The rest becomes float32 in memory.
+    """
+    mapped = open_vectors(path, mode="c")[:count]
+    as_it_is = device == "cpu" and normalise == "none" and sys.byteorder == "little"
+    if as_it_is and (mapped.dtype == np.float32 or 4 * mapped.size > IN_MEMORY):
+        return torch.from_numpy(mapped)
+    return normalised(torch.from_numpy(mapped.astype(np.float32)).to(device), normalise)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from mvsa_tune.adam import StackedAdamW
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.heads import build_head, initialise, run_some
 from mvsa_tune.trainer import Part, Trainer
@@ -23,6 +24,8 @@ from mvsa_tune.trainer import Part, Trainer
 Members = slice | list[int]
 ALL = slice(None)
 Key = TypeVar("Key", bound=Hashable)
+# Bytes of vectors that are converted as a whole; larger ones, a minibatch at a time.
+IN_MEMORY = 2**30
 # Samples scored at once: bounds the memory of an evaluation whatever the size of the split.
 EVALUATION_BLOCK = 4096
 
@@ -37,7 +40,7 @@ class Samples:
     """The labelled samples on the device.
 
     Attributes:
-        vectors: by modality, `(N, width)`; training runs in their number format.
+        vectors: by modality, `(N, width)`; training runs in their number format, in float32 where that is float16.
         labels: `(N,)` int64.
         classes: number of classes.
     """
@@ -126,15 +129,13 @@ class StackTrainer(Trainer):
         widths = {modality: samples.vectors[modality].shape[1] for modality in config.modalities}
         self.head = build_head(config.head, len(replicates), widths, config.D, samples.classes, config.dropout)
         initialise(self.head, weights, dropout)
-        self.dtype = next(iter(samples.vectors.values())).dtype
+        self.dtype = torch.promote_types(next(iter(samples.vectors.values())).dtype, torch.float32)
+        # Mixed precision rounds the vectors in every step: the same once, and half to gather.
+        self.narrow = torch.bfloat16 if config.precision == "bf16" else self.dtype
+        used = {modality: samples.vectors[modality] for modality in config.modalities}
+        self.vectors = {name: own if 4 * own.numel() > IN_MEMORY else own.to(self.narrow) for name, own in used.items()}
         self.head.to(self.device, self.dtype)
-        # Adam sees each replicate's slices as parameters of their own, so that its rounding, too, is what the replicate
-        # gets alone: over a whole stack an element's place in the tensor decides how the kernel rounds it.
-        self.stacks = list(self.head.parameters())
-        self.slices = [stack.detach().unbind() for stack in self.stacks]
-        groups = [{"params": list(own)} for own in zip(*self.slices, strict=True)]
-        # Without weight decay this is Adam.
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        self.optimizer = StackedAdamW(self.head.parameters(), config.weight_decay)
 
     def train_epoch(self) -> Tensor:
         """Pass once over the training samples, each replicate in its own order; return the mean losses `(R,)`."""
@@ -151,26 +152,17 @@ class StackTrainer(Trainer):
                 # A sum over replicates: each one's gradient is that of its own loss.
                 losses.sum().backward()
                 total[which] += losses.detach() * (batch.stop - batch.start)
-            self.step(number)
+            # Whose epoch is over takes no step.
+            self.optimizer.step(
+                [self.rate(r, number, own) if number < own else None for r, own in enumerate(self.own_steps)]
+            )
         return total / self.counts
-
-    def step(self, number: int) -> None:
-        """Take step `number` of the epoch, of AdamW along the gradients, and forget them."""
-        for r, (group, own) in enumerate(zip(self.optimizer.param_groups, self.own_steps, strict=True)):
-            group["lr"] = self.rate(r, number, own)
-        for stack, slices in zip(self.stacks, self.slices, strict=True):
-            assert stack.grad is not None
-            for own, parameter, gradient in zip(self.own_steps, slices, stack.grad.unbind(), strict=True):
-                parameter.grad = gradient if number < own else None  # whose epoch is over takes no step
-            stack.grad = None
-        self.optimizer.step()
 
     def losses(self, rows: Tensor, which: Members = ALL, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """Run the head of some replicates on samples: rows `(R, B)` → cross-entropies `(R, B)` and logits `(R, C, B)`."""
         inputs = {
-            modality: vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, -1).transpose(1, 2)
-            for modality, vectors in self.samples.vectors.items()
-            if modality in self.config.modalities
+            modality: vectors.index_select(0, rows.reshape(-1)).to(self.narrow).view(*rows.shape, -1).transpose(1, 2)
+            for modality, vectors in self.vectors.items()
         }
         mixed = self.config.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):

@@ -1,4 +1,4 @@
-"""The commands that use a finished sweep: predict, export, errors."""
+"""The commands that use a finished sweep: predict, export, errors, compare."""
 
 import sys
 from argparse import Namespace
@@ -32,6 +32,9 @@ def add_uses(commands: Any) -> None:
     wrong = commands.add_parser("errors", help="say what a sweep's best configuration gets wrong")
     wrong.add_argument("--texts", action="store_true", help="show the tweets")
     wrong.set_defaults(command=list_errors)
+    both = commands.add_parser("compare", help="compare two sweeps of the same data and split")
+    both.add_argument("sweeps", type=Path, nargs=2, metavar="SWEEP", help="results/A results/B")
+    both.set_defaults(command=compare_sweeps)
     for command in (label, give, wrong):
         command.add_argument("sweep", type=Path, metavar="SWEEP", help="its folder, results/NAME")
         command.add_argument("--config", default="best", metavar="best|ID", help="a configuration (default best)")
@@ -98,6 +101,15 @@ def export_head(options: Namespace) -> int:
     for path in written:
         print(path)
     print(f"{config.id} {config.name}: {_agreement(head.about['training'])}")
+    return 0
+
+
+def compare_sweeps(options: Namespace) -> int:
+    """`compare`: two sweeps → what they differ in, and by how much."""
+    from mvsa_tune.compare import compare
+    from mvsa_tune.store import Store
+
+    print(compare(*map(Store, options.sweeps)))
     return 0
 
 

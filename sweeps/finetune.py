@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mvsa_tune.cli import report_errors
+from mvsa_tune.cluster import gpu_count
 from mvsa_tune.config import AXES, CONFIG_FLAGS, FINETUNING, Config, Parser, add_flags, union
 from mvsa_tune.demo import TRAINABLE_PAIRS
 from mvsa_tune.errors import InputError
-from mvsa_tune.prepare import add_sweep_flags, carry_out, parse_sweep
+from mvsa_tune.plan import Plan
+from mvsa_tune.prepare import add_sweep_flags, bare_plan, carry_out, parse_sweep
 from mvsa_tune.text import NORMALISERS
 
 PAIR, BATCH_SIZE = "resnet50+roberta-base", 64
@@ -74,14 +76,29 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     return parse_sweep(parser, arguments, TRAINABLE_PAIRS)
 
 
+def prepare(options: Namespace) -> Plan:
+    """Check what can be checked without the encoders; a trial gets a GPU of its own where there is one."""
+    if not options.checkpoint_seconds >= 0:
+        raise InputError(f"--checkpoint-seconds {options.checkpoint_seconds:g}: must be 0 or more")
+    configs = configurations(options)
+    if options.gradient_checkpointing and any(config.batchnorm == "updated" for config in configs):
+        raise InputError(
+            "--gradient-checkpointing with --batchnorm updated: what runs twice would move the statistics twice; leave one out"
+        )
+    if options.gpus_per_trial is None and gpu_count():
+        options.gpus_per_trial = 1.0
+    return bare_plan(options, configs)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plan, then run; return the exit code."""
 
     def command() -> int:
-        from mvsa_tune.finetune_plan import make_finetune_plan
-
         options = parse(arguments)
-        return carry_out(make_finetune_plan(options, configurations(options)), options)
+        bare = prepare(options)
+        from mvsa_tune.finetune_plan import make_finetune_plan  # torch takes a while to import
+
+        return carry_out(make_finetune_plan(options, bare), options)
 
     return report_errors(command, "finetune.py")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from mvsa_tune import space
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag, join_pair
-from mvsa_tune.describe import describe
+from mvsa_tune.describe import print_plan
 from mvsa_tune.errors import InputError
 from mvsa_tune.mirror import mirrored
 from mvsa_tune.plan import Plan
@@ -81,7 +81,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
     seeds = check_seeds(range(first, first + options.confirm_seeds))
     split = split_of(options.split, plan.dataset, seeds, plan.skipped)
     final = replace(plan, configs=chosen, split=split, replicates=replicates(seeds, split), asha=None, search=None)
-    return run_sweep(final, place, demo=options.demo, quiet=options.quiet, grows=True, show=False)
+    return run_sweep(final, place, demo=options.demo, quiet=options.quiet, grows=True, show=False, lang=options.lang)
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
@@ -113,18 +113,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(arguments)
         plan, folder = prepare(options), options.results / options.name
         if options.dry_run:
-            print(describe(plan))
+            print_plan(plan)
             return 0
-        from mvsa_tune.leaderboard import write_leaderboard
+        from mvsa_tune.results import write_results
+        from mvsa_tune.store import Store
         from mvsa_tune.sweep import INTERRUPTED, run_sweep
 
         with mirrored(folder, options.storage):
-            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False)
+            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False, lang=options.lang)
             if searched == INTERRUPTED:
                 return searched
             confirmed = confirm(plan, folder, options)
             if confirmed != INTERRUPTED:
-                print(write_leaderboard(folder))
+                print(write_results(Store(folder), options.lang)[1])
             return max(searched, confirmed)
 
     return report_errors(command, "search.py")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mvsa_tune.differences import MCNEMAR, PAIRED_T, against, among, difference, holm, p_value, p_values, swapped
+from mvsa_tune.differences import MCNEMAR, PAIRED_T, Among, against, difference, holm, p_values
 from mvsa_tune.errors import InputError
 from mvsa_tune.intervals import Crossed, SeedVariance
 from simulated import case
@@ -46,16 +46,6 @@ def test_the_interval_and_p_say_the_same() -> None:
     assert np.mean(agree) > 0.97
 
 
-def test_a_difference_turned_round_is_the_other_way() -> None:
-    one = case(np.random.default_rng(7), np.array([0.76, 0.79]), 3, 200).right
-    there, back = difference(one[0], one[1]), difference(one[1], one[0])
-    turned = swapped(there)
-    assert turned.p == pytest.approx(back.p) and turned.interval.mean == pytest.approx(back.interval.mean)
-    assert (turned.interval.low, turned.interval.high) == pytest.approx(
-        (back.interval.low, back.interval.high), abs=0.002
-    )
-
-
 def test_equal_answers_do_not_differ() -> None:
     for seeds in (1, 3):
         one = answers(8, seeds, 50)
@@ -71,9 +61,31 @@ def test_p_is_holms_over_the_comparisons_made() -> None:
     expected = np.minimum(1, np.maximum.accumulate(p[order] * [4, 3, 2, 1]))
     assert [found[k].corrected for k in order] == pytest.approx(expected.tolist())
     assert {one.comparisons for one in found} == {4} and against(configs[0], []) == []
-    every = among(configs)
-    assert len(every) == 10 and {one.comparisons for one in every.values()} == {10}
-    assert every[0, 3].p == pytest.approx(found[2].p) == pytest.approx(p_value(configs[0], configs[3]))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_all_pairs_at_once_are_what_each_is_alone(seeds: int) -> None:
+    """One replicate's p is McNemar's of statsmodels, several replicates' that of the differences one by one."""
+    configs = [answers(seed, seeds, 100, share=0.5 + seed / 20) for seed in range(5)] + [
+        answers(0, seeds, 100, share=0.5)
+    ]
+    pairs = list(combinations(range(6), 2))
+    every = Among(configs)
+    alone = p_values([Crossed(configs[i].astype(float) - configs[j]) for i, j in pairs])
+    assert every.p.tolist() == pytest.approx(alone) and every.corrected.tolist() == pytest.approx(holm(alone))
+    for (i, j), p in zip(pairs, every.p, strict=True):
+        there, back = every.difference(i, j), every.difference(j, i)
+        assert there.p == back.p == pytest.approx(p) and there.comparisons == 15
+        assert (
+            there.interval.mean
+            == pytest.approx(configs[i].mean() - configs[j].mean())
+            == pytest.approx(-back.interval.mean)
+        )
+        assert there.test == (MCNEMAR if seeds == 1 else PAIRED_T)
+        assert (there.interval.low, there.interval.high) == pytest.approx(
+            (-back.interval.high, -back.interval.low), abs=0.01
+        )
+    assert every.difference(0, 5).p == 1  # the same answers
 
 
 @pytest.mark.parametrize(("seeds", "samples"), [(1, 200), (5, 400)])

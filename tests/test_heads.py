@@ -27,12 +27,14 @@ def vectors(widths: Mapping[str, int], replicates: int, samples: int) -> dict[st
 
 def drop(x: Tensor) -> Tensor:
     """Stands for dropout, in the stack (`scaling_dropout`) and in torch.nn: so its places and its rate are compared too."""
-    return x * (1 - RATE)
+    return x / (1 - RATE)
 
 
 @pytest.fixture
 def scaling_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StackedDropout, "forward", lambda layer, x: x * (1 - layer.rate))
+    monkeypatch.setattr(StackedDropout, "forward", lambda layer, x: x / (1 - layer.rate))
+    # A hidden layer takes the mask alone, and divides by 1 - rate itself.
+    monkeypatch.setattr(StackedDropout, "mask", lambda layer, shape, device: torch.ones(shape))
 
 
 class Block(nn.Module):

@@ -15,7 +15,7 @@ ROOMS = {
     "transformers": {"from_transformers"},
     "torchvision": {"loaders"},
     "timm": {"loaders"},
-    "optuna": {"searcher", "stats"},
+    "optuna": {"importance", "searcher"},
     "matplotlib": {"report"},
     "safetensors": {"checkpoints", "trained", "weights"},
     "onnxruntime": {"export"},

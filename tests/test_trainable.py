@@ -1,5 +1,6 @@
 """A trial as Tune sees it: what it reports, and when."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mvsa_tune.trainable import (
     DivergedError,
     Task,
     TrialTrainable,
+    _load,
     build_trainer,
     tune_config,
 )
@@ -78,3 +80,33 @@ def test_l2_normalisation_gives_every_vector_length_one_and_leaves_the_cache_raw
     for modality, vectors in raw.items():
         torch.testing.assert_close(scaled[modality], vectors / vectors.norm(dim=1, keepdim=True))
         assert vectors.norm(dim=1).std() > 0.1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_what_is_too_large_for_memory_trains_from_its_file_to_the_same_bits(
+    task: Task, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, precision=precision)
+    for cache in task.caches.values():  # as float16, which training has to convert
+        np.save(cache.path, np.load(cache.path, allow_pickle=False).astype(np.float16))
+    trained = []
+    for limit in (2**30, 0):
+        monkeypatch.setattr("mvsa_tune.trainable.IN_MEMORY", limit)
+        monkeypatch.setattr("mvsa_tune.training.IN_MEMORY", limit)
+        _load.cache_clear()
+        trainer = build_trainer(config, task)
+        assert (trainer.vectors["image"].dtype == torch.float16) == (limit == 0)
+        trained.append(trainer.fit())
+    _load.cache_clear()
+    for name in ("train_loss", "val_loss", "confusion"):
+        np.testing.assert_array_equal(getattr(trained[0], name), getattr(trained[1], name))
+
+
+def test_workers_share_a_cache_of_float32_with_its_file(task: Task) -> None:
+    vectors = _load(task.caches["eye", "image"].path, 40, "cpu", "none")
+    with task.caches["eye", "image"].path.open("r+b") as file:
+        file.seek(-4 * 6 * 4, 2)  # the last four rows of six are of unlabelled samples
+        file.seek(-4, 1)
+        file.write(np.float32(123).tobytes())
+    assert vectors[-1, -1] == 123
+    _load.cache_clear()

@@ -1,0 +1,120 @@
+"""The documents' own questions, of any sweep: is one encoder pair worse than another, does a batch size help, does fusion beat one modality?
+
+Each is answered by the configurations that differ in that one thing alone: the mean of their differences, pair by pair, over seeds and samples. The
+questions are fixed by what was swept, before any number is seen; p is Holm's over all that are asked.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from mvsa_tune.aligned import Array
+from mvsa_tune.config import AXES, Config, join_pair, short
+from mvsa_tune.differences import Difference, family
+from mvsa_tune.intervals import Crossed
+
+MOST_VALUES = 5  # of one axis: of more, two by two, nobody reads the answers
+ALPHA = 0.05
+ALONE = {1: "the text alone", 2: "the picture alone"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answer in words, and the difference that it rests on."""
+
+    text: str
+    answer: str
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two values of one axis, and the places of the configurations that have them and differ in nothing else."""
+
+    text: str
+    first: str
+    second: str
+    matched: tuple[tuple[int, int], ...]
+
+
+def questions(configs: Sequence[Config], values: Sequence[Array]) -> tuple[Question, ...]:
+    """Ask what K configurations can answer. `values` is K times `(R, N)`, the same seed and sample in the same place."""
+    asked = list(contrasts(configs))
+    less = [Crossed(np.mean([values[i] - values[j] for i, j in one.matched], axis=0)) for one in asked]
+    return tuple(Question(one.text, _answer(one, found), found) for one, found in zip(asked, family(less), strict=True))
+
+
+def contrasts(configs: Sequence[Config]) -> Iterator[Contrast]:
+    """What can be asked, in the order of the documents' doubts: encoders, batch size, fusion, width, then the rest."""
+    both = [config for config in configs if config.ablation == 0]
+    encoders = lambda config: join_pair(config) if config.ablation == 0 else None  # noqa: E731
+    yield from _of_axis(
+        configs, "encoders", encoders, ("image_encoder", "text_encoder"), dict.fromkeys(map(join_pair, both))
+    )
+    yield from _of_field(configs, "batch_size")
+    yield from _fusion(configs)
+    yield from _of_field(configs, "D")
+    for name in AXES:
+        if name not in ("batch_size", "D", "ablation"):
+            yield from _of_field(configs, name)
+
+
+def _of_field(configs: Sequence[Config], name: str) -> Iterator[Contrast]:
+    values = sorted({getattr(config, name) for config in configs})
+    called = {"D": "D", "lr": "the learning rate"}.get(name, name.replace("_", " "))
+    yield from _of_axis(configs, called, lambda config: getattr(config, name), (name,), dict.fromkeys(values))
+
+
+def _of_axis(
+    configs: Sequence[Config],
+    called: str,
+    value: Callable[[Config], Any],
+    fields: Sequence[str],
+    values: dict[Any, None],
+) -> Iterator[Contrast]:
+    if len(values) > MOST_VALUES:
+        return
+    for first, second in combinations(values, 2):
+        rest = {_without(config, fields): place for place, config in enumerate(configs) if value(config) == second}
+        matched = tuple(
+            (place, rest[key])
+            for place, config in enumerate(configs)
+            if value(config) == first and (key := _without(config, fields)) in rest
+        )
+        if matched:
+            one, other = short(first), short(second)
+            names = (one, other) if called == "encoders" else (f"{called} {one}", f"{called} {other}")
+            yield Contrast(f"{names[0]} or {names[1] if called == 'encoders' else other}?", *names, matched)
+
+
+def _fusion(configs: Sequence[Config]) -> Iterator[Contrast]:
+    for ablation, alone in ALONE.items():
+        seen = "text_encoder" if ablation == 1 else "image_encoder"
+        fields = ("ablation", "image_encoder", "text_encoder")
+        key = lambda config: (_without(config, fields), getattr(config, seen))  # noqa: B023, E731
+        single = {key(config): place for place, config in enumerate(configs) if config.ablation == ablation}
+        matched = tuple(
+            (place, single[key(config)])
+            for place, config in enumerate(configs)
+            if config.ablation == 0 and key(config) in single
+        )
+        if matched:
+            yield Contrast(f"Does fusion beat {alone}?", "both modalities", alone, matched)
+
+
+def _without(config: Config, fields: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, one) for name, one in asdict(config).items() if name not in fields)
+
+
+def _answer(asked: Contrast, found: Difference) -> str:
+    of = found.interval
+    numbers = f"{100 * of.mean:+.1f} points (95 % {100 * of.low:+.1f} to {100 * of.high:+.1f}; p {found.corrected:.2g})"
+    count = len(asked.matched)
+    basis = f"over {count} pair{'s' if count > 1 else ''} of configurations that differ in nothing else"
+    if found.corrected >= ALPHA:
+        return f"They cannot be told apart: {asked.first} less {asked.second} is {numbers}, {basis}."
+    better, worse = (asked.first, asked.second) if of.mean > 0 else (asked.second, asked.first)
+    return f"{better[:1].upper()}{better[1:]} is better than {worse}: {asked.first} less {asked.second} is {numbers}, {basis}."

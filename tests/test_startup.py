@@ -1,0 +1,50 @@
+"""What a person waits for: nothing heavy is imported before it is needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+HEAVY = {
+    "torch",
+    "ray",
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "sklearn",
+    "transformers",
+    "torchvision",
+    "optuna",
+    "pyarrow",
+}
+
+
+def imported(code: str, cwd: Path) -> set[str]:
+    """Which of the heavy libraries a fresh process has imported after it ran `code`, whatever that ended with."""
+    told = f"import contextlib, sys\nwith contextlib.suppress(SystemExit):\n    {code}\nprint(*sys.modules, file=sys.stderr)"
+    ended = subprocess.run([sys.executable, "-c", told], cwd=cwd, capture_output=True, text=True, check=True)
+    return HEAVY & set(ended.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("script", ["grid", "search", "finetune"])
+@pytest.mark.parametrize("flags", [["--help"], ["--data", "nowhere"]])
+def test_help_and_input_errors_of_a_sweep_import_nothing_heavy(script: str, flags: list[str], tmp_path: Path) -> None:
+    assert not imported(
+        f"sys.path.insert(0, {str(ROOT / 'sweeps')!r}); import {script}; {script}.main({flags})", tmp_path
+    )
+
+
+def test_a_plan_is_shown_before_anything_heavy_is_imported(tiny: Path) -> None:
+    """Only the estimates, which are measured, wait for torch."""
+    first = "import grid; from mvsa_tune.describe import describe; from mvsa_tune.prepare import make_plan"
+    plan = f"options = grid.parse(['--data', {str(tiny)!r}, '--pairs', 'eye+ear'])"
+    shown = "next(line for line in describe(make_plan(options, grid.configurations(options))) if line.startswith('machine'))"
+    assert not imported(f"sys.path.insert(0, {str(ROOT / 'sweeps')!r}); {first}; {plan}; {shown}", tiny)
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["embed", "--help"], ["audit", "--data", "nowhere"]])
+def test_help_and_input_errors_of_the_other_commands_import_nothing_heavy(flags: list[str], tmp_path: Path) -> None:
+    assert not imported(f"from mvsa_tune.cli import main; main({flags})", tmp_path)

@@ -1,4 +1,4 @@
-"""The commands that use a finished sweep: predict, export, errors, compare."""
+"""The commands that use a finished sweep: predict, export, errors, report, compare."""
 
 import sys
 from argparse import Namespace
@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsa_tune.dataset import read_dataset
+from mvsa_tune.dataset import Sample, read_dataset
 from mvsa_tune.errors import InputError
+from mvsa_tune.languages import LANGUAGES
 from mvsa_tune.layouts import LAYOUTS
 from mvsa_tune.weights import weights_by_name
 
 if TYPE_CHECKING:
     from mvsa_tune.finetuned import FineTuned
+    from mvsa_tune.store import Store
     from mvsa_tune.trained import Head
 
 
@@ -32,14 +34,20 @@ def add_uses(commands: Any) -> None:
     wrong = commands.add_parser("errors", help="say what a sweep's best configuration gets wrong")
     wrong.add_argument("--texts", action="store_true", help="show the tweets")
     wrong.set_defaults(command=list_errors)
+    drawn = commands.add_parser("report", help="write a sweep's report: one page, and its plots")
+    drawn.add_argument("--samples", action="store_true", help="show texts and pictures of those most often wrong")
+    drawn.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the headings (default en)")
+    drawn.set_defaults(command=report_sweep)
     both = commands.add_parser("compare", help="compare two sweeps of the same data and split")
     both.add_argument("sweeps", type=Path, nargs=2, metavar="SWEEP", help="results/A results/B")
     both.set_defaults(command=compare_sweeps)
-    for command in (label, give, wrong):
+    for command in (label, give, wrong, drawn):
         command.add_argument("sweep", type=Path, metavar="SWEEP", help="its folder, results/NAME")
-        command.add_argument("--config", default="best", metavar="best|ID", help="a configuration (default best)")
         others = ", or another folder of pairs to label" if command is label else ""
         command.add_argument("--data", type=Path, metavar="DIR", help=f"its data, where that has moved{others}")
+        if command is drawn:
+            continue
+        command.add_argument("--config", default="best", metavar="best|ID", help="a configuration (default best)")
         if command is not wrong:
             weights = "weights of encoders, for new pairs and fine-tuned ones"
             command.add_argument("--weights", nargs="+", default=[], metavar="ENCODER=PATH", help=weights)
@@ -120,11 +128,27 @@ def list_errors(options: Namespace) -> int:
     from mvsa_tune.store import Store
 
     store = Store(options.sweep)
-    texts = None
-    if options.texts:
-        dataset = read_dataset(
-            options.data or Path(store.sweep.data), layout=store.sweep.layout, labels=store.sweep.classes
-        )
-        texts = {sample.guid: sample.text for sample in dataset.samples}
+    samples = _samples(store, options.data) if options.texts else None
+    texts = {guid: sample.text for guid, sample in samples.items()} if samples is not None else None
     print(write_mistakes(store, choose(store, options.config), texts))
     return 0
+
+
+def report_sweep(options: Namespace) -> int:
+    """`report`: a sweep → one page, and its plots."""
+    from mvsa_tune.analysis import analyse
+    from mvsa_tune.report import write_report
+    from mvsa_tune.store import Store
+
+    store = Store(options.sweep)
+    samples = _samples(store, options.data) if options.samples else None
+    page, *drawn = write_report(analyse(store), samples=samples, lang=options.lang)
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(drawn) // 2} plots in {store.folder / 'plots'}/")
+    return 0
+
+
+def _samples(store: "Store", moved: Path | None) -> dict[str, Sample]:
+    """The samples of a sweep's data, by guid."""
+    sweep = store.sweep
+    dataset = read_dataset(moved or Path(sweep.data), layout=sweep.layout, labels=sweep.classes)
+    return {sample.guid: sample for sample in dataset.samples}

@@ -60,10 +60,10 @@ def sweep(folder: Path, data: Path, *flags: object) -> tuple[float, float]:
 
 
 def scaling(folder: Path, data: Path, cluster: OwnCluster) -> None:
-    """A sweep of 96 trials on this machine with one at a time, on one node, and on two."""
+    """A sweep of 32 trials on this machine with one at a time, on one node, and on two."""
     flags = (
         "--D",
-        *range(32, 128),
+        *range(32, 64),
         "--lr",
         1e-3,
         "--batch-size",
@@ -77,7 +77,7 @@ def scaling(folder: Path, data: Path, cluster: OwnCluster) -> None:
     )
     there = ("--address", cluster.address)
     cluster.add("one")
-    print("96 trials: where, seconds in all, seconds of training in their sum")
+    print("32 trials: where, seconds in all, seconds of training in their sum")
     print("  one node ", *(f"{number:7.1f}" for number in sweep(folder, data, *flags, *there, "--name", "one")))
     cluster.add("two")
     print(

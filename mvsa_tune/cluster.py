@@ -201,9 +201,7 @@ def address_of(options: Namespace) -> str | None:
 
 def this_machine() -> Node:
     """What this process may use of its machine."""
-    import torch
-
-    return Node("this machine", cpu_count(), torch.cuda.device_count(), psutil.virtual_memory().available)
+    return Node("this machine", cpu_count(), gpu_count(), psutil.virtual_memory().available)
 
 
 def nodes_of(address: str, at_least: int = 1) -> list[Node]:

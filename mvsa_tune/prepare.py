@@ -80,6 +80,12 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
     lacking = "whose cache is missing" if caches else "whose encoders cannot be loaded"
     parser.add_argument("--skip-missing", action="store_true", help=f"go on without the pairs {lacking}")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
+    parser.add_argument(
+        "--no-report",
+        dest="report",
+        action="store_false",
+        help="no report.html at the end (`report` makes it any time)",
+    )
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the tables' headings (default en)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
 
@@ -225,11 +231,15 @@ def carry_out(plan: Plan, options: Namespace) -> int:
     if options.dry_run:
         print_plan(plan)
         return 0
-    from mvsa_tune.sweep import run_sweep  # Ray takes a while to import
+    from mvsa_tune.results import report
+    from mvsa_tune.sweep import INTERRUPTED, run_sweep  # Ray takes a while to import
 
     folder = options.results / options.name
     with mirrored(folder, options.storage):
-        return run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, lang=options.lang)
+        code = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, lang=options.lang)
+        if options.report and code != INTERRUPTED:
+            report(folder, options.lang, quiet=options.quiet)
+        return code
 
 
 def _lacking(configs: Sequence[Config], missing: Mapping[tuple[str, str], str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """What a sweep's folder gets once trials are recorded: summary, tables, report. Reads the store alone, so that it can be done again at any time."""
 
+from pathlib import Path
+
 from mvsa_tune.analysis import Analysis, analyse
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import latex
@@ -22,3 +24,12 @@ def write_results(store: Store, lang: str = "en") -> tuple[Analysis, str]:
     summary = analysis.with_intervals()
     write_whole(store.folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
     return analysis, page
+
+
+def report(folder: Path, lang: str, *, quiet: bool) -> None:
+    """Write the report of the sweep in a folder, and say where it is."""
+    from mvsa_tune.report import write_report  # matplotlib takes a while to import
+
+    page, *_ = write_report(analyse(Store(folder)), lang=lang)
+    if not quiet:
+        print(f"Report: {page}")

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             print_plan(plan)
             return 0
-        from mvsa_tune.results import write_results
+        from mvsa_tune.results import report, write_results
         from mvsa_tune.store import Store
         from mvsa_tune.sweep import INTERRUPTED, run_sweep
 
@@ -126,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             confirmed = confirm(plan, folder, options)
             if confirmed != INTERRUPTED:
                 print(write_results(Store(folder), options.lang)[1])
+                if options.report:
+                    report(folder, options.lang, quiet=options.quiet)
             return max(searched, confirmed)
 
     return report_errors(command, "search.py")

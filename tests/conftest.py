@@ -99,10 +99,15 @@ def found(
 
 
 def grid(
-    *arguments: object, cwd: Path, timeout: float = 300, script: str = "grid.py"
+    *arguments: object, cwd: Path, timeout: float = 300, script: str = "grid.py", report: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python sweeps/grid.py` as a user would, in `cwd`; or another script of the folder."""
-    command = [sys.executable, str(ROOT / "sweeps" / script), *map(str, arguments)]
+    """Run `python sweeps/grid.py` as a user would, in `cwd`; or another script of the folder. The report takes seconds."""
+    command = [
+        sys.executable,
+        str(ROOT / "sweeps" / script),
+        *map(str, arguments),
+        *([] if report else ["--no-report"]),
+    ]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -123,6 +128,6 @@ def swept(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     flags = ["--pairs", "demo-pixels+demo-words", "--D", 4, 8, "--lr", 0.01, "--ablation", 0, 1, 2, "--batch-size", 32]
     more = ["--epochs", 6, "--seeds", 3, "--scheduler", "none", "--name", "small", "--results", folder, "--quiet"]
-    ended = grid("--data", demo.folder, *flags, *more, cwd=folder)
+    ended = grid("--data", demo.folder, *flags, *more, cwd=folder, report=True)
     assert ended.returncode == 0, ended.stderr
     return folder / "small"

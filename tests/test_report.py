@@ -75,6 +75,10 @@ def leaving(page: str) -> Iterator[str]:
                 yield f"{name}={value}"
 
 
+def test_a_sweep_ends_with_its_report(swept: Path, page: str) -> None:
+    assert (swept / "report.html").read_text(encoding="utf-8") == page
+
+
 def test_the_page_needs_nothing_else(page: str) -> None:
     assert not list(leaving(page))
     assert not re.search(r"https?://|[\"'(]//|@import|url\((?!#)", page)

@@ -15,7 +15,7 @@ SPACE = ("--D", "4..16", "--lr", "1e-3..0.1", "--batch-size", "8", "16", "--epoc
 
 
 def search(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "sweeps" / "search.py"), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "sweeps" / "search.py"), *map(str, arguments), "--no-report"]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 

@@ -122,7 +122,10 @@ def _curves(analysis: Analysis, labels: Mapping[str, str], best: Outcome | None)
     chosen = [one.config.id for _, one in order[:CURVES]]
     drawn = {labels[trial]: analysis.store.outcome(trial) for trial in chosen if trial != analysis.ranked[0].config.id}
     first = labels[analysis.ranked[0].config.id]
-    text = "Mean over replicates at each epoch, in a band of one standard deviation: the best configuration, and the best of each other pair of encoders."
+    text = (
+        "Mean over replicates at each epoch, in a band of one standard deviation: the best configuration, the best of each other pair of "
+        f"encoders, then the next best, {CURVES} in all."
+    )
     return Section(
         "curves", "Learning curves", [text], plots=[plots.curves({first: best, **drawn}), plots.losses(first, best)]
     )

@@ -214,7 +214,7 @@ def _mistakes(analysis: Analysis, best: Outcome | None, samples: Mapping[str, Sa
     header += [f"said {name.removeprefix(VOTES)}" for name in votes]
     body = []
     for _, row in wrong.head(SHOWN).iterrows():
-        shown = _shown(row["guid"], samples) if samples is not None else []
+        shown = shown_sample(row["guid"], samples) if samples is not None else []
         counts = [row["label"], f"{row['wrong']} of {row['n']}", *(str(row[name]) for name in votes)]
         body.append([row["guid"], *shown, *counts])
     hidden = (
@@ -224,7 +224,7 @@ def _mistakes(analysis: Analysis, best: Outcome | None, samples: Mapping[str, Sa
     return Section("mistakes", heading, [text], tables=[Table("", header, body)])
 
 
-def _shown(guid: str, samples: Mapping[str, Sample]) -> list[str]:
+def shown_sample(guid: str, samples: Mapping[str, Sample]) -> list[str]:
     """A sample's picture, as a thumbnail in the page itself, and its text."""
     if guid not in samples:
         return ["", "not in the data"]

@@ -1,4 +1,6 @@
+import base64
 import dataclasses
+import io
 import re
 import shutil
 import subprocess
@@ -13,12 +15,12 @@ from PIL import Image
 from mvsa_tune import cli
 from mvsa_tune.analysis import Analysis, analyse
 from mvsa_tune.config import Config
-from mvsa_tune.dataset import read_dataset
+from mvsa_tune.dataset import Sample, read_dataset
 from mvsa_tune.grids import grids
 from mvsa_tune.inline import COLOURS
 from mvsa_tune.languages import LANGUAGES, ZH
 from mvsa_tune.report import write_report
-from mvsa_tune.sections import sections, short_names
+from mvsa_tune.sections import sections, short_names, shown_sample
 from mvsa_tune.store import Store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -266,3 +268,13 @@ def widths(page: Path, folder: Path) -> dict[str, list[str]]:
     assert title and title.group(1), ended.stdout[:500]
     parts = dict(part.split(":") for part in title.group(1).split(";"))
     return {width: [tag for tag in tags.split(",") if tag] for width, tags in parts.items()}
+
+
+def test_a_large_picture_is_shown_small(tmp_path: Path) -> None:
+    Image.new("RGB", (600, 300), "teal").save(tmp_path / "large.jpg")
+    sample = Sample("7", 0, tmp_path / "large.jpg", "a text", "utf-8")
+    picture, text = shown_sample("7", {"7": sample})
+    (tag,) = (attributes for tag, attributes in Tags(picture).tags if tag == "img")
+    assert (tag["width"], tag["height"], text) == ("128", "64", "a text")
+    with Image.open(io.BytesIO(base64.b64decode((tag["src"] or "").split(",")[1]))) as drawn:
+        assert drawn.size == (128, 64)

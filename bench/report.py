@@ -90,10 +90,11 @@ def main() -> None:
         before = time.perf_counter()
         subprocess.run([sys.executable, "-m", "mvsa_tune", "report", str(folder)], check=True, cwd=ROOT)
         seconds = time.perf_counter() - before
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        memory, busy = used.ru_maxrss / 1024, used.ru_utime + used.ru_stime
         size = (folder / "report.html").stat().st_size / 1e6
     print(
-        f"{options.trials:,} trials of {options.seeds} seeds on {options.samples} samples: {seconds:.1f} s, {memory:,.0f} MB of memory, page {size:.1f} MB"
+        f"{options.trials:,} trials of {options.seeds} seeds on {options.samples} samples: {seconds:.1f} s ({busy:.1f} s of CPU time), {memory:,.0f} MB of memory, page {size:.1f} MB"
     )
 
 

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 from mvsa_tune.errors import InputError
@@ -144,7 +145,7 @@ class Config:
         """Encoder by modality, for the modalities in use."""
         return {modality: getattr(self, f"{modality}_encoder") for modality in self.modalities}
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Ten hexadecimal digits that depend on every field and on nothing else: the trial's identity."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)

@@ -17,7 +17,8 @@ from mvsa_tune.dataset import read_dataset
 from mvsa_tune.grids import grids
 from mvsa_tune.inline import COLOURS
 from mvsa_tune.languages import LANGUAGES, ZH
-from mvsa_tune.report import sections, short_names, write_report
+from mvsa_tune.report import write_report
+from mvsa_tune.sections import sections, short_names
 from mvsa_tune.store import Store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

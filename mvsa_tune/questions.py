@@ -16,7 +16,8 @@ from mvsa_tune.config import AXES, Config, join_pair, short
 from mvsa_tune.differences import Difference, family
 from mvsa_tune.intervals import Crossed
 
-MOST_VALUES = 5  # of one axis: of more, two by two, nobody reads the answers
+# Values of one axis that are compared two by two; of more each is compared with the documents' own (or the first), up to so many.
+TWO_BY_TWO, MOST_VALUES = 3, 12
 ALPHA = 0.05
 ALONE = {1: "the text alone", 2: "the picture alone"}
 
@@ -51,9 +52,8 @@ def contrasts(configs: Sequence[Config]) -> Iterator[Contrast]:
     """What can be asked, in the order of the documents' doubts: encoders, batch size, fusion, width, then the rest."""
     both = [config for config in configs if config.ablation == 0]
     encoders = lambda config: join_pair(config) if config.ablation == 0 else None  # noqa: E731
-    yield from _of_axis(
-        configs, "encoders", encoders, ("image_encoder", "text_encoder"), dict.fromkeys(map(join_pair, both))
-    )
+    pairs = list(dict.fromkeys(map(join_pair, both)))
+    yield from _of_axis(configs, "encoders", encoders, ("image_encoder", "text_encoder"), pairs, [*pairs, None][0])
     yield from _of_field(configs, "batch_size")
     yield from _fusion(configs)
     yield from _of_field(configs, "D")
@@ -65,7 +65,7 @@ def contrasts(configs: Sequence[Config]) -> Iterator[Contrast]:
 def _of_field(configs: Sequence[Config], name: str) -> Iterator[Contrast]:
     values = sorted({getattr(config, name) for config in configs})
     called = {"D": "D", "lr": "the learning rate"}.get(name, name.replace("_", " "))
-    yield from _of_axis(configs, called, lambda config: getattr(config, name), (name,), dict.fromkeys(values))
+    yield from _of_axis(configs, called, lambda config: getattr(config, name), (name,), values, getattr(Config, name))
 
 
 def _of_axis(
@@ -73,11 +73,14 @@ def _of_axis(
     called: str,
     value: Callable[[Config], Any],
     fields: Sequence[str],
-    values: dict[Any, None],
+    values: Sequence[Any],
+    reference: Any,
 ) -> Iterator[Contrast]:
-    if len(values) > MOST_VALUES:
-        return
-    for first, second in combinations(values, 2):
+    """Of the values two by two, or each against the reference, where that was swept."""
+    pairs = list(combinations(values, 2))
+    if len(values) > TWO_BY_TWO:
+        pairs = [(one, reference) for one in values if one != reference and reference in values]
+    for first, second in pairs if len(values) <= MOST_VALUES else ():
         rest = {_without(config, fields): place for place, config in enumerate(configs) if value(config) == second}
         matched = tuple(
             (place, rest[key])

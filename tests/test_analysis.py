@@ -150,6 +150,15 @@ def test_questions_are_asked_of_those_that_differ_in_one_thing_alone() -> None:
     )
 
 
+def test_many_values_are_each_held_against_the_documents_own() -> None:
+    heads = ["linear", "late", "concat", "gated", "bilinear"]
+    asked = list(contrasts(configs(head=heads, D=[8])))
+    assert {(one.first, one.second) for one in asked} == {
+        (f"head {name}", "head concat") for name in heads if name != "concat"
+    }
+    assert not list(contrasts(configs(lr=[10.0**-n for n in range(1, 20)])))
+
+
 def test_a_planted_difference_is_answered_and_no_difference_is_not() -> None:
     grid, rng = configs(D=[8, 16], batch_size=[32, 512]), np.random.default_rng(3)
     values = [(rng.random((5, 400)) < (0.85 if config.batch_size == 32 else 0.7)).astype(float) for config in grid]

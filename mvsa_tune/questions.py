@@ -90,7 +90,8 @@ def _of_axis(
         if matched:
             one, other = short(first), short(second)
             names = (one, other) if called == "encoders" else (f"{called} {one}", f"{called} {other}")
-            yield Contrast(f"{names[0]} or {names[1] if called == 'encoders' else other}?", *names, matched)
+            asked = f"{names[0]} or {other}?"
+            yield Contrast(asked if called == "encoders" else asked[:1].upper() + asked[1:], *names, matched)
 
 
 def _fusion(configs: Sequence[Config]) -> Iterator[Contrast]:
@@ -114,7 +115,8 @@ def _without(config: Config, fields: Sequence[str]) -> tuple[tuple[str, Any], ..
 
 def _answer(asked: Contrast, found: Difference) -> str:
     of = found.interval
-    numbers = f"{100 * of.mean:+.1f} points (95 % {100 * of.low:+.1f} to {100 * of.high:+.1f}; p {found.corrected:.2g})"
+    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (of.mean, of.low, of.high))
+    numbers = f"{mean} points (95 % {low} to {high}; p {found.corrected:.2g})"
     count = len(asked.matched)
     basis = f"over {count} pair{'s' if count > 1 else ''} of configurations that differ in nothing else"
     if found.corrected >= ALPHA:

@@ -140,8 +140,8 @@ def test_folds_are_one_cross_validation_a_seed(tmp_path: Path) -> None:
 def test_questions_are_asked_of_those_that_differ_in_one_thing_alone() -> None:
     grid = configs(D=[8, 16], batch_size=[32, 512], ablation=[0, 1])[:-1]
     asked = {one.text: one for one in contrasts(grid)}
-    assert set(asked) == {"batch size 32 or 512?", "Does fusion beat the text alone?", "D 8 or 16?"}
-    for text, fields in {"batch size 32 or 512?": ["batch_size"], "D 8 or 16?": ["D"]}.items():
+    assert set(asked) == {"Batch size 32 or 512?", "Does fusion beat the text alone?", "D 8 or 16?"}
+    for text, fields in {"Batch size 32 or 512?": ["batch_size"], "D 8 or 16?": ["D"]}.items():
         assert len(asked[text].matched) == 3
         for i, j in asked[text].matched:
             assert [name for name, value in vars(grid[i]).items() if getattr(grid[j], name) != value] == fields
@@ -163,7 +163,7 @@ def test_a_planted_difference_is_answered_and_no_difference_is_not() -> None:
     grid, rng = configs(D=[8, 16], batch_size=[32, 512]), np.random.default_rng(3)
     values = [(rng.random((5, 400)) < (0.85 if config.batch_size == 32 else 0.7)).astype(float) for config in grid]
     told = {one.text: one.answer for one in questions(grid, values)}
-    assert told["batch size 32 or 512?"].startswith("Batch size 32 is better than batch size 512")
+    assert told["Batch size 32 or 512?"].startswith("Batch size 32 is better than batch size 512")
     assert told["D 8 or 16?"].startswith("They cannot be told apart") and "over 2 pairs" in told["D 8 or 16?"]
 
 

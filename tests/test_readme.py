@@ -1,4 +1,4 @@
-"""The README in both languages: the same commands in the same order, and links that lead somewhere."""
+"""The README in both languages: the same commands in the same order, the same figures, and links that lead somewhere."""
 
 import re
 from pathlib import Path
@@ -20,6 +20,11 @@ def commands(name: str) -> list[str]:
 def test_both_languages_give_the_same_commands_in_the_same_order() -> None:
     english, chinese = (commands(name) for name in READMES)
     assert len(english) > 20
+    assert english == chinese
+
+
+def test_both_languages_give_the_same_figures() -> None:
+    english, chinese = (sorted(re.findall(r"\d+\.\d+", (ROOT / name).read_text(encoding="utf-8"))) for name in READMES)
     assert english == chinese
 
 

@@ -126,10 +126,13 @@ def tell_nodes(caches: Iterable[Cache] = (), files: Iterable[Path] = ()) -> Driv
     driver = Driver(versions(), sizes(files), source)
     check = ray.remote(num_cpus=0, max_retries=0)(_check)
     asked = {
-        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(driver): told.name
+        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(driver): (
+            node,
+            told.name,
+        )
         for node, told in alive_nodes()
     }
-    for reference, name in asked.items():
+    for reference, (node, name) in asked.items():
         try:
             ray.get(reference, timeout=ANSWER)
         except InputError as error:
@@ -139,6 +142,8 @@ def tell_nodes(caches: Iterable[Cache] = (), files: Iterable[Path] = ()) -> Driv
                 f"node {name} has not answered within {ANSWER} s: `ray status` and its logs say more"
             ) from None
         except ray.exceptions.RayError as error:
+            if node not in dict(alive_nodes()):
+                continue  # it has died since: its trials go elsewhere
             told = str(error).strip().splitlines()[-1]
             raise InputError(
                 f"node {name} cannot run the package ({told}): are its requirements installed there?"

@@ -71,7 +71,14 @@ def timed(command: list[object]) -> float:
 def ours(work: Work, folder: Path, precision: str, scheduler: str) -> float:
     """`sweeps/grid.py`, in a results folder of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as results:
-        command: list[object] = [BENCH.parent / "sweeps" / "grid.py", "--data", folder / "set", "--pairs", PAIR]
+        command: list[object] = [
+            BENCH.parent / "sweeps" / "grid.py",
+            "--no-report",
+            "--data",
+            folder / "set",
+            "--pairs",
+            PAIR,
+        ]
         command += ["--cache", folder / "cache", "--D", *work.D, "--lr", *work.lr, "--seeds", len(work.seeds)]
         command += ["--batch-size", work.batch_size, "--epochs", work.epochs, "--precision", precision]
         return timed([*command, "--scheduler", scheduler, "--results", results, "--quiet"])

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def outcome(epochs: int = 2) -> Outcome:
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "trials.csv"
     rows = [
-        {**vars(CONFIG), "trial_id": CONFIG.id, "seed": seed, "fold": 0, **row, "command": "python, with\na line end"}
+        {**asdict(CONFIG), "trial_id": CONFIG.id, "seed": seed, "fold": 0, **row, "command": "python, with\na line end"}
         for seed, row in zip((42, 43), result_rows(CONFIG, outcome()), strict=True)
     ]
     write_rows(path, rows)

@@ -18,6 +18,7 @@ from mvsa_tune.plan import Plan
 # The modules that a trial's numbers depend on: a folder whose rows came from others is another sweep's.
 NUMBERS_COME_FROM = (
     "adam",
+    "epochs",
     "heads",
     "layers",
     "metrics",

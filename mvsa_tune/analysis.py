@@ -1,6 +1,6 @@
 """What a sweep has found, with what it is worth: rows and answers → intervals, differences, the winner, questions, importance. Trains nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mvsa_tune.aligned import Alignment, Array, align
 from mvsa_tune.config import Config
-from mvsa_tune.differences import Among, Difference, of_means
+from mvsa_tune.differences import ALPHA, Among, Difference, of_means
 from mvsa_tune.importance import Importance, importances
 from mvsa_tune.intervals import Interval, Redrawn, accuracy, summary
 from mvsa_tune.outcome import Answers
@@ -20,15 +20,12 @@ from mvsa_tune.stats import ranked, summarise
 from mvsa_tune.store import Store
 from mvsa_tune.winners import Winner, expected_best, winner
 
-ALPHA = 0.05
-
 
 class Scored:
     """A configuration that was trained, and what its accuracy is worth: each `Interval` when it is asked for."""
 
-    def __init__(self, config: Config, answers: Answers, alignment: Alignment, *, finished: bool) -> None:
+    def __init__(self, config: Config, answers: Answers, alignment: Alignment) -> None:
         self.config = config
-        self.finished = finished
         self.ratio = None if alignment.places is not None else alignment.ratio
         self.values = alignment.apply(answers.cross_fitted, answers.rows)
         self._best = alignment.apply(answers.best, answers.rows)
@@ -89,7 +86,19 @@ class Analysis:
     @cached_property
     def against_best(self) -> Mapping[str, Difference]:
         """By id of the others: the best less that one, p corrected over all pairs."""
-        return differences_from_best(self.ranked)
+        return self.behind_best({one.config.id for one in self.ranked})
+
+    def behind_best(self, trials: Collection[str]) -> Mapping[str, Difference]:
+        """The same among some trials alone; reckoned once for each set of them, as every file of a sweep asks for the same."""
+        mine = [one for one in self.ranked if one.config.id in trials]
+        key = tuple(one.config.id for one in mine)
+        if key not in self._behind:
+            self._behind[key] = differences_from_best(mine)
+        return self._behind[key]
+
+    @cached_property
+    def _behind(self) -> dict[tuple[str, ...], Mapping[str, Difference]]:
+        return {}
 
     def with_intervals(self) -> pd.DataFrame:
         """The summary, each configuration's interval of each accuracy, and its comparison with the best, beside it."""
@@ -177,7 +186,7 @@ def analyse(store: Store) -> Analysis:
         return Analysis(store, lines, (), (), np.zeros(0, dtype=np.int32))
     alignment = align(store.answers([*order, *halted][0]), store.sweep.replicates, store.split)
 
-    def scored(trials: Sequence[str], *, finished: bool) -> tuple[Scored, ...]:
-        return tuple(Scored(configs[trial], store.answers(trial), alignment, finished=finished) for trial in trials)
+    def scored(trials: Sequence[str]) -> tuple[Scored, ...]:
+        return tuple(Scored(configs[trial], store.answers(trial), alignment) for trial in trials)
 
-    return Analysis(store, lines, scored(order, finished=True), scored(halted, finished=False), alignment.rows)
+    return Analysis(store, lines, scored(order), scored(halted), alignment.rows)

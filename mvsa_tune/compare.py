@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from mvsa_tune.aligned import Array
 from mvsa_tune.analysis import Analysis, analyse
@@ -108,6 +107,6 @@ def _side(store: Store) -> Side:
         raise InputError(
             f"{store.folder}: each seed has validation samples of its own ({store.sweep.split}), which cannot be compared one by one"
         )
-    guids = pd.read_csv(store.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)["guid"].tolist()
+    guids = store.samples()["guid"].tolist()
     seeds = tuple(dict.fromkeys(one.seed for one in store.sweep.replicates))
     return Side(analysis, seeds, tuple(guids[row] for row in analysis.rows))

@@ -26,6 +26,7 @@ MCNEMAR = "exact McNemar"
 PAIRED_T = "paired t over seeds and samples"
 
 REDRAWN_T = "corrected resampled t over draws of the samples"
+ALPHA = 0.05  # a corrected p below it tells two apart
 TINY = 1e-15  # what rounding leaves of a difference, or of a variance, of 0
 
 
@@ -62,11 +63,6 @@ def difference(first: Values, second: Values, seed_variance: SeedVariance | None
 def holm(p_values: Sequence[float] | NDArray[np.float64]) -> list[float]:
     """p-values corrected for their number by Holm's step-down method (1979)."""
     return multipletests(p_values, method="holm")[1].tolist() if len(p_values) > 1 else list(p_values)
-
-
-def against(reference: Values, others: Sequence[Values]) -> list[Difference]:
-    """The others, each less a reference that was **fixed before** the numbers were seen; p corrected for `len(others)`."""
-    return family([_less(other, reference) for other in others])
 
 
 class Among:
@@ -133,10 +129,7 @@ class Among:
         low, high = min(i, j), max(i, j)
         place = low * (2 * len(self.values) - low - 1) // 2 + high - low - 1
         crossed = Crossed(self.values[i] - self.values[j])
-        test = MCNEMAR if _of_two_networks(crossed) else PAIRED_T
-        return Difference(
-            summary(crossed, *_ends(crossed)), float(self.p[place]), float(self.corrected[place]), len(self.p), test
-        )
+        return _difference(crossed, float(self.p[place]), float(self.corrected[place]), len(self.p))
 
 
 def of_means(values: Sequence[Values], ratio: float) -> list[Difference]:
@@ -157,11 +150,11 @@ def of_means(values: Sequence[Values], ratio: float) -> list[Difference]:
 
 def family(compared: Sequence[Crossed]) -> list[Difference]:
     """Comparisons of the same seeds and samples that are made together: `corrected` is Holm's of `p_values`."""
-    found = []
-    for crossed, less in zip(compared, holm(p_values(compared)), strict=True):
-        test = MCNEMAR if _of_two_networks(crossed) else PAIRED_T
-        found.append(Difference(summary(crossed, *_ends(crossed)), p_values([crossed])[0], less, len(compared), test))
-    return found
+    corrected = holm(p_values(compared))
+    return [
+        _difference(crossed, p_values([crossed])[0], less, len(compared))
+        for crossed, less in zip(compared, corrected, strict=True)
+    ]
 
 
 def p_values(compared: Sequence[Crossed]) -> list[float]:
@@ -189,8 +182,10 @@ def _same_shape(a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
         )
 
 
-def _ends(crossed: Crossed) -> tuple[float, float]:
-    return crossed.interval(-1, 1) if crossed.variance else (crossed.mean, crossed.mean)  # the same answers
+def _difference(crossed: Crossed, p: float, corrected: float, comparisons: int) -> Difference:
+    ends = crossed.interval(-1, 1) if crossed.variance else (crossed.mean, crossed.mean)  # the same answers
+    test = MCNEMAR if _of_two_networks(crossed) else PAIRED_T
+    return Difference(summary(crossed, *ends), p, corrected, comparisons, test)
 
 
 def _of_two_networks(crossed: Crossed) -> bool:

@@ -29,7 +29,7 @@ def write_mistakes(store: Store, config: Config, texts: Mapping[str, str] | None
         texts: tweets by guid, to show beside the samples; None for none.
     """
     outcome = store.outcome(config.id)
-    known = pd.read_csv(store.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)
+    known = store.samples()
     labels, classes = known["label"].to_numpy(), store.sweep.classes
     samples = by_sample(outcome, known["guid"].tolist(), labels, classes)
     parts = [

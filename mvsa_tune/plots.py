@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mvsa_tune.analysis import ALPHA, Analysis, Scored
+from mvsa_tune.analysis import Analysis, Scored
+from mvsa_tune.differences import ALPHA
 from mvsa_tune.grids import Grid
 from mvsa_tune.importance import Importance
 from mvsa_tune.outcome import Outcome

@@ -13,12 +13,11 @@ import numpy as np
 
 from mvsa_tune.aligned import Array
 from mvsa_tune.config import AXES, Config, join_pair, short
-from mvsa_tune.differences import Difference, family
+from mvsa_tune.differences import ALPHA, Difference, family
 from mvsa_tune.intervals import Crossed
 
 # Values of one axis that are compared two by two; of more each is compared with the documents' own (or the first), up to so many.
 TWO_BY_TWO, MOST_VALUES = 3, 12
-ALPHA = 0.05
 ALONE = {1: "the text alone", 2: "the picture alone"}
 
 
@@ -53,7 +52,9 @@ def contrasts(configs: Sequence[Config]) -> Iterator[Contrast]:
     both = [config for config in configs if config.ablation == 0]
     encoders = lambda config: join_pair(config) if config.ablation == 0 else None  # noqa: E731
     pairs = list(dict.fromkeys(map(join_pair, both)))
-    yield from _of_axis(configs, "encoders", encoders, ("image_encoder", "text_encoder"), pairs, [*pairs, None][0])
+    yield from _of_axis(
+        configs, "encoders", encoders, ("image_encoder", "text_encoder"), pairs, next(iter(pairs), None)
+    )
     yield from _of_field(configs, "batch_size")
     yield from _fusion(configs)
     yield from _of_field(configs, "D")

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from mvsa_tune import plots
@@ -20,7 +19,6 @@ from mvsa_tune.mistakes import SHOWN, VOTES, by_sample, confusion, per_class
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.pictures import UnreadablePictureError, open_small
 from mvsa_tune.plots import Plot
-from mvsa_tune.store import Store
 from mvsa_tune.tables import tables
 from mvsa_tune.verdict import verdict
 
@@ -181,7 +179,7 @@ def _best(analysis: Analysis, best: Outcome | None) -> Section:
     heading = "What the best gets right, by class"
     if best is None:
         return Section("classes", heading, [NOTHING])
-    classes, labels = analysis.store.sweep.classes, _samples(analysis.store)["label"].to_numpy()
+    classes, labels = analysis.store.sweep.classes, analysis.store.samples()["label"].to_numpy()
     scores = per_class(best, labels)
     mean, spread = scores.mean(axis=0), scores.std(axis=0, ddof=1) if len(scores) > 1 else None
     counts = confusion(best)
@@ -204,7 +202,7 @@ def _mistakes(analysis: Analysis, best: Outcome | None, samples: Mapping[str, Sa
     heading = "Samples most often wrong"
     if best is None:
         return Section("mistakes", heading, [NOTHING])
-    known = _samples(analysis.store)
+    known = analysis.store.samples()
     found = by_sample(best, known["guid"].tolist(), known["label"].to_numpy(), analysis.store.sweep.classes)
     wrong = found[found["wrong"] > 0]
     if wrong.empty:
@@ -238,10 +236,6 @@ def shown_sample(guid: str, samples: Mapping[str, Sample]) -> list[str]:
     picture.save(jpeg, "JPEG", quality=80)
     tag = Markup('<img src="data:image/jpeg;base64,{}" width="{}" height="{}" alt="picture of {}">')
     return [tag.format(base64.b64encode(jpeg.getvalue()).decode(), *picture.size, guid), sample.text]
-
-
-def _samples(store: Store) -> pd.DataFrame:
-    return pd.read_csv(store.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)
 
 
 def _reproduce(analysis: Analysis) -> Section:

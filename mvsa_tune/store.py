@@ -226,6 +226,10 @@ class Store:
             frame[name] = frame[name].map(lambda text: float(text) if text else math.nan).astype(float)
         return frame.astype({"seed": int, "fold": int})
 
+    def samples(self) -> pd.DataFrame:
+        """`guid`, `label` and `encoding` of each labelled sample, by its row number."""
+        return pd.read_csv(self.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)
+
     def configs(self) -> list[Config]:
         """What the sweep is of: the configurations asked for, and those that a search has recorded."""
         recorded = {row["trial_id"]: row for row in self._rows()}

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from mvsa_tune.analysis import ALPHA, Analysis, Scored, differences_from_best
+from mvsa_tune.analysis import Analysis, Scored
 from mvsa_tune.config import short
-from mvsa_tune.differences import Difference
+from mvsa_tune.differences import ALPHA, Difference
 from mvsa_tune.errors import some
 from mvsa_tune.formats import Table, markdown_section
 from mvsa_tune.identity import Sweep
@@ -148,8 +148,8 @@ def _absent(number: int) -> str:
 def _less_than_best(lines: Sequence[Line], analysis: Analysis) -> dict[str, Difference | None]:
     """By configuration: how much less than the best of these lines, p corrected over every two of them; None for the best itself."""
     ids = {line.config.id for line in lines}
-    mine = [one for one in analysis.ranked if one.config.id in ids]
-    return {**{one.config.id: None for one in mine[:1]}, **differences_from_best(mine)}
+    best = next((one.config.id for one in analysis.ranked if one.config.id in ids), None)
+    return {**({best: None} if best else {}), **analysis.behind_best(ids)}
 
 
 def _table(title: str, lines: Sequence[Line], analysis: Analysis, published: bool, lang: str) -> Table:

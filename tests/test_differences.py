@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mvsa_tune.differences import MCNEMAR, PAIRED_T, Among, against, difference, holm, p_values
+from mvsa_tune.differences import MCNEMAR, PAIRED_T, Among, difference, family, holm, p_values
 from mvsa_tune.errors import InputError
 from mvsa_tune.intervals import Crossed, SeedVariance
 from simulated import case
@@ -55,12 +55,12 @@ def test_equal_answers_do_not_differ() -> None:
 
 def test_p_is_holms_over_the_comparisons_made() -> None:
     configs = [answers(seed, 3, 100, share=0.5 + seed / 50) for seed in range(5)]
-    found = against(configs[0], configs[1:])
+    found = family([Crossed(other.astype(float) - configs[0]) for other in configs[1:]])
     p = np.array(p_values([Crossed(other.astype(float) - configs[0]) for other in configs[1:]]))
     order = np.argsort(p)
     expected = np.minimum(1, np.maximum.accumulate(p[order] * [4, 3, 2, 1]))
     assert [found[k].corrected for k in order] == pytest.approx(expected.tolist())
-    assert {one.comparisons for one in found} == {4} and against(configs[0], []) == []
+    assert {one.comparisons for one in found} == {4} and family([]) == []
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

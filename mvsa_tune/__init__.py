@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Ray reads these when it is imported, so they stand where everything of ours begins.
+# Ray and torch read these when they are imported, so they stand where everything of ours begins.
 for _name, _value in {
     # The name is historical: at 0, on any system, the servers of a local Ray bind to 127.0.0.1 alone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -16,5 +16,7 @@ for _name, _value in {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Torch's, on Linux: large tensors in huge pages, which saves a CPU looking up small ones (bench/LOG.md).
+    "THP_MEM_ALLOC_ENABLE": "1",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mvsa_tune.products import Slices
+
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
 
 
@@ -19,14 +21,14 @@ class StackedAdamW:
         """Begin with no step taken; `stacks` are `(R, …)` each."""
         self.stacks = list(stacks)
         self.weight_decay = weight_decay
-        moments = [[torch.zeros_like(stack) for stack in self.stacks] for _ in range(2)]
-        for stack in self.stacks:
-            # What takes the slices themselves (`StackedLinear.weights`) leaves gradients there, not put together.
-            stack.own = [one.requires_grad_() for one in stack.detach().unbind()]  # type: ignore[attr-defined]
-        self.slices = list(zip(*(stack.own for stack in self.stacks), strict=True))  # type: ignore[attr-defined]
-        self.first, self.second = map(_by_replicate, moments)
-        device = self.stacks[0].device
-        self.steps = [torch.zeros((), dtype=torch.float32, device=device) for _ in self.slices]
+        # By stack, then by replicate.
+        self.slices = [stack.detach().unbind() for stack in self.stacks]
+        self.first, self.second = ([torch.zeros_like(stack).unbind() for stack in self.stacks] for _ in range(2))
+        for stack, own in zip(self.stacks, self.slices, strict=True):
+            # Who makes a gradient slice by slice (`products.Hidden`) leaves it there.
+            stack.slices = Slices(own, [])  # type: ignore[attr-defined]
+        self.steps = torch.zeros(len(self.slices[0]), dtype=torch.float32, device=self.stacks[0].device)
+        self.own_steps = self.steps.unbind()
 
     @torch.no_grad()
     def step(self, rates: Sequence[float | None]) -> None:
@@ -35,19 +37,20 @@ class StackedAdamW:
         Args:
             rates: by replicate its learning rate; None for one that takes no step.
         """
-        gradients = list(zip(*map(_gradients, self.stacks), strict=True))
+        taken = [float(rate is not None) for rate in rates]
+        self.steps.add_(1 if all(taken) else torch.tensor(taken, device=self.steps.device))
+        gradients = [_gradients(stack) for stack in self.stacks]
         for rate in dict.fromkeys(rates):
             if rate is None:
                 continue
             members = [r for r, own in enumerate(rates) if own == rate]
-            torch._foreach_add_([self.steps[r] for r in members], 1)
             torch._fused_adamw_(
-                [own for r in members for own in self.slices[r]],
-                [own for r in members for own in gradients[r]],
-                [own for r in members for own in self.first[r]],
-                [own for r in members for own in self.second[r]],
+                [own[r] for own in self.slices for r in members],
+                [own[r] for own in gradients for r in members],
+                [own[r] for own in self.first for r in members],
+                [own[r] for own in self.second for r in members],
                 [],
-                [self.steps[r] for r in members for _ in self.stacks],
+                [self.own_steps[r] for r in members] * len(self.stacks),
                 lr=rate,
                 beta1=BETA1,
                 beta2=BETA2,
@@ -58,17 +61,12 @@ class StackedAdamW:
             )
 
 
-def _by_replicate(stacks: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-    """A slice of each stack for each replicate."""
-    return list(zip(*(stack.detach().unbind() for stack in stacks), strict=True))
-
-
-def _gradients(stack: nn.Parameter) -> list[Tensor]:
+def _gradients(stack: nn.Parameter) -> Sequence[Tensor]:
     """Each replicate's gradient, taken away from where it was left."""
     whole, stack.grad = stack.grad, None
     if whole is not None:
-        return list(whole.unbind())
-    found = [one.grad for one in stack.own]  # type: ignore[attr-defined]
-    for one in stack.own:  # type: ignore[attr-defined]
-        one.grad = None
+        return whole.unbind()
+    left: list[Tensor] = stack.slices.gradients  # type: ignore[attr-defined]
+    found = left.copy()
+    left.clear()
     return found

@@ -1,6 +1,6 @@
 """Fusion heads, each a stack of R replicates, and the registry that names them.
 
-Every head but `linear` begins with the documents' hidden layer for each modality (`StackedTower`), so that heads differ in
+Every head but `linear` begins with the documents' hidden layer for each modality (`StackedTowers`), so that heads differ in
 how they fuse and in nothing else. With one modality a head is what is left of it when the other is taken away:
 attention over one token, a product of one factor, no gate, one classifier's logits.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mvsa_tune.layers import StackedAttention, StackedBlock, StackedDropout, StackedLinear, StackedTower
+from mvsa_tune.layers import StackedAttention, StackedBlock, StackedDropout, StackedLinear, StackedTowers
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,16 @@ class Head(nn.Module, ABC):
 
     def __init__(self, shape: Shape, fused: int) -> None:
         super().__init__()
-        self.towers = nn.ModuleDict(
-            {
-                modality: StackedTower(shape.replicates, width, shape.D, shape.dropout)
-                for modality, width in shape.widths.items()
-            }
-        )
+        self.towers = StackedTowers(shape.replicates, shape.widths, shape.D, shape.dropout)
         self.classifier = shape.linear(fused, shape.classes)
 
     @abstractmethod
-    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """`{modality: (R, D, B)}` and the vectors `{modality: (R, width, B)}` → `(R, fused, B)`."""
+    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Hidden units `(R, M × D, B)`, modality behind modality, and the vectors `{modality: (R, width, B)}` → `(R, fused, B)`."""
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
-        hidden = {modality: tower(inputs[modality]) for modality, tower in self.towers.items()}
-        logits: Tensor = self.classifier(self._fuse(hidden, inputs))
+        logits: Tensor = self.classifier(self._fuse(self.towers(inputs), inputs))
         return logits
 
 
@@ -61,8 +55,8 @@ class ConcatHead(Head):
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape, shape.D * len(shape.widths))
 
-    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat(list(hidden.values()), dim=1)
+    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return hidden
 
 
 class CrossAttentionHead(ConcatHead):
@@ -72,9 +66,10 @@ class CrossAttentionHead(ConcatHead):
         super().__init__(shape)
         self.mix: nn.Module = StackedAttention(shape.replicates, shape.D, len(shape.widths))
 
-    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        tokens = self.mix(torch.cat(list(hidden.values()), dim=2))  # (R, D, T × B)
-        return torch.cat(tokens.chunk(len(hidden), dim=2), dim=1)
+    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        count = len(self.towers)
+        tokens = self.mix(torch.cat(hidden.chunk(count, dim=1), dim=2))  # (R, D, T × B)
+        return torch.cat(tokens.chunk(count, dim=2), dim=1)
 
 
 class MergedAttentionHead(CrossAttentionHead):
@@ -99,9 +94,11 @@ class CoAttentionHead(ConcatHead):
             {modality: StackedBlock(shape.replicates, shape.D, shape.dropout, 1, both) for modality in shape.widths}
         )
 
-    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        others = dict(zip(hidden, reversed(list(hidden.values())), strict=True)) if len(hidden) > 1 else {}
-        return torch.cat([self.blocks[name](token, others.get(name)) for name, token in hidden.items()], dim=1)
+    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        tokens = hidden.chunk(len(self.blocks), dim=1)
+        others = reversed(tokens) if len(tokens) > 1 else [None]
+        mixed = zip(self.blocks.values(), tokens, others, strict=True)
+        return torch.cat([block(token, other) for block, token, other in mixed], dim=1)
 
 
 class GatedHead(Head):
@@ -115,11 +112,11 @@ class GatedHead(Head):
         if len(shape.widths) > 1:
             self.gate = shape.linear(sum(shape.widths.values()), shape.D)
 
-    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        first, *second = hidden.values()
+    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        first, *second = hidden.chunk(len(self.towers), dim=1)
         if not second:
             return first
-        gate = self.gate(torch.cat([inputs[modality] for modality in hidden], dim=1)).sigmoid()
+        gate = self.gate(torch.cat([inputs[modality] for modality in self.towers], dim=1)).sigmoid()
         return torch.lerp(second[0], first, gate.to(first.dtype))
 
 
@@ -134,8 +131,9 @@ class BilinearHead(Head):
         super().__init__(shape, shape.D)
         self.factors = nn.ModuleDict({modality: shape.linear(shape.D, shape.D) for modality in shape.widths})
 
-    def _fuse(self, hidden: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([factor(hidden[name]) for name, factor in self.factors.items()]).prod(dim=0)
+    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        units = zip(self.factors.values(), hidden.chunk(len(self.factors), dim=1), strict=True)
+        return torch.stack([factor(own) for factor, own in units]).prod(dim=0)
 
 
 class LateHead(nn.Module):

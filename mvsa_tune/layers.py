@@ -7,18 +7,14 @@ word of them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvsa_tune.config import ATTENTION_HEADS
-from mvsa_tune.products import LEAST_OUTPUTS, Hidden, Linear, by_onednn, mixed
-
-# MKL rounds a product by where its result begins: at a multiple of 16 bytes, or not. With a multiple of four outputs each
-# replicate's begins at one whatever B is, as that of a replicate alone does.
-ALIGNED = 4
+from mvsa_tune.products import Hidden, Linear, Slices, by_onednn, mixed, padded
 
 
 class StackedLinear(nn.Module):
@@ -29,11 +25,10 @@ class StackedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(replicates, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(replicates, outputs, 1))
 
-    def weights(self, x: Tensor) -> Sequence[Tensor]:
-        """The weights as `Hidden` takes them: replicate by replicate where an optimizer steps them so, else the stack."""
-        own: Sequence[Tensor] | None = getattr(self.weight, "own", None)
-        apart = own is not None and by_onednn(own[0], len(own[0])) and not mixed(x.device)
-        return own if own is not None and apart else [self.weight]
+    def slices(self, device: torch.device) -> Slices | None:
+        """The weights as an optimizer steps them, where products are made replicate by replicate; else None."""
+        slices: Slices | None = getattr(self.weight, "slices", None)
+        return slices if by_onednn(self.weight) and not mixed(device) else None
 
     @torch.no_grad()
     def reset(self, generators: Sequence[torch.Generator]) -> None:
@@ -45,14 +40,9 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(R, in, B)` → `(R, out, B)`."""
-        outputs = self.weight.shape[1]
-        if outputs >= LEAST_OUTPUTS and not mixed(x.device):
+        if not mixed(x.device):
             return Linear.apply(self.bias, self.weight, x)
-        lacking = -outputs % ALIGNED
-        if not lacking:
-            return torch.baddbmm(self.bias, self.weight, x)
-        weight, bias = (F.pad(own, (0, 0, 0, lacking)) for own in (self.weight, self.bias))
-        return torch.baddbmm(bias, weight, x)[:, :outputs]
+        return torch.baddbmm(padded(self.bias), padded(self.weight), x)[:, : self.weight.shape[1]]
 
 
 class StackedBatchNorm(nn.Module):
@@ -123,7 +113,7 @@ class StackedDropout(nn.Module):
 
 
 class StackedTower(nn.Module):
-    """One modality's hidden layer, Linear → BatchNorm → ReLU → Dropout: `(R, width, B)` → `(R, D, B)`."""
+    """The parts of one modality's hidden layer, Linear → BatchNorm → ReLU → Dropout: `(R, width, B)` → `(R, D, B)`."""
 
     def __init__(self, replicates: int, width: int, D: int, dropout: float) -> None:
         super().__init__()
@@ -132,15 +122,39 @@ class StackedTower(nn.Module):
         self.dropout = StackedDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(R, width, B)` → `(R, D, B)`."""
+        """`(R, width, B)` → `(R, D, B)`, in evaluation."""
+        return F.relu(self.norm(self.linear(x)))
+
+
+class StackedTowers(nn.ModuleDict):
+    """Each modality's hidden layer; in training they are run as one."""
+
+    def __init__(self, replicates: int, widths: Mapping[str, int], D: int, dropout: float) -> None:
+        super().__init__({modality: StackedTower(replicates, width, D, dropout) for modality, width in widths.items()})
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """`{modality: (R, width, B)}` → `(R, M × D, B)`, modality behind modality."""
+        vectors = [inputs[modality] for modality in self]
         if not self.training:
-            return F.relu(self.norm(self.linear(x)))
-        rate, shape = self.dropout.rate, torch.Size([*self.linear.weight.shape[:2], x.shape[2]])
-        kept = self.dropout.mask(shape, x.device).to(self.norm.weight.dtype) if rate else None
-        gain, shift = (own.unsqueeze(2) / (1 - rate) for own in (self.norm.weight, self.norm.bias))
-        hidden, mean, variance = Hidden.apply(self.linear.bias, gain, shift, x, kept, *self.linear.weights(x))
-        self.norm.observe(mean.squeeze(2), variance.squeeze(2), x.shape[2])
-        return hidden
+            return torch.cat([tower(x) for tower, x in zip(self.values(), vectors, strict=True)], dim=1)
+        towers: list[StackedTower] = list(self.values())  # type: ignore[arg-type]
+        linears, norms, dropout = [one.linear for one in towers], [one.norm for one in towers], towers[0].dropout
+        (R, D), B, device = norms[0].weight.shape, vectors[0].shape[2], vectors[0].device
+        shape = torch.Size([R, len(towers) * D, B])
+        kept = dropout.mask(shape, device).to(norms[0].weight.dtype) if dropout.rate else None
+        hidden, mean, variance = Hidden.apply(
+            [one.slices(device) for one in linears],
+            kept,
+            1 / (1 - dropout.rate),
+            *(one.bias for one in linears),
+            *(one.weight for one in norms),
+            *(one.bias for one in norms),
+            *vectors,
+            *(one.weight for one in linears),
+        )
+        for norm, *statistics in zip(norms, *(own.squeeze(2).split(D, dim=1) for own in (mean, variance)), strict=True):
+            norm.observe(*statistics, B)
+        return hidden  # type: ignore[no-any-return]
 
 
 class StackedLayerNorm(nn.Module):

@@ -148,10 +148,10 @@ class StackTrainer(Trainer):
         total = torch.zeros(len(rows), device=self.device)
         for number, step in enumerate(self.steps):
             for batch, which in step:
-                losses = self.losses(rows[which, batch], which, self.config.label_smoothing)[0].mean(dim=1)  # (R,)
-                # A sum over replicates: each one's gradient is that of its own loss.
-                losses.sum().backward()
-                total[which] += losses.detach() * (batch.stop - batch.start)
+                losses = self.losses(rows[which, batch], which, self.config.label_smoothing)[0]  # (R, B)
+                # Of the mean over the minibatch, summed over replicates: each one's gradient is that of its own loss.
+                losses.backward(torch.full_like(losses, 1 / losses.shape[1]))
+                total[which] += losses.detach().sum(dim=1)
             # Whose epoch is over takes no step.
             self.optimizer.step(
                 [self.rate(r, number, own) if number < own else None for r, own in enumerate(self.own_steps)]

@@ -5,17 +5,19 @@ import torch
 from torch import Tensor, nn
 
 from mvsa_tune.adam import StackedAdamW
-from mvsa_tune.layers import StackedTower
-from mvsa_tune.products import LEAST_OUTPUTS, ONEDNN, Linear, by_onednn, multiply
+from mvsa_tune.layers import StackedTowers
+from mvsa_tune.products import LEAST, ONEDNN, Linear, by_onednn, multiply
 
 R, WIDTH, D, B = 3, 70, 32, 21
+WIDTHS = {"image": WIDTH, "text": 48}
 NEAR = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@pytest.mark.parametrize("outputs", [LEAST_OUTPUTS - 1, LEAST_OUTPUTS, 40])
-def test_products_of_strided_matrices_are_those_of_float64(outputs: int) -> None:
-    left, right = torch.randn(R, WIDTH, outputs).transpose(1, 2), torch.randn(R, B, WIDTH)
-    assert by_onednn(left, outputs) == (ONEDNN and outputs >= LEAST_OUTPUTS)
+@pytest.mark.parametrize("terms", [3, WIDTH])
+@pytest.mark.parametrize("outputs", [LEAST - 1, LEAST, 40])
+def test_products_of_strided_matrices_are_those_of_float64(outputs: int, terms: int) -> None:
+    left, right = torch.randn(R, terms, outputs).mT, torch.randn(R, B, terms)
+    assert by_onednn(left) == (ONEDNN and outputs >= LEAST and terms >= LEAST)
     exact = torch.einsum("rmk,rnk->rmn", left.double(), right.double())
     torch.testing.assert_close(multiply(left, right).double(), exact, **NEAR)
 
@@ -32,34 +34,38 @@ def test_a_linear_layer_is_baddbmm_forward_and_backward() -> None:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_hidden_layer_is_its_torch_nn_form_with_weights_together_and_apart(apart: bool) -> None:
-    tower = StackedTower(R, WIDTH, D, dropout=0.0)
-    tower.linear.reset([torch.Generator().manual_seed(seed) for seed in range(R)])
-    with torch.no_grad():
-        tower.norm.weight.add_(torch.randn(R, D) / 4)
-        tower.norm.bias.add_(torch.randn(R, D) / 4)
-    plain = [nn.Sequential(nn.Linear(WIDTH, D), nn.BatchNorm1d(D), nn.ReLU()) for _ in range(R)]
-    for r, one in enumerate(plain):
-        state = {"0.weight": tower.linear.weight[r], "0.bias": tower.linear.bias[r, :, 0]}
-        one.load_state_dict(state | {"1.weight": tower.norm.weight[r], "1.bias": tower.norm.bias[r]}, strict=False)
+def test_hidden_layers_are_their_torch_nn_form_with_weights_together_and_apart(apart: bool) -> None:
+    towers = StackedTowers(R, WIDTHS, D, dropout=0.0)
+    layers: dict[str, list[nn.Module]] = {}
+    for name, tower in towers.items():
+        tower.linear.reset([torch.Generator().manual_seed(seed) for seed in range(R)])  # type: ignore[union-attr, operator]
+        for own in tower.norm.parameters():
+            own.data.add_(torch.randn(R, D) / 4)
+        layers[name] = [nn.Sequential(nn.Linear(WIDTHS[name], D), nn.BatchNorm1d(D), nn.ReLU()) for _ in range(R)]
+        for r, one in enumerate(layers[name]):
+            state = {"0.weight": tower.linear.weight[r], "0.bias": tower.linear.bias[r, :, 0]}  # type: ignore[union-attr, index]
+            state |= {"1.weight": tower.norm.weight[r], "1.bias": tower.norm.bias[r]}  # type: ignore[union-attr, index]
+            one.load_state_dict(state, strict=False)  # type: ignore[arg-type]
     if apart:
-        StackedAdamW(tower.parameters(), 0.0)
-    assert len(tower.linear.weights(torch.empty(0))) == (R if apart and ONEDNN else 1)
-    x, target = torch.randn(R, B, WIDTH, requires_grad=True), torch.randn(R, D, B)
-    out = tower(x.transpose(1, 2))
+        StackedAdamW(towers.parameters(), 0.0)
+    x = {name: torch.randn(R, B, width, requires_grad=True) for name, width in WIDTHS.items()}
+    target = torch.randn(R, 2 * D, B)
+    out = towers({name: one.mT for name, one in x.items()})
     (out * target).sum().backward()
-    for r, one in enumerate(plain):
-        mine = x[r].detach().clone().requires_grad_()
-        expected = one(mine)
-        (expected * target[r].T).sum().backward()
-        torch.testing.assert_close(out[r].T, expected, **NEAR)
-        torch.testing.assert_close(x.grad[r], mine.grad, **NEAR)  # type: ignore[index]
-        whole = tower.linear.weight.grad
-        found = tower.linear.weight.own[r].grad if whole is None else whole[r]  # type: ignore[attr-defined]
-        torch.testing.assert_close(found, one[0].weight.grad, **NEAR)
-        torch.testing.assert_close(tower.norm.weight.grad[r], one[1].weight.grad, **NEAR)  # type: ignore[index]
-        torch.testing.assert_close(tower.norm.running_mean[r], one[1].running_mean, **NEAR)
-        torch.testing.assert_close(tower.norm.running_var[r], one[1].running_var, **NEAR)
+    for place, (name, tower) in enumerate(towers.items()):
+        units = slice(place * D, (place + 1) * D)
+        left = tower.linear.weight.slices.gradients if apart and ONEDNN else tower.linear.weight.grad  # type: ignore[union-attr]
+        for r, one in enumerate(layers[name]):
+            mine = x[name][r].detach().clone().requires_grad_()
+            expected = one(mine)
+            (expected * target[r, units].T).sum().backward()
+            torch.testing.assert_close(out[r, units].T, expected, **NEAR)
+            torch.testing.assert_close(x[name].grad[r], mine.grad, **NEAR)  # type: ignore[index]
+            torch.testing.assert_close(left[r], one[0].weight.grad, **NEAR)  # type: ignore[index]
+            torch.testing.assert_close(tower.norm.weight.grad[r], one[1].weight.grad, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.bias.grad[r], one[1].bias.grad, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.running_mean[r], one[1].running_mean, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.running_var[r], one[1].running_var, **NEAR)  # type: ignore[union-attr, index]
 
 
 def test_adamw_over_stacks_is_torchs_with_a_rate_for_each_replicate() -> None:

@@ -102,11 +102,6 @@ def joined_ray(address: str) -> Iterator[None]:
     Raises:
         InputError: there is none, or it does not let us in.
     """
-    # A cluster's nodes must reach this process; Ray reads it when it is imported.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address.startswith(("ray://", "http://", "https://")):
         raise InputError(
             f"--address {address}: give the head node's HOST:PORT, or auto on a node of the cluster; from elsewhere, send the command "
@@ -114,7 +109,13 @@ def joined_ray(address: str) -> Iterator[None]:
         )
     if address != "auto":
         _reach(address)
+    # A cluster's nodes must reach this process; Ray reads it when it is imported. Not longer than that: a local Ray stays local.
+    local = os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     try:
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
         ray.init(
             address=address,
             runtime_env={"py_modules": [str(Path(__file__).parent)]},
@@ -127,6 +128,8 @@ def joined_ray(address: str) -> Iterator[None]:
             f"--address {address}: {told.rstrip('.')}. Does it run (`ray status`), with the same Python and Ray, and, where it asks for "
             "a token, is RAY_AUTH_MODE=token set here and the token at hand?"
         ) from None
+    finally:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = local
     over = threading.Event()
     silent = _Silence(ray.get_runtime_context().gcs_address)
     threading.Thread(target=_watch, args=(silent, over), daemon=True).start()

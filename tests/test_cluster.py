@@ -1,6 +1,7 @@
 """Sweeps on a real Ray cluster of several nodes, each a `ray start` of its own on this machine."""
 
 import hashlib
+import os
 import subprocess
 import time
 from argparse import Namespace
@@ -101,6 +102,8 @@ def test_an_address_where_no_cluster_answers_is_one_line(tiny: Path, capsys: pyt
         assert script.main(["--data", str(tiny), "--pairs", "eye+ear", "--address", address]) == 2
         printed = capsys.readouterr().err
         assert told in printed and printed.count("\n") == 1
+    # and what starts from this process afterwards does not listen for a cluster
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
 
 
 def test_the_address_is_the_flags_else_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

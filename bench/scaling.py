@@ -1,8 +1,8 @@
 """What more work costs: time against replicates, samples, configurations and workers; memory against workers and samples.
 
-    python bench/scaling.py [--out results/scaling] [--only replicates samples workers configurations memory large]
+    python bench/scaling.py [--out results/scaling] [--only replicates packs samples workers configurations memory large]
 
-About six minutes on 2 cores. Random vectors of the real set's widths, D 128, batch size 512. Writes scaling.csv, and
+About ten minutes on 2 cores. Random vectors of the real set's widths, D 128, batch size 512. Writes scaling.csv, and
 scaling.png where matplotlib is there. `large` writes 4 GB below --scratch, and removes them.
 """
 
@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from replicas import make_set
 
-from mvsa_tune.cache import open_cache, open_vectors
+from mvsa_tune.cache import expect_scattered_reads, open_cache, open_vectors
 from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import read_dataset
@@ -63,10 +64,38 @@ def random_vectors(count: int) -> dict[str, torch.Tensor]:
 
 
 def replicates(_: Path) -> Iterator[Row]:
-    """Time of an epoch against replicates in a stack."""
+    """Time of an epoch against replicates in a stack, at both of the documents' batch sizes."""
     vectors = random_vectors(4000)
-    for count in (1, 2, 5, 10, 20):
-        yield "replicates", count, "seconds an epoch", epoch_seconds(stack(vectors, count))
+    for size in (512, 32):
+        for count in (1, 2, 5, 10, 20):
+            trainer = stack(vectors, count, replace(CONFIG, batch_size=size))
+            yield f"replicates, batch size {size}", count, "seconds an epoch", epoch_seconds(trainer)
+
+
+def packed(barrier: Any, batch_size: int, D: int, count: int) -> float:
+    """Time an epoch of a stack beside others, in milliseconds a replicate."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    trainer = stack(random_vectors(4000), count, replace(CONFIG, batch_size=batch_size, D=D))
+    barrier.wait()
+    return 1000 * epoch_seconds(trainer, 9) / count
+
+
+def packs(_: Path) -> Iterator[Row]:
+    """What a replicate costs in stacks of five and of ten, as two configurations of five would be, with a stack on every core."""
+    cores = len(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("spawn")
+    for batch_size, D in ((512, 128), (512, 256), (32, 128), (32, 256)):
+        for count in (5, 10):
+            with context.Manager() as manager, context.Pool(cores) as pool:
+                arguments = [(manager.Barrier(cores), batch_size, D, count)] * cores
+                found = pool.starmap(packed, arguments, chunksize=1)
+            yield (
+                f"replicates, D {D}, batch size {batch_size}",
+                count,
+                "ms an epoch, a replicate",
+                float(np.mean(found)),
+            )
 
 
 def samples(_: Path) -> Iterator[Row]:
@@ -109,7 +138,7 @@ def private_megabytes() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1e3
 
 
-def worker(task: Task, config: Config, barrier: object) -> tuple[float, float]:
+def worker(task: Task, config: Config, barrier: Any) -> tuple[float, float]:
     """Load a trial's vectors beside other workers; return private memory in MB for them, and with a stack that has trained."""
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -120,7 +149,7 @@ def worker(task: Task, config: Config, barrier: object) -> tuple[float, float]:
         vectors.sum()  # every page is touched
     head = sum(parameter.numel() for parameter in trainer.head.parameters()) * 4 * 3 / 1e6  # with Adam's moments
     loaded = private_megabytes() - before - head
-    barrier.wait()  # type: ignore[attr-defined]
+    barrier.wait()
     trainer.advance(2)
     return loaded, private_megabytes() - before
 
@@ -143,7 +172,10 @@ def memory(folder: Path) -> Iterator[Row]:
 
 
 def large(folder: Path) -> Iterator[Row]:
-    """Open a cache of 1,024 float16, and train from its file against training from memory, one minibatch stream each."""
+    """Open a cache of 1,024 float16, and train on all of it from its file, against training on a part of it from memory.
+
+    Within a limit on memory it is what a process of a memory cgroup finds: page cache counts there.
+    """
     torch.set_num_threads(1)
     for count in (20_000, 200_000, 2_000_000):
         path = folder / "large.npy"
@@ -155,16 +187,17 @@ def large(folder: Path) -> Iterator[Row]:
         started = time.perf_counter()
         vectors = open_vectors(path, mode="c")
         yield "samples of 1,024 float16", count, "ms to open", 1000 * (time.perf_counter() - started)
+        expect_scattered_reads(vectors)
         before = private_megabytes()
         config = replace(CONFIG, ablation=2, D=256)
-        seen = min(count, 60_000)  # an epoch is of these rows, from all over the file
-        rows = torch.randperm(count)[:seen]
-        file = subset({"image": torch.from_numpy(vectors)}, rows, config)
-        from_file = epoch_seconds(file, 2)
+        file = subset({"image": torch.from_numpy(vectors)}, torch.randperm(count), config)
+        from_file = epoch_seconds(file, 2) / count
         yield "samples of 1,024 float16", count, "private MB", private_megabytes() - before
         del file
-        inside = {"image": torch.from_numpy(np.asarray(vectors[np.sort(rows.numpy())], dtype=np.float32))}
-        from_memory = epoch_seconds(subset(inside, torch.randperm(seen), config), 2)
+        part = min(count, 60_000)
+        rows = np.linspace(0, count - 1, part, dtype=np.int64)
+        inside = {"image": torch.from_numpy(np.asarray(vectors[rows], dtype=np.float32))}
+        from_memory = epoch_seconds(subset(inside, torch.randperm(part), config), 4) / part
         yield "samples of 1,024 float16", count, "rate from the file / from memory", from_memory / from_file
         del vectors, inside
         path.unlink()
@@ -177,9 +210,9 @@ def large(folder: Path) -> Iterator[Row]:
 
 
 def subset(vectors: dict[str, torch.Tensor], rows: torch.Tensor, config: Config) -> StackTrainer:
-    """One replicate that trains on nine tenths of some rows."""
+    """One replicate that trains on some rows but the last thousand, which validate."""
     samples = Samples(vectors, torch.arange(len(vectors["image"])) % 3, 3)
-    cut = len(rows) * 9 // 10
+    cut = len(rows) - 1000
     return StackTrainer(config, [Replicate(0)], samples, [rows[:cut]], [rows[cut:]])
 
 
@@ -200,7 +233,7 @@ def draw(rows: list[Row], path: Path) -> None:
 def main() -> None:
     """Measure, print, write, draw."""
     measures: dict[str, Callable[[Path], Iterator[Row]]] = {
-        one.__name__: one for one in (replicates, samples, configurations, workers, memory, large)
+        one.__name__: one for one in (replicates, packs, samples, configurations, workers, memory, large)
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/scaling"))

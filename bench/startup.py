@@ -3,7 +3,7 @@
     python bench/startup.py [--rounds 3]      20 s on 2 cores
 
 Each round is a fresh process that runs the grid for one configuration and one epoch; medians of the moments, counted from the
-start of the process. And how long --help, an input error and the first lines of --dry-run take.
+start of the process. And how long --help, an input error and the first lines of --dry-run, of both kinds of sweep, take.
 """
 
 import argparse
@@ -102,15 +102,14 @@ def main() -> None:
             at = statistics.median(one[moment] for one in rounds)
             print(f"{at:6.2f} s  (+{at - before:.2f})  {moment}")
             before = at
-        grid = [sys.executable, str(SWEEPS / "grid.py")]
-        for name, more in (
-            ("--help", ["--help"]),
-            ("an input error", ["--lr", "-1"]),
-            ("--dry-run, what will run", [*flags(folder), "--dry-run"]),
+        for name, script, more in (
+            ("--help", "grid", ["--help"]),
+            ("an input error", "grid", ["--lr", "-1"]),
+            ("--dry-run, what will run", "grid", [*flags(folder), "--dry-run"]),
+            ("finetune.py --dry-run, what will run", "finetune", ["--data", str(folder / "set"), "--dry-run"]),
         ):
-            times = [
-                first_output([*grid, *more], until="machine" if "dry" in name else "") for _ in range(options.rounds)
-            ]
+            command = [sys.executable, str(SWEEPS / f"{script}.py"), *more]
+            times = [first_output(command, until="machine" if "dry" in name else "") for _ in range(options.rounds)]
             print(f"{statistics.median(times):6.2f} s  {name}")
 
 

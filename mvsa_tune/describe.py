@@ -1,6 +1,6 @@
-"""A plan for a person: what `--dry-run` prints."""
+"""A plan for a person: what `--dry-run` prints, the outline at once and the costs once they are known."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mvsa_tune.config import Config
 from mvsa_tune.errors import some
@@ -11,29 +11,35 @@ from mvsa_tune.splits import Split
 START_SECONDS = 8.5
 
 
-def print_plan(plan: Plan) -> None:
-    """Print what a plan will do as soon as it is known, and what it will cost when that has been measured."""
-    for line in describe(plan):
+def show(lines: Iterable[str]) -> None:
+    """Print each line as soon as it is known."""
+    for line in lines:
         print(line, flush=True)
 
 
-def describe(plan: Plan) -> Iterator[str]:
-    """Write what a plan will do and, after a calibration of a few seconds, what it will cost.
-
-    A configuration a line; of a search, the corners of its space.
-    """
-    place, count = plan.placement, len(plan.replicates)
-    samples = plan.dataset
-    yield from [
-        *(f"{'data':<10}{line}" for line in samples.told()),
-        f"texts     {len(samples.not_utf8):,} decoded as GB18030"
-        + (f"; {len(plan.skipped):,} samples left out, unreadable: {some(list(plan.skipped))}" if plan.skipped else ""),
+def outline(plan: Plan) -> list[str]:
+    """Write what a plan will do: all that is known without loading an encoder, and without torch."""
+    place = plan.placement
+    return [
+        *(f"{'data':<10}{line}" for line in plan.dataset.told()),
+        f"texts     {len(plan.dataset.not_utf8):,} decoded as GB18030",
         f"split     {_sizes(plan.split)}",
         *_what(plan),
         f"stopping  {_stopping(plan)}",
         f"{_where(plan):<10}{place.concurrent} at once on {place.device}, {place.cpus} CPU thread{'s' * (place.cpus > 1)} each"
         + (f", {place.gpus:g} GPU each" if place.gpus else ""),
     ]
+
+
+def costs(plan: Plan) -> Iterator[str]:
+    """Write what a plan has to leave out and, after a calibration of a few seconds, what it will cost.
+
+    A configuration a line; of a search, the corners of its space.
+    """
+    if plan.skipped:
+        yield f"left out  {len(plan.skipped):,} samples, unreadable: {some(list(plan.skipped))}; leaves {_sizes(plan.split)}"
+    if plan.not_run:
+        yield f"left out  {len(plan.not_run):,} of {len(plan.configs):,} configurations: why, below"
     sized = plan.sized
     unsized = len(plan.configs) - len(sized)
     without = f"; not counting {unsized} configurations: an encoder's width shows once it is loaded" if unsized else ""
@@ -50,7 +56,7 @@ def describe(plan: Plan) -> Iterator[str]:
             weights = f"{plan.parameters(config):,}"
             seconds = [f"about {clock(estimates[config.id])}"]
         state = ", ".join([*seconds, *filter(None, [plan.not_run.get(config.id)])])
-        yield f"{config.name:<{width}}  {weights:>9} parameters × {count}  {state}"
+        yield f"{config.name:<{width}}  {weights:>9} parameters × {len(plan.replicates)}  {state}"
 
 
 def _where(plan: Plan) -> str:
@@ -73,7 +79,7 @@ def _what(plan: Plan) -> list[str]:
     folds = "" if plan.split.by_seed or len(plan.split.train) == 1 else f" on {len(plan.split.train)} folds"
     seeds = f"each with {len(plan.replicates)} replicates (seeds {names}{folds})"
     if plan.search is None:
-        return [f"trials    {len(plan.runnable)} of {len(plan.configs)} configurations, {seeds}"]
+        return [f"trials    {len(plan.configs)} configurations, {seeds}"]
     space = ", ".join(f"{name} {dimension}" for name, dimension in plan.search.space.items())
     return [f"space     {space}", f"trials    proposed by TPE, {seeds}, {plan.search.budget}"]
 

@@ -13,7 +13,7 @@ from mvsa_tune.data_flags import DEFAULT_DATA, add_data_flags, read_data
 from mvsa_tune.dataset import Dataset
 from mvsa_tune.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.demo import make_demo_set
-from mvsa_tune.describe import print_plan
+from mvsa_tune.describe import costs, outline, show
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
@@ -202,7 +202,7 @@ def _place(trials: int, options: Namespace) -> Placement:
 
 
 def make_plan(options: Namespace, configs: Sequence[Config], search: Search | None = None) -> Plan:
-    """Check everything that the flags of a sweep over frozen encoders ask for; the arguments are `bare_plan`'s.
+    """Check everything that the flags of a sweep over frozen encoders ask for, and with `--dry-run` outline it; arguments as `bare_plan`'s.
 
     Raises:
         InputError: anything is wrong, or caches are missing and the sweep may not go on without them.
@@ -224,13 +224,15 @@ def make_plan(options: Namespace, configs: Sequence[Config], search: Search | No
     )
     if plan.placement.nodes:  # of this machine Ray gives no memory out; the estimate waits for torch
         plan.placement.check_memory(plan.trial_memory)
+    if options.dry_run:
+        show(outline(plan))
     return plan
 
 
 def carry_out(plan: Plan, options: Namespace) -> int:
-    """Run a plan in the folder that the flags name, or with `--dry-run` describe it; return the exit code."""
+    """Run a plan in the folder that the flags name, or with `--dry-run` say what it will cost; return the exit code."""
     if options.dry_run:
-        print_plan(plan)
+        show(costs(plan))
         return 0
     from mvsa_tune.results import report
     from mvsa_tune.sweep import INTERRUPTED, run_sweep  # Ray takes a while to import

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray import tune
 from torch import Tensor
 
-from mvsa_tune.cache import Cache, open_vectors
+from mvsa_tune.cache import Cache, expect_scattered_reads, open_vectors
 from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.finetune import FineTuner, FinetuneTask
@@ -155,8 +155,12 @@ def _load(path: Path, count: int, device: str, normalise: str) -> Tensor:
     On a CPU what can stay in the cache's file stays there, shared by all processes: float32 that is taken as it is, and what would
     be large in memory. The rest becomes float32 in memory.
     """
-    mapped = open_vectors(path, mode="c")[:count]
+    whole = open_vectors(path, mode="c")
+    mapped = whole[:count]
     as_it_is = device == "cpu" and normalise == "none" and sys.byteorder == "little"
-    if as_it_is and (mapped.dtype == np.float32 or 4 * mapped.size > IN_MEMORY):
+    large = 4 * mapped.size > IN_MEMORY
+    if as_it_is and large:
+        expect_scattered_reads(whole)
+    if as_it_is and (large or mapped.dtype == np.float32):
         return torch.from_numpy(mapped)
     return normalised(torch.from_numpy(mapped.astype(np.float32)).to(device), normalise)

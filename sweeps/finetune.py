@@ -17,6 +17,7 @@ from mvsa_tune.cli import report_errors
 from mvsa_tune.cluster import gpu_count
 from mvsa_tune.config import AXES, CONFIG_FLAGS, FINETUNING, Config, Parser, add_flags, union
 from mvsa_tune.demo import TRAINABLE_PAIRS
+from mvsa_tune.describe import outline, show
 from mvsa_tune.errors import InputError
 from mvsa_tune.plan import Plan
 from mvsa_tune.prepare import add_sweep_flags, bare_plan, carry_out, parse_sweep
@@ -77,7 +78,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 
 def prepare(options: Namespace) -> Plan:
-    """Check what can be checked without the encoders; a trial gets a GPU of its own where there is one."""
+    """Check what can be checked without the encoders, and with `--dry-run` outline it; a trial gets a GPU of its own where there is one."""
     if not options.checkpoint_seconds >= 0:
         raise InputError(f"--checkpoint-seconds {options.checkpoint_seconds:g}: must be 0 or more")
     configs = configurations(options)
@@ -87,7 +88,10 @@ def prepare(options: Namespace) -> Plan:
         )
     if options.gpus_per_trial is None and gpu_count():
         options.gpus_per_trial = 1.0
-    return bare_plan(options, configs)
+    plan = bare_plan(options, configs)
+    if options.dry_run:
+        show(outline(plan))
+    return plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

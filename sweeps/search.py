@@ -18,7 +18,7 @@ from pathlib import Path
 from mvsa_tune import space
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag, join_pair
-from mvsa_tune.describe import print_plan
+from mvsa_tune.describe import costs, show
 from mvsa_tune.errors import InputError
 from mvsa_tune.mirror import mirrored
 from mvsa_tune.plan import Plan
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(arguments)
         plan, folder = prepare(options), options.results / options.name
         if options.dry_run:
-            print_plan(plan)
+            show(costs(plan))
             return 0
         from mvsa_tune.results import report, write_results
         from mvsa_tune.store import Store

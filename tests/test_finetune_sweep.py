@@ -188,7 +188,7 @@ def test_unreadable_pictures_are_listed_and_left_out_on_request(
     assert "1 pictures cannot be read" in said and "139.jpg: not a picture" in said
     torch.manual_seed(0)
     assert finetune.main([*mine, "--dry-run", "--skip-bad"]) == 0
-    assert "1 samples left out, unreadable: 139" in capsys.readouterr().out
+    assert "left out  1 samples, unreadable: 139; leaves documents, " in capsys.readouterr().out
 
 
 def test_trials_that_do_not_fit_into_memory_are_told_before_they_start(

@@ -135,7 +135,8 @@ def test_the_plan_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr()
     # eye+ear: (6 × 4 + 4) × 2 for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
     assert "99 parameters × 2" in printed.out
-    assert "1 of 2 configurations, each with 2 replicates (seeds 42, 43)" in printed.out
+    assert "2 configurations, each with 2 replicates (seeds 42, 43)" in printed.out
+    assert "left out  1 of 2 configurations" in printed.out
     assert "no image cache of clip-vit-b-32" in printed.out and "mvsa_tune embed" in printed.err
     assert "time " in printed.out and "memory " in printed.out
     assert not (tiny / "results").exists()

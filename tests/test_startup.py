@@ -37,12 +37,20 @@ def test_help_and_input_errors_of_a_sweep_import_nothing_heavy(script: str, flag
     )
 
 
-def test_a_plan_is_shown_before_anything_heavy_is_imported(tiny: Path) -> None:
-    """Only the estimates, which are measured, wait for torch."""
-    first = "import grid; from mvsa_tune.describe import describe; from mvsa_tune.prepare import make_plan"
-    plan = f"options = grid.parse(['--data', {str(tiny)!r}, '--pairs', 'eye+ear'])"
-    shown = "next(line for line in describe(make_plan(options, grid.configurations(options))) if line.startswith('machine'))"
-    assert not imported(f"sys.path.insert(0, {str(ROOT / 'sweeps')!r}); {first}; {plan}; {shown}", tiny)
+@pytest.mark.parametrize(
+    ("script", "plan"),
+    [
+        ("grid", "grid.make_plan(options, grid.configurations(options))"),
+        ("search", "search.prepare(options)"),
+        ("finetune", "finetune.prepare(options)"),
+    ],
+)
+def test_a_plan_is_outlined_before_anything_heavy_is_imported(script: str, plan: str, tiny: Path) -> None:
+    """Only what has to be loaded or measured waits for torch."""
+    options = f"options = {script}.parse(['--data', {str(tiny)!r}, '--pairs', 'eye+ear', '--dry-run'])"
+    outlined = f"sys.path.insert(0, {str(ROOT / 'sweeps')!r}); import {script}; {options}; {plan}"
+    told = f"{outlined}; assert all(line in shown.getvalue() for line in ('trials ', 'machine '))"
+    assert not imported(f"import io; shown = sys.stdout = io.StringIO(); {told}", tiny)
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["embed", "--help"], ["audit", "--data", "nowhere"]])

@@ -1,6 +1,8 @@
 """A trial as Tune sees it: what it reports, and when."""
 
 import dataclasses
+import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +98,20 @@ def test_what_is_too_large_for_memory_trains_from_its_file_to_the_same_bits(
         _load.cache_clear()
         trainer = build_trainer(config, task)
         assert (trainer.vectors["image"].dtype == torch.float16) == (limit == 0)
+        if sys.platform == "linux":  # without neighbours read along, where rows come from all over the file
+            assert {"rr" in flags for flags in mapped_with(task.caches["eye", "image"].path)} == (
+                {True} if limit == 0 else set()
+            )
         trained.append(trainer.fit())
     _load.cache_clear()
     for name in ("train_loss", "val_loss", "confusion"):
         np.testing.assert_array_equal(getattr(trained[0], name), getattr(trained[1], name))
+
+
+def mapped_with(path: Path) -> list[list[str]]:
+    """The kernel's flags of this process's maps of a file."""
+    blocks = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    return [flags.split("\n")[0].split() for block, flags in itertools.pairwise(blocks) if str(path.resolve()) in block]
 
 
 def test_workers_share_a_cache_of_float32_with_its_file(task: Task) -> None:

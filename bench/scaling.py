@@ -29,7 +29,8 @@ from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import read_dataset
 from mvsa_tune.splits import documents_split
-from mvsa_tune.trainable import Task, build_trainer
+from mvsa_tune.stacks import build_trainer
+from mvsa_tune.task import Task
 from mvsa_tune.training import Samples, StackTrainer
 
 CONFIG = Config("mobilenet_v2", "minilm", D=128, epochs=1000)

@@ -44,15 +44,15 @@ def watched(folder: Path) -> None:
     grid.make_plan(grid.parse(flags(folder)), grid.configurations(grid.parse(flags(folder))))
     import mvsa_tune.sweep
 
-    moments["torch, Ray and Tune are imported"] = time.time() - begun
+    moments["Ray and Tune are imported"] = time.time() - begun
     from ray import tune
 
     from mvsa_tune.outcome import Outcome
     from mvsa_tune.recorder import Recorder
 
-    note(mvsa_tune.sweep, "_searcher", "the order of the trials is known")
+    note(mvsa_tune.sweep, "_searcher", "the results folder is ready")
     note(mvsa_tune.sweep, "_scratch", "Ray runs")
-    note(tune, "Tuner", "the tuner is built")
+    note(tune, "Tuner", "torch is imported, and the tuner is built")
     note(Recorder, "on_trial_start", "Tune has started a trial")
     recorded = Recorder.on_trial_result
 

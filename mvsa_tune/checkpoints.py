@@ -7,15 +7,16 @@ holds the weights of the best epoch, for `predict`.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import safetensors.torch
-from torch import Tensor
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Checkpoints:
@@ -38,18 +39,20 @@ class Checkpoints:
             path.unlink()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> None:
     """Write tensors, wherever they are, as safetensors: whole or not at all. `about` goes into the file's metadata.
 
     Raises:
         OSError: it cannot be written.
     """
+    from safetensors.torch import save  # torch takes a while to import
+
     here = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(here, {"about": json.dumps(dict(about))})
+    content = save(here, {"about": json.dumps(dict(about))})
     write_whole(path, lambda file: file.write(content))
 
 
-def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:
+def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> "dict[str, Tensor]":
     """Read the tensors whose names begin with one of `prefixes`, and no more of the file than that.
 
     Raises:

@@ -25,9 +25,10 @@ from mvsa_tune.placement import Placement
 from mvsa_tune.plan import find_caches
 from mvsa_tune.provenance import code_version
 from mvsa_tune.replicate import NETWORK
+from mvsa_tune.stacks import build_trainer
 from mvsa_tune.stats import best, summarise
 from mvsa_tune.store import Store
-from mvsa_tune.trainable import Task, build_trainer
+from mvsa_tune.task import Task
 from mvsa_tune.trained import Head, describe, make_head, read_head, save_head
 from mvsa_tune.training import StackTrainer
 

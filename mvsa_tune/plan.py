@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.placement import Placement
 from mvsa_tune.space import Search
 from mvsa_tune.splits import Split
+from mvsa_tune.task import Task
+
+if TYPE_CHECKING:
+    from mvsa_tune.finetune import FinetuneTask
 
 # Bytes of a worker process beside its trial: Python, Ray and torch.
 WORKER_MEMORY = 600 * 2**20
@@ -93,6 +97,14 @@ class Plan:
     def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
         """`Outcome.scores` of each trial that goes on from a checkpoint, by id, as far as the scheduler has let it pass."""
         return {}
+
+    def task(self, folder: Path) -> "Task | FinetuneTask":
+        """What the trials share; `folder` is the sweep's."""
+        return Task(caches=self.caches, **self.shared())
+
+    def files(self, folder: Path) -> list[Path]:
+        """What every node of a cluster must see, besides caches, which are handed to those that do not."""
+        return []
 
     def shared(self) -> dict[str, Any]:
         """What every kind of task tells its trials."""

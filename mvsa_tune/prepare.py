@@ -234,13 +234,14 @@ def carry_out(plan: Plan, options: Namespace) -> int:
     if options.dry_run:
         show(costs(plan))
         return 0
-    from mvsa_tune.results import report
     from mvsa_tune.sweep import INTERRUPTED, run_sweep  # Ray takes a while to import
 
     folder = options.results / options.name
     with mirrored(folder, options.storage):
         code = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, lang=options.lang)
         if options.report and code != INTERRUPTED:
+            from mvsa_tune.results import report  # SciPy does, too
+
             report(folder, options.lang, quiet=options.quiet)
         return code
 

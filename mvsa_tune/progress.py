@@ -19,15 +19,14 @@ class Progress:
     On a terminal the bar stays on the last line; elsewhere (a log file) only the finished trials' lines are written.
     """
 
-    def __init__(self, costs: Mapping[str, float], expected: int | None, *, quiet: bool) -> None:
+    def __init__(self, expected: int | None, *, quiet: bool) -> None:
         """Start.
 
         Args:
-            costs: estimated cost of each trial to come, by id, in any unit; a trial that is not there costs 1.
             expected: how many trials there will be, None if nobody knows.
             quiet: show nothing.
         """
-        self.costs = costs
+        self.costs: Mapping[str, float] = {}
         self.expected = expected
         self.running: dict[str, float] = {}  # which, and the share of each that is done
         self.ended: set[str] = set()
@@ -35,12 +34,17 @@ class Progress:
         self.quiet = quiet
         self.started = time.perf_counter()
         self.bar = tqdm(
-            total=sum(costs.values()) or expected,
+            total=expected,
             bar_format=OPEN_BAR if expected is None else BAR,
             disable=quiet or not sys.stderr.isatty(),
             desc=self._count(),
             dynamic_ncols=True,
         )
+
+    def weigh(self, costs: Mapping[str, float]) -> None:
+        """Take the estimated cost of each trial to come, by id, in any unit; a trial that is not there costs 1."""
+        self.costs = costs
+        self.bar.total = sum(costs.values()) or self.expected
 
     def start(self, trial: str) -> None:
         """Note that a trial has begun."""

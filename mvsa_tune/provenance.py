@@ -26,6 +26,8 @@ NUMBERS_COME_FROM = (
     "products",
     "schedules",
     "splits",
+    "stacks",
+    "task",
     "trainable",
     "trainer",
     "training",

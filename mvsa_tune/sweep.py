@@ -6,9 +6,11 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +22,19 @@ from mvsa_tune import interrupts, trainable
 from mvsa_tune.cluster import joined_ray, local_ray
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetune import FinetuneTask
-from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.identity import Sweep
 from mvsa_tune.nodes import tell_nodes
 from mvsa_tune.plan import Plan
 from mvsa_tune.progress import Progress
 from mvsa_tune.provenance import code_of_numbers
 from mvsa_tune.recorder import Recorder
-from mvsa_tune.results import write_results
 from mvsa_tune.rows import FINISHED, STOPPED
 from mvsa_tune.scheduler import make_scheduler
 from mvsa_tune.store import Store
+from mvsa_tune.task import Task
+
+if TYPE_CHECKING:
+    from mvsa_tune.finetune import FinetuneTask
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
@@ -89,6 +92,8 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool, lang: str) -> int
         if interrupted or not lost:
             break
         todo = [config for config in todo if config.id in lost]
+    from mvsa_tune.results import write_results  # SciPy and statsmodels take a while to import
+
     analysis, markdown = write_results(store, lang)
     summary = analysis.summary
     failed = int(summary["status"].str.startswith("failed").sum())
@@ -156,22 +161,22 @@ def _describe(plan: Plan, demo: bool) -> Sweep:
 
 def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving: bool) -> tuple[bool, set[str]]:
     """Train configurations; return whether it was interrupted, and the trials that were lost with their nodes."""
-    costs = {} if plan.search else plan.work(todo)
     scores = store.scores() if plan.asha or plan.search else {}
     rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)
-    progress = Progress(costs, _expected(plan, todo, store), quiet=quiet)
+    progress = Progress(_expected(plan, todo, store), quiet=quiet)
     recorder = Recorder(store, plan, progress, forgiving=forgiving)
     try:
         _propose_ahead(plan)
-        with _ray(plan), _scratch(store.folder) as scratch:
+        with _costs_beside(plan, todo) as costs, _ray(plan), _scratch(store.folder) as scratch:
             interrupts.listen()  # Ray has set a handler of its own
+            progress.weigh(costs.result())
             tuner = tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(trainable.TrialTrainable, task=_task(plan, store.folder)),
                     {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus, "memory": _declared(plan)},
                 ),
-                param_space=None if searcher else {"config": tune.grid_search(_ordered(plan, todo, costs))},
+                param_space=None if searcher else {"config": tune.grid_search(_ordered(plan, todo, costs.result()))},
                 tune_config=tune.TuneConfig(
                     num_samples=-1 if searcher else 1,
                     scheduler=make_scheduler(plan.asha, plan.epochs, rungs),
@@ -245,12 +250,18 @@ def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list
     return [trainable.tune_config(config)["config"] for config in ordered]
 
 
-def _task(plan: Plan, folder: Path) -> trainable.Task | FinetuneTask:
-    if isinstance(plan, FinetunePlan):
-        task = plan.task(folder)
-        return replace(task, driver=tell_nodes(files=plan.files(folder))) if plan.placement.address else task
-    driver = tell_nodes(plan.caches.values()) if plan.placement.address else None
-    return trainable.Task(caches=plan.caches, driver=driver, **plan.shared())
+def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
+    task = plan.task(folder)
+    return (
+        replace(task, driver=tell_nodes(plan.caches.values(), plan.files(folder))) if plan.placement.address else task
+    )
+
+
+@contextmanager
+def _costs_beside(plan: Plan, todo: list[Config]) -> Iterator[Future[Mapping[str, float]]]:
+    """What trials cost against each other, of a search nothing: worked out while Ray starts, which is mostly waiting. It imports torch."""
+    with ThreadPoolExecutor(1) as beside:
+        yield beside.submit(plan.work, [] if plan.search else todo)
 
 
 def _ray(plan: Plan) -> AbstractContextManager[None]:

@@ -1,26 +1,22 @@
-"""The Ray Tune adapter: one Tune trial trains one configuration, all its replicates."""
+"""The Ray Tune adapter: one Tune trial trains one configuration, all its replicates.
+
+The driver imports it without torch, which is a second sooner.
+"""
 
 import json
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from ray import tune
-from torch import Tensor
 
-from mvsa_tune.cache import Cache, expect_scattered_reads, open_vectors
 from mvsa_tune.cluster import keep_freed_memory
-from mvsa_tune.config import Config, Replicate
-from mvsa_tune.finetune import FineTuner, FinetuneTask
-from mvsa_tune.nodes import Driver
-from mvsa_tune.splits import Split
-from mvsa_tune.training import IN_MEMORY, Samples, StackTrainer, normalised
+from mvsa_tune.config import Config
+from mvsa_tune.task import Task
+
+if TYPE_CHECKING:
+    from mvsa_tune.finetune import FineTuner, FinetuneTask
+    from mvsa_tune.training import StackTrainer
 
 # Where a result carries the trial's Outcome, the metric that Tune sees (`Outcome.scores`), and the resource ASHA counts; or,
 # between those, how much of the trial is done.
@@ -30,42 +26,6 @@ RESOURCE = "epochs"
 PROGRESS = "progress"
 
 
-@dataclass(frozen=True)
-class Task:
-    """What every trial of a sweep shares. Small: the vectors stay in their caches.
-
-    Attributes:
-        caches: by encoder and modality.
-        labels: `(N,)` of the labelled samples, which are the first N rows of every cache.
-        classes: number of classes.
-        split: rows by fold.
-        replicates: the seeds and folds that each trial trains.
-        device: `cpu` or `cuda`.
-        threads: CPU threads a worker may use.
-        milestones: epochs at which a trial reports, besides its last: those at which the scheduler may stop it.
-        driver: on a cluster, what nodes are told of the driver's machine.
-    """
-
-    caches: Mapping[tuple[str, str], Cache]
-    labels: NDArray[np.int64]
-    classes: int
-    split: Split
-    replicates: tuple[Replicate, ...]
-    device: str
-    threads: int
-    milestones: tuple[int, ...] = ()
-    driver: Driver | None = None
-
-    def path(self, encoder: str, modality: str) -> Path:
-        """Where this machine has an encoder's vectors."""
-        cache = self.caches[encoder, modality]
-        return self.driver.vectors(cache) if self.driver else cache.path
-
-    def build(self, config: Config) -> StackTrainer:
-        """A configuration's training, from its beginning."""
-        return build_trainer(config, self)
-
-
 class DivergedError(RuntimeError):
     """A loss that is not finite. Tune sees a failure, and tries again as often as it was told to."""
 
@@ -73,8 +33,10 @@ class DivergedError(RuntimeError):
 class TrialTrainable(tune.Trainable):
     """Trains `config_of(config)`; a worker process serves many trials and keeps the vectors, or the encoders, in memory."""
 
-    def setup(self, config: dict[str, Any], task: Task | FinetuneTask) -> None:  # type: ignore[override]
+    def setup(self, config: dict[str, Any], task: "Task | FinetuneTask") -> None:  # type: ignore[override]
         """Take the shared task; called once a worker process."""
+        import torch
+
         self.task = task
         self.trainer: StackTrainer | FineTuner | None = None
         self.ends: list[int] = []
@@ -128,39 +90,3 @@ def tune_config(config: Config) -> dict[str, str]:
 def config_of(tune_config: Mapping[str, str]) -> Config:
     """The configuration in what Tune hands a trial."""
     return Config(**json.loads(tune_config["config"]))
-
-
-def build_trainer(config: Config, task: Task) -> StackTrainer:
-    """Put a configuration's samples on the device and build its stack."""
-    count = len(task.labels)
-    samples = Samples(
-        vectors={
-            modality: _load(task.path(encoder, modality), count, task.device, config.normalise)
-            for modality, encoder in config.encoders.items()
-        },
-        labels=torch.from_numpy(task.labels).to(task.device),
-        classes=task.classes,
-    )
-    train, validation, test = (
-        [torch.from_numpy(part[one.fold]) for one in task.replicates]
-        for part in (task.split.train, task.split.validation, task.split.test)
-    )
-    return StackTrainer(config, task.replicates, samples, train, validation, test)
-
-
-@lru_cache(maxsize=16)
-def _load(path: Path, count: int, device: str, normalise: str) -> Tensor:
-    """The labelled samples' vectors on the device, once a process (whose sweep checked the file at its start).
-
-    On a CPU what can stay in the cache's file stays there, shared by all processes: float32 that is taken as it is, and what would
-    be large in memory. The rest becomes float32 in memory.
-    """
-    whole = open_vectors(path, mode="c")
-    mapped = whole[:count]
-    as_it_is = device == "cpu" and normalise == "none" and sys.byteorder == "little"
-    large = 4 * mapped.size > IN_MEMORY
-    if as_it_is and large:
-        expect_scattered_reads(whole)
-    if as_it_is and (large or mapped.dtype == np.float32):
-        return torch.from_numpy(mapped)
-    return normalised(torch.from_numpy(mapped.astype(np.float32)).to(device), normalise)

@@ -115,7 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             show(costs(plan))
             return 0
-        from mvsa_tune.results import report, write_results
         from mvsa_tune.store import Store
         from mvsa_tune.sweep import INTERRUPTED, run_sweep
 
@@ -125,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return searched
             confirmed = confirm(plan, folder, options)
             if confirmed != INTERRUPTED:
+                from mvsa_tune.results import report, write_results
+
                 print(write_results(Store(folder), options.lang)[1])
                 if options.report:
                     report(folder, options.lang, quiet=options.quiet)

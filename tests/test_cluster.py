@@ -21,7 +21,7 @@ from mvsa_tune.outcome import Outcome
 from mvsa_tune.plan import find_caches
 from mvsa_tune.splits import documents_split
 from mvsa_tune.store import Store
-from mvsa_tune.trainable import Task
+from mvsa_tune.task import Task
 from own_cluster import OwnCluster, can_hide, own_cluster
 
 FEW = ("--pairs", "eye+ear", "--batch-size", 8, "--seeds", 2, "--scheduler", "none", "--quiet")

@@ -9,7 +9,8 @@ FIRST, SECOND, THIRD = (Config(image_encoder="eye", text_encoder="ear", D=D, epo
 
 def run(*, quiet: bool, expected: int | None = 3) -> Progress:
     costs = {FIRST.id: 1.0, SECOND.id: 3.0, THIRD.id: 1.0} if expected else {}
-    progress = Progress(costs, expected, quiet=quiet)
+    progress = Progress(expected, quiet=quiet)
+    progress.weigh(costs)
     progress.start(FIRST.id)
     progress.finish(FIRST, outcome())
     progress.start(SECOND.id)

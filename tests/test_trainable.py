@@ -13,15 +13,14 @@ from mvsa_tune.cache import default_folder, open_cache
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import read_dataset
 from mvsa_tune.splits import documents_split
+from mvsa_tune.stacks import _load, build_trainer
+from mvsa_tune.task import Task
 from mvsa_tune.trainable import (
     METRIC,
     OUTCOME,
     RESOURCE,
     DivergedError,
-    Task,
     TrialTrainable,
-    _load,
-    build_trainer,
     tune_config,
 )
 
@@ -93,7 +92,7 @@ def test_what_is_too_large_for_memory_trains_from_its_file_to_the_same_bits(
         np.save(cache.path, np.load(cache.path, allow_pickle=False).astype(np.float16))
     trained = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("mvsa_tune.trainable.IN_MEMORY", limit)
+        monkeypatch.setattr("mvsa_tune.stacks.IN_MEMORY", limit)
         monkeypatch.setattr("mvsa_tune.training.IN_MEMORY", limit)
         _load.cache_clear()
         trainer = build_trainer(config, task)

@@ -1,0 +1,55 @@
+"""What the trials of a sweep over frozen encoders share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvsa_tune.cache import Cache
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.splits import Split
+
+if TYPE_CHECKING:
+    from mvsa_tune.nodes import Driver
+    from mvsa_tune.training import StackTrainer
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every trial of a sweep shares. Small: the vectors stay in their caches.
+
+    Attributes:
+        caches: by encoder and modality.
+        labels: `(N,)` of the labelled samples, which are the first N rows of every cache.
+        classes: number of classes.
+        split: rows by fold.
+        replicates: the seeds and folds that each trial trains.
+        device: `cpu` or `cuda`.
+        threads: CPU threads a worker may use.
+        milestones: epochs at which a trial reports, besides its last: those at which the scheduler may stop it.
+        driver: on a cluster, what nodes are told of the driver's machine.
+    """
+
+    caches: Mapping[tuple[str, str], Cache]
+    labels: NDArray[np.int64]
+    classes: int
+    split: Split
+    replicates: tuple[Replicate, ...]
+    device: str
+    threads: int
+    milestones: tuple[int, ...] = ()
+    driver: "Driver | None" = None
+
+    def path(self, encoder: str, modality: str) -> Path:
+        """Where this machine has an encoder's vectors."""
+        cache = self.caches[encoder, modality]
+        return self.driver.vectors(cache) if self.driver else cache.path
+
+    def build(self, config: Config) -> "StackTrainer":
+        """A configuration's training, from its beginning."""
+        from mvsa_tune.stacks import build_trainer  # torch takes a while to import
+
+        return build_trainer(config, self)

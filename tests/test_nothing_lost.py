@@ -48,7 +48,7 @@ def test_a_disk_that_fills_up_then_asha_then_every_trial_to_its_end(
 ) -> None:
     results = tiny.parent / "results"
     flags = ["--data", tiny, *SLOW, "--epochs", 40, "--lr", "1e-4", "1e-2", "--D", 4, 6, 8, 10, "--results", results]
-    flags += ["--grace-period", 4, "--reduction-factor", 3]
+    flags += ["--grace-period", 4, "--reduction-factor", 3, "--no-report"]
     command = list(map(str, flags))
     append, calls = storing.append_rows, iter(range(100))
 

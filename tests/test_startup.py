@@ -56,3 +56,11 @@ def test_a_plan_is_outlined_before_anything_heavy_is_imported(script: str, plan:
 @pytest.mark.parametrize("flags", [["--help"], ["embed", "--help"], ["audit", "--data", "nowhere"]])
 def test_help_and_input_errors_of_the_other_commands_import_nothing_heavy(flags: list[str], tmp_path: Path) -> None:
     assert not imported(f"from mvsa_tune.cli import main; main({flags})", tmp_path)
+
+
+def test_a_sweep_starts_without_what_only_training_and_tables_need(tmp_path: Path) -> None:
+    assert imported("import mvsa_tune.sweep", tmp_path) <= {"ray", "pandas", "pyarrow"}
+
+
+def test_labels_are_predicted_without_ray(tmp_path: Path) -> None:
+    assert "ray" not in imported("import mvsa_tune.predict", tmp_path)

@@ -16,7 +16,7 @@ from torch import Tensor
 from mvsa_tune.cache import Cache, default_folder
 from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.dataset import Dataset, read_dataset
+from mvsa_tune.dataset import Dataset
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.finetune_plan import FinetunePlan
 from mvsa_tune.finetuned import FineTuned, best_files, open_finetuned, refit_on_all, text_normalisation
@@ -52,20 +52,6 @@ def choose(store: Store, which: str) -> Config:
     return next(config for config in store.configs() if config.id == which)
 
 
-def own_data(store: Store, data: Path | None) -> Dataset:
-    """The samples that a sweep was trained on, in `data` or where they were; InputError if they are not there, or are others."""
-    folder = data or Path(store.sweep.data)
-    if not folder.exists():
-        raise InputError(f"the data of {store.folder} is not in {folder}: say where it is with --data")
-    dataset = read_dataset(folder, layout=store.sweep.layout, labels=store.sweep.classes)
-    if dataset.fingerprint != store.sweep.data_fingerprint:
-        raise InputError(
-            f"{folder} is not the data of {store.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
-            f"{store.sweep.data_fingerprint[:12]}; say where that is with --data"
-        )
-    return dataset
-
-
 def open_data(store: Store, config: Config, data: Path | None, cache: Path | None) -> tuple[Dataset, Caches]:
     """The samples and vectors that a configuration of a sweep was trained on.
 
@@ -78,7 +64,7 @@ def open_data(store: Store, config: Config, data: Path | None, cache: Path | Non
     Raises:
         InputError: they are not there, or are not those of then.
     """
-    dataset = own_data(store, data)
+    dataset = store.own_data(data)
     place = cache or default_folder(dataset.folder)
     caches, missing = find_caches(dataset, place, [config])
     for (encoder, modality), how in missing.items():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.cache import Cache, default_folder
-from mvsa_tune.chosen import chosen_head, chosen_network, open_data, own_data
+from mvsa_tune.chosen import chosen_head, chosen_network, open_data
 from mvsa_tune.config import Config
 from mvsa_tune.dataset import Dataset, Sample, read_dataset
 from mvsa_tune.embed import Settings, embed
@@ -136,7 +136,7 @@ def _by_network(
     refit: bool,
 ) -> Predictions:
     """`predict` with fine-tuned encoders: the samples themselves go in, no vectors are kept."""
-    own = given if given and not new else own_data(store, None)
+    own = given if given and not new else store.own_data(None)
     samples = unlabelled(new or own)
     network = chosen_network(store, config, own, weights, refit=refit)
     votes = network.votes([one.picture for one in samples], [one.text for one in samples])

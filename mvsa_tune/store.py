@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mvsa_tune.config import Config, config_from_texts
-from mvsa_tune.dataset import Dataset
+from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.identity import Sweep
@@ -240,6 +240,23 @@ class Store:
         """Ids of the trials whose every replicate has one of these statuses, in the order of the sweep."""
         counts = Counter(row["trial_id"] for row in self._rows() if row["status"] in statuses)
         return [trial for trial, count in counts.items() if count == len(self.sweep.replicates)]
+
+    def own_data(self, moved: Path | None = None) -> Dataset:
+        """The samples that the sweep was trained on, in `moved` or where they were.
+
+        Raises:
+            InputError: they are not there, or are others.
+        """
+        folder, sweep = moved or Path(self.sweep.data), self.sweep
+        if not folder.exists():
+            raise InputError(f"the data of {self.folder} is not in {folder}: say where it is with --data")
+        dataset = read_dataset(folder, layout=sweep.layout, labels=sweep.classes)
+        if dataset.fingerprint != sweep.data_fingerprint:
+            raise InputError(
+                f"{folder} is not the data of {self.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
+                f"{sweep.data_fingerprint[:12]}; say where that is with --data"
+            )
+        return dataset
 
     def scores(self) -> dict[str, NDArray[np.float64]]:
         """`Outcome.scores` of each trial that finished or was stopped, by id."""

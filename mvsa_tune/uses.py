@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsa_tune.dataset import Sample, read_dataset
+from mvsa_tune.dataset import Sample
 from mvsa_tune.errors import InputError
 from mvsa_tune.languages import LANGUAGES
 from mvsa_tune.layouts import LAYOUTS
@@ -88,7 +88,7 @@ def _agreement(training: Mapping[str, Any]) -> str:
 
 def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
-    from mvsa_tune.chosen import choose, chosen_head, chosen_network, own_data
+    from mvsa_tune.chosen import choose, chosen_head, chosen_network
     from mvsa_tune.export import export, export_network
     from mvsa_tune.store import Store
 
@@ -100,7 +100,7 @@ def export_head(options: Namespace) -> int:
     if config.finetuned:
         if options.onnx:
             raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
-        own, weights = own_data(store, options.data), weights_by_name(options.weights)
+        own, weights = store.own_data(options.data), weights_by_name(options.weights)
         head = chosen_network(store, config, own, weights, refit=options.refit)
         written = export_network(head, mine, options.out)
     else:
@@ -149,6 +149,4 @@ def report_sweep(options: Namespace) -> int:
 
 def _samples(store: "Store", moved: Path | None) -> dict[str, Sample]:
     """The samples of a sweep's data, by guid."""
-    sweep = store.sweep
-    dataset = read_dataset(moved or Path(sweep.data), layout=sweep.layout, labels=sweep.classes)
-    return {sample.guid: sample for sample in dataset.samples}
+    return {sample.guid: sample for sample in store.own_data(moved).samples}

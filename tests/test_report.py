@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import make_set
 from mvsa_tune import cli
 from mvsa_tune.analysis import Analysis, analyse
 from mvsa_tune.config import Config
@@ -158,6 +159,14 @@ def test_tweets_and_pictures_are_shown_only_when_asked_for(copied: Path, page: s
     words = Tags(shown).words
     assert len({one.guid for one in dataset.samples if one.text in words}) >= len(pictures)
     assert not list(leaving(shown))
+
+
+def test_samples_of_another_set_are_refused(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guids may be the same, and texts and pictures others."""
+    other = make_set(tmp_path / "other")
+    for command in (["report", str(copied), "--samples"], ["errors", str(copied), "--texts"]):
+        assert cli.main([*command, "--data", str(other)]) == 2
+        assert "is not the data of" in capsys.readouterr().err
 
 
 def test_hostile_texts_stay_texts(copied: Path) -> None:

@@ -171,7 +171,11 @@ def _k_folds(text: str, count: int, labels: Rows, groups: Rows) -> Split:
         raise InputError(
             f"--split {text}: the number of folds must be from {3 if tested else 2} to {rarest}, the samples of the rarest class"
         )
-    folds = StratifiedGroupKFold(count, shuffle=True, random_state=DRAW).split(labels, labels, groups)
+    # Groups are shuffled by drawing their numbers: scikit-learn's own shuffling parted the classes worse before 1.8, which Python 3.10
+    # cannot have. RandomState's draws are those of every NumPy.
+    _, own = np.unique(groups, return_inverse=True)
+    drawn = np.random.RandomState(DRAW).permutation(own.max() + 1)[own]
+    folds = StratifiedGroupKFold(count).split(labels, labels, drawn)
     held = [rows for _, rows in folds]
     train, validation, test = {}, {}, {}
     for k in range(count):

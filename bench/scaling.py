@@ -225,9 +225,15 @@ def draw(rows: list[Row], path: Path) -> None:
     figure = Figure(figsize=(4 * min(4, len(panels)), 3 * -(-len(panels) // 4)), layout="constrained")
     for number, (against, what) in enumerate(panels, start=1):
         axes = figure.add_subplot(-(-len(panels) // 4), min(4, len(panels)), number)
-        points = [(x, y) for one, x, other, y in rows if (one, other) == (against, what)]
-        axes.plot(*zip(*points, strict=True), marker="o")
-        axes.set(xlabel=against, ylabel=what, xscale="log", ylim=(0, None))
+        x, y = zip(*[(x, y) for one, x, other, y in rows if (one, other) == (against, what)], strict=True)
+        axes.plot(x, y, marker="o")
+        axes.set(xlabel=against, ylabel=what)
+        if max(x) > 20 * min(x):  # what is proportional is a line of slope 1 in logarithms, too
+            axes.set(xscale="log", yscale="log" if max(y) > 10 * min(y) > 0 else "linear")
+        if axes.get_yscale() == "linear":
+            axes.set_ylim(min(0, 1.1 * min(y)), 1.1 * max(1e-9, *y))
+        axes.set_xticks(x, [f"{one:,.0f}" for one in x], minor=False)
+        axes.minorticks_off()
     figure.savefig(path, dpi=120)
 
 

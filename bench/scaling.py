@@ -161,7 +161,15 @@ def memory(folder: Path) -> Iterator[Row]:
     names = {("mobilenet_v2", "image"), ("minilm", "text")}
     caches = {name: cache for name in names if (cache := open_cache(dataset, folder / "cache", *name))}
     five = tuple(Replicate(seed) for seed in range(42, 47))
-    task = Task(caches, np.array(dataset.labels), 3, documents_split(dataset.labels), five, "cpu", 1)
+    task = Task(
+        caches,
+        labels=np.array(dataset.labels),
+        classes=3,
+        split=documents_split(dataset.labels),
+        replicates=five,
+        device="cpu",
+        threads=1,
+    )
     context = multiprocessing.get_context("spawn")
     for config in (CONFIG, replace(CONFIG, precision="bf16")):
         for count in (1, 2, 4):

@@ -22,15 +22,15 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.outcome import NO_CLASS, NO_ROW, Outcome
 from mvsa_tune.prepared import Prepared
 from mvsa_tune.replicate import ReplicateTrainer, below
-from mvsa_tune.splits import Split
+from mvsa_tune.task import Shared
 from mvsa_tune.towers import ModelTower
 from mvsa_tune.trainer import CURVES, TEST_CURVES
 
 OUTCOME = "outcome."  # what a checkpoint tells of its training without loading it
 
 
-@dataclass(frozen=True)
-class FinetuneTask:
+@dataclass(frozen=True, kw_only=True)
+class FinetuneTask(Shared):
     """What every trial of a sweep that fine-tunes shares.
 
     Attributes:
@@ -38,32 +38,16 @@ class FinetuneTask:
         pictures: `(N,)` of the labelled samples.
         texts: `(N,)` theirs, normalised.
         weights: of encoders, by name, where they are not the hub's.
-        labels: `(N,)`.
-        classes: number of classes.
-        split: rows by fold.
-        replicates: the seeds and folds that each trial trains.
-        device: `cpu` or `cuda`.
-        threads: CPU threads a worker may use.
-        milestones: epochs at which a trial reports, besides its last.
         recomputed: gradient checkpointing.
         checkpoint_seconds: how long a training may go on before its state is kept again; epochs are never cut.
-        driver: on a cluster, what nodes are told of the driver's machine (`nodes.Driver`).
     """
 
     sweep: Path
     pictures: tuple[Path, ...]
     texts: tuple[str, ...]
     weights: Mapping[str, Path]
-    labels: NDArray[np.int64]
-    classes: int
-    split: Split
-    replicates: tuple[Replicate, ...]
-    device: str
-    threads: int
-    milestones: tuple[int, ...] = ()
     recomputed: bool = False
     checkpoint_seconds: float = 60.0
-    driver: Any = None
     # Samples prepared in this process, by encoders: a worker serves many trials, and texts are tokenised once.
     prepared: dict[tuple[tuple[str, str], ...], Prepared] = field(default_factory=dict, compare=False, repr=False)
 

@@ -1,4 +1,4 @@
-"""What the trials of a sweep over frozen encoders share."""
+"""What the trials of a sweep share, and what those over frozen encoders do besides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from mvsa_tune.training import StackTrainer
 
 
-@dataclass(frozen=True)
-class Task:
-    """What every trial of a sweep shares. Small: the vectors stay in their caches.
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What the trials of every sweep share.
 
     Attributes:
-        caches: by encoder and modality.
-        labels: `(N,)` of the labelled samples, which are the first N rows of every cache.
+        labels: `(N,)` of the labelled samples.
         classes: number of classes.
         split: rows by fold.
         replicates: the seeds and folds that each trial trains.
@@ -33,7 +32,6 @@ class Task:
         driver: on a cluster, what nodes are told of the driver's machine.
     """
 
-    caches: Mapping[tuple[str, str], Cache]
     labels: NDArray[np.int64]
     classes: int
     split: Split
@@ -42,6 +40,17 @@ class Task:
     threads: int
     milestones: tuple[int, ...] = ()
     driver: "Driver | None" = None
+
+
+@dataclass(frozen=True)
+class Task(Shared):
+    """What those of a sweep over frozen encoders share. Small: the vectors stay in their caches.
+
+    Attributes:
+        caches: by encoder and modality; their first N rows are of the labelled samples.
+    """
+
+    caches: Mapping[tuple[str, str], Cache]
 
     def path(self, encoder: str, modality: str) -> Path:
         """Where this machine has an encoder's vectors."""

@@ -53,7 +53,15 @@ def trained_here(data: Path, store: Store) -> dict[str, Outcome]:
     dataset = read_dataset(data)
     caches, _ = find_caches(dataset, default_folder(data), store.sweep.configs)
     split = documents_split(dataset.labels)
-    task = Task(caches, np.array(dataset.labels), 3, split, store.sweep.replicates, "cpu", 1)
+    task = Task(
+        caches,
+        labels=np.array(dataset.labels),
+        classes=3,
+        split=split,
+        replicates=store.sweep.replicates,
+        device="cpu",
+        threads=1,
+    )
     return {config.id: task.build(config).fit() for config in store.sweep.configs[::3]}
 
 

@@ -35,9 +35,16 @@ def task(tiny: Path) -> Task:
         cache = open_cache(dataset, default_folder(tiny), encoder, modality)
         assert cache is not None
         caches[encoder, modality] = cache
-    labels = np.array(dataset.labels)
-    replicates = (Replicate(1), Replicate(2))
-    return Task(caches, labels, 3, documents_split(dataset.labels), replicates, "cpu", 1, milestones=(2, 4, 7))
+    return Task(
+        caches,
+        labels=np.array(dataset.labels),
+        classes=3,
+        split=documents_split(dataset.labels),
+        replicates=(Replicate(1), Replicate(2)),
+        device="cpu",
+        threads=1,
+        milestones=(2, 4, 7),
+    )
 
 
 def trial(config: Config, task: Task) -> TrialTrainable:

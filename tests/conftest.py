@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from mvsa_tune.cache import Origin, default_folder, write_cache
@@ -16,8 +17,10 @@ from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.demo import make_demo_set
 from mvsa_tune.embed import Settings, embed
 from mvsa_tune.encoders import ENCODERS
+from mvsa_tune.loaders import _torchvision_file
 from mvsa_tune.outcome import Outcome
 from mvsa_tune.pictures import open_picture
+from tiny_models import text_model
 
 # Two threads that wait for each other on a busy machine take ten times as long as one.
 torch.set_num_threads(1)
@@ -131,3 +134,28 @@ def swept(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = grid("--data", demo.folder, *flags, *more, cwd=folder, report=True)
     assert ended.returncode == 0, ended.stderr
     return folder / "small"
+
+
+@pytest.fixture
+def photos() -> list[Image.Image]:
+    generator = np.random.default_rng(0)
+    sizes = [(300, 260), (256, 400), (310, 310)]
+    return [Image.fromarray(generator.integers(0, 255, (*size, 3), dtype=np.uint8)) for size in sizes]
+
+
+@pytest.fixture
+def open_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """Real pictures and texts, and a pair of open names: weights in torch's cache, and a folder of transformers."""
+    import torchvision
+
+    folder = make_set(tmp_path / "open")
+    generator = np.random.default_rng(0)
+    for path in (folder / "data").glob("*.jpg"):
+        Image.fromarray(generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    weights = _torchvision_file("squeezenet1_1")
+    weights.parent.mkdir(parents=True)
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+    text_model("Bert", tmp_path / "my bert")
+    return folder, f"torchvision:squeezenet1_1+hf:{tmp_path / 'my bert'}@mean"

@@ -21,7 +21,7 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.parts import Block, Parts
 from mvsa_tune.text import documents
 from mvsa_tune.towers import TextTower
-from test_encoders import text_model
+from tiny_models import text_model
 
 QUIET = Settings(quiet=True)
 

@@ -16,8 +16,8 @@ from mvsa_tune.outcome import Outcome
 from mvsa_tune.replicate import build_network
 from mvsa_tune.splits import Split
 from mvsa_tune.trainable import METRIC, OUTCOME, PROGRESS, RESOURCE, DivergedError
-from test_encoders import text_model
 from test_trainable import trial
+from tiny_models import text_model
 
 COUNT = 60
 SPLIT = Split("few", {0: np.arange(40)}, {0: np.arange(40, COUNT)}, {0: np.arange(0)})

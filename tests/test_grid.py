@@ -1,4 +1,4 @@
-"""`sweeps/grid.py` as a person meets it: what bad input prints, what the plan says, and whole tiny sweeps."""
+"""`sweeps/grid.py` as a person meets it: whole tiny sweeps."""
 
 import contextlib
 import ipaddress
@@ -14,148 +14,18 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-import torchvision
-from PIL import Image
 
 import grid as script
-from conftest import ROOT, grid, make_set
-from mvsa_tune import __version__, loaders, provenance, sweep
+from conftest import ROOT, grid
+from mvsa_tune import __version__, provenance, sweep
 from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dataset import Dataset, read_dataset
 from mvsa_tune.splits import documents_split
 from mvsa_tune.training import Samples, StackTrainer
-from test_encoders import text_model
+from test_prepare import FEW, refused
 
 TIMES = ["seconds", "finished_at", "command", "sweep"]
-FEW = ("--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "3", "--seeds", "2", "--scheduler", "none")
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run the script in this process; it must exit with 2, print nothing but one line on stderr, and return that."""
-    try:
-        code = script.main([*map(str, arguments)])
-    except SystemExit as stop:  # argparse's own
-        code = int(stop.code or 0)
-    printed = capsys.readouterr()
-    assert code == 2 and printed.out == "" and "Traceback" not in printed.err
-    assert printed.err.count("\n") == 1 or "python -m mvsa_tune embed" in printed.err, printed.err
-    return printed.err
-
-
-BAD = {
-    "no folder": (("--data", "nowhere"), "no data folder nowhere: put MVSA-Single there"),
-    "unknown encoder": (("--pairs", "mystery+ear"), "unknown encoder mystery: known are"),
-    "swapped pair": (("--pairs", "ear+eye"), "there is no image cache of ear"),
-    "text encoder for pictures": (("--pairs", "roberta-base+ear"), "roberta-base has no image side"),
-    "open name of nothing": (("--pairs", "timm:mystery+ear"), "timm:mystery: no such model"),
-    "open name on the wrong side": (("--pairs", "eye+timm:resnet10t"), "timm:resnet10t has no text side"),
-    "open name that holds a +": (("--pairs", "eye+hf:/models/a+b"), "--as NAME"),
-    "no such folder": (("--pairs", "eye+hf:/models/nothing"), "hf:/models/nothing: there is no such folder"),
-    "half a pair": (("--pairs", "eye"), "IMAGE_ENCODER+TEXT_ENCODER"),
-    "lr 0": (("--pairs", "eye+ear", "--lr", "0"), "--lr 0.0: must be greater than 0"),
-    "lr of letters": (("--pairs", "eye+ear", "--lr", "fast"), "invalid float value: 'fast'"),
-    "D -1": (("--pairs", "eye+ear", "--D", "-1"), "--D -1: must be at least 1"),
-    "batch size 1": (("--pairs", "eye+ear", "--batch-size", "1"), "--batch-size 1: must be at least 2"),
-    "no such ablation": (("--pairs", "eye+ear", "--ablation", "5"), "--ablation 5"),
-    "no epochs": (("--pairs", "eye+ear", "--epochs", "0"), "--epochs 0"),
-    "no seeds": (("--pairs", "eye+ear", "--seeds", "0"), "from 1 to 1,000 seeds"),
-    "too wide": (("--pairs", "eye+ear", "--D", "99999999"), "--D 99999999"),
-    "not a number of GPUs": (("--pairs", "eye+ear", "--gpus-per-trial", "nan"), "--gpus-per-trial nan"),
-    "huge seed": (("--pairs", "eye+ear", "--seed-list", "18446744073709551617"), "below 2^31"),
-    "demo and data": (("--demo",), "leave --data out"),
-    "seed twice": (("--pairs", "eye+ear", "--seed-list", "1", "1"), "none twice"),
-    "unknown flag": (("--pears", "eye+ear"), "unrecognized arguments: --pears"),
-    "too many GPUs": (("--pairs", "eye+ear", "--gpus-per-trial", "99"), "this machine has"),
-    "too many CPUs": (("--pairs", "eye+ear", "--cpus-per-trial", "9999"), "no trial could ever start"),
-    "no GPUs at all": (("--pairs", "eye+ear", "--gpus-per-trial", "-1"), "--gpus-per-trial -1"),
-    "no CPUs at all": (("--pairs", "eye+ear", "--cpus-per-trial", "0"), "--cpus-per-trial 0"),
-    "no grace": (("--pairs", "eye+ear", "--grace-period", "0"), "--grace-period 0: must be 1 or more"),
-    "nothing reduced": (("--pairs", "eye+ear", "--reduction-factor", "1"), "--reduction-factor 1.0: must be greater"),
-    "too many brackets": (("--pairs", "eye+ear", "--brackets", "9"), "--brackets 9"),
-    "fewer than no failures": (("--pairs", "eye+ear", "--max-failures", "-1"), "--max-failures -1"),
-    "name that climbs": (("--pairs", "eye+ear", "--name", "../elsewhere"), "--name ../elsewhere"),
-    "results in a file": (
-        ("--pairs", "eye+ear", "--results", "tiny/train.txt"),
-        "cannot write the results folder",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_clear_line(
-    case: str, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tiny.parent)
-    arguments, told = BAD[case]
-    assert told in refused(capsys, "--data", "tiny", *arguments)
-
-
-SPOILT = {
-    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "lists no samples"),
-    "guid that climbs": (
-        lambda f: (f / "train.txt").write_text("../../etc/passwd,neutral\n"),
-        "may not leave the data folder",
-    ),
-    "no picture": (lambda f: (f / "data" / "100.jpg").unlink(), "have no picture"),
-    "cache of other texts": (
-        lambda f: (f / "data" / "100.txt").write_text("new"),
-        "made from other texts or pictures",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", SPOILT)
-def test_a_bad_set_is_one_clear_line(case: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil, told = SPOILT[case]
-    spoil(tiny)
-    assert told in refused(capsys, "--data", tiny, "--pairs", "eye+ear")
-
-
-def test_a_missing_cache_is_told_before_anything_starts(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(capsys, "--data", tiny, "--pairs", "eye+ear", "clip-vit-b-32+ear", "--results", tiny / "results")
-    assert "1 of 2 configurations have no embedding cache" not in told  # the documents' grid: more than two
-    assert f"python -m mvsa_tune embed --data {tiny} --encoder clip-vit-b-32" in told
-    assert "--skip-missing" in told
-    assert not (tiny / "results").exists()
-
-
-def test_the_plan_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "--data",
-        tiny,
-        "--pairs",
-        "eye+ear",
-        "clip-vit-b-32+ear",
-        "--results",
-        tiny / "results",
-        "--dry-run",
-    ]
-    assert script.main([*map(str, arguments), *FEW]) == 0
-    printed = capsys.readouterr()
-    # eye+ear: (6 × 4 + 4) × 2 for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
-    assert "99 parameters × 2" in printed.out
-    assert "2 configurations, each with 2 replicates (seeds 42, 43)" in printed.out
-    assert "left out  1 of 2 configurations" in printed.out
-    assert "no image cache of clip-vit-b-32" in printed.out and "mvsa_tune embed" in printed.err
-    assert "time " in printed.out and "memory " in printed.out
-    assert not (tiny / "results").exists()
-
-
-@pytest.fixture
-def open_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
-    """Real pictures and texts, and a pair of open names: weights in torch's cache, and a folder of transformers."""
-    folder = make_set(tmp_path / "open")
-    generator = np.random.default_rng(0)
-    for path in (folder / "data").glob("*.jpg"):
-        Image.fromarray(generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    weights = loaders._torchvision_file("squeezenet1_1")
-    weights.parent.mkdir(parents=True)
-    torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
-    text_model("Bert", tmp_path / "my bert")
-    return folder, f"torchvision:squeezenet1_1+hf:{tmp_path / 'my bert'}@mean"
 
 
 def test_a_pair_of_open_names_goes_from_folder_to_tables(
@@ -178,16 +48,6 @@ def test_a_pair_of_open_names_goes_from_folder_to_tables(
     assert cli(["encoders", "--data", str(folder)]) == 0
     listed = capsys.readouterr().out
     assert all(f"\n{name}" in listed for name in pair.split("+"))
-
-
-def test_a_width_that_nothing_here_tells_is_said_to_be_unknown(
-    open_pair: tuple[Path, str], tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--data", tiny, "--pairs", "eye+hf:someone/model", "eye+ear", "--dry-run", *FEW]
-    assert script.main([*map(str, arguments)]) == 0
-    printed = capsys.readouterr().out
-    assert "not counting 1 configurations: an encoder's width shows once it is loaded" in printed
-    assert "? parameters × 2  no text cache of hf:someone/model" in printed and "99 parameters × 2" in printed
 
 
 def rows(folder: Path) -> pd.DataFrame:
@@ -395,6 +255,8 @@ def test_the_demo_goes_from_nothing_to_tables_between_chance_and_perfect(tmp_pat
 
 
 REAL = ("--pairs", "resnet50v2s3+minilm", "--batch-size", 512, "--scheduler", "none")
+
+
 # The twins that came with the real set: what a plain loop gave on its vectors.
 TWINS = {
     ("resnet50v2s3", "minilm", 0): 0.771,

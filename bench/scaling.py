@@ -73,6 +73,13 @@ def replicates(_: Path) -> Iterator[Row]:
             yield f"replicates, batch size {size}", count, "seconds an epoch", epoch_seconds(trainer)
 
 
+def at_once(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What so many processes at once return; the first argument of their work is a barrier that they share."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, context.Pool(count) as pool:
+        return pool.starmap(work, [(manager.Barrier(count), *arguments)] * count, chunksize=1)
+
+
 def packed(barrier: Any, batch_size: int, D: int, count: int) -> float:
     """Time an epoch of a stack beside others, in milliseconds a replicate."""
     torch.set_num_threads(1)
@@ -85,12 +92,9 @@ def packed(barrier: Any, batch_size: int, D: int, count: int) -> float:
 def packs(_: Path) -> Iterator[Row]:
     """What a replicate costs in stacks of five and of ten, as two configurations of five would be, with a stack on every core."""
     cores = len(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("spawn")
     for batch_size, D in ((512, 128), (512, 256), (32, 128), (32, 256)):
         for count in (5, 10):
-            with context.Manager() as manager, context.Pool(cores) as pool:
-                arguments = [(manager.Barrier(cores), batch_size, D, count)] * cores
-                found = pool.starmap(packed, arguments, chunksize=1)
+            found = at_once(cores, packed, batch_size, D, count)
             yield (
                 f"replicates, D {D}, batch size {batch_size}",
                 count,
@@ -139,7 +143,7 @@ def private_megabytes() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1e3
 
 
-def worker(task: Task, config: Config, barrier: Any) -> tuple[float, float]:
+def worker(barrier: Any, task: Task, config: Config) -> tuple[float, float]:
     """Load a trial's vectors beside other workers; return private memory in MB for them, and with a stack that has trained."""
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -170,12 +174,9 @@ def memory(folder: Path) -> Iterator[Row]:
         device="cpu",
         threads=1,
     )
-    context = multiprocessing.get_context("spawn")
     for config in (CONFIG, replace(CONFIG, precision="bf16")):
         for count in (1, 2, 4):
-            with context.Manager() as manager, context.Pool(count) as pool:
-                barrier = manager.Barrier(count)
-                found = pool.starmap(worker, [(task, config, barrier)] * count, chunksize=1)
+            found = at_once(count, worker, task, config)
             for name, value in zip(("vectors", "vectors and stack"), np.mean(found, axis=0), strict=True):
                 yield f"workers at once, {config.precision}", count, f"private MB a worker, {name}", float(value)
 

@@ -41,10 +41,10 @@ def _load(path: Path, count: int, device: str, normalise: str) -> Tensor:
     """
     whole = open_vectors(path, mode="c")
     mapped = whole[:count]
-    as_it_is = device == "cpu" and normalise == "none" and sys.byteorder == "little"
     large = 4 * mapped.size > IN_MEMORY
-    if as_it_is and large:
-        expect_scattered_reads(whole)
+    as_it_is = device == "cpu" and normalise == "none" and sys.byteorder == "little"
     if as_it_is and (large or mapped.dtype == np.float32):
+        if large:
+            expect_scattered_reads(whole)
         return torch.from_numpy(mapped)
     return normalised(torch.from_numpy(mapped.astype(np.float32)).to(device), normalise)

@@ -31,10 +31,10 @@ from mvsa_tune.recorder import Recorder
 from mvsa_tune.rows import FINISHED, STOPPED
 from mvsa_tune.scheduler import make_scheduler
 from mvsa_tune.store import Store
-from mvsa_tune.task import Task
 
 if TYPE_CHECKING:
     from mvsa_tune.finetune import FinetuneTask
+    from mvsa_tune.task import Task
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130

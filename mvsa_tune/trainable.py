@@ -12,10 +12,10 @@ from ray import tune
 
 from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config
-from mvsa_tune.task import Task
 
 if TYPE_CHECKING:
     from mvsa_tune.finetune import FineTuner, FinetuneTask
+    from mvsa_tune.task import Task
     from mvsa_tune.training import StackTrainer
 
 # Where a result carries the trial's Outcome, the metric that Tune sees (`Outcome.scores`), and the resource ASHA counts; or,

@@ -18,8 +18,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))
 import grid
-from mvsa_tune.stats import ranked, summarise
-from mvsa_tune.store import Store
+from mvsa_tune.results.store import Store
+from mvsa_tune.stats.summary import ranked, summarise
 
 
 def compare(full: pd.DataFrame, asha: Store) -> dict[str, float]:

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from mvsa_tune.config import Asha
-from mvsa_tune.rows import FINISHED, STOPPED
-from mvsa_tune.store import Store
+from mvsa_tune.results.schema import FINISHED, STOPPED
+from mvsa_tune.results.store import Store
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 DIFFERENT = ["sweep", "seconds", "finished_at", "code", "command"]  # between two sweeps of the same numbers

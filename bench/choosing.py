@@ -12,10 +12,10 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsa_tune.epochs import by_the_others, cross_fitted
 from mvsa_tune.formats import markdown
-from mvsa_tune.intervals import Interval, accuracy
-from mvsa_tune.winners import winner
+from mvsa_tune.stats.intervals import Interval, accuracy
+from mvsa_tune.stats.selection import winner
+from mvsa_tune.training.epochs import by_the_others, cross_fitted
 from simulated import case, curves
 
 TRUTH = 0.76

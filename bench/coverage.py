@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from mvsa_tune.differences import difference, holm, p_values
 from mvsa_tune.formats import markdown
-from mvsa_tune.intervals import Crossed, SeedVariance, accuracy, draws, pooled
+from mvsa_tune.stats.intervals import Crossed, SeedVariance, accuracy, draws, pooled
+from mvsa_tune.stats.tests import difference, holm, p_values
 from simulated import SEED_STD, Case, case
 
 TRUTH = 0.76

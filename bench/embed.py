@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from mvsa_tune.dataset import Sample, read_dataset
-from mvsa_tune.embed import BATCH
-from mvsa_tune.encoders import find_encoder
-from mvsa_tune.pictures import open_picture
-from mvsa_tune.pipeline import Task, embed_blocks, preparing_threads
-from mvsa_tune.text import documents
-from mvsa_tune.towers import Tower
+from mvsa_tune.data.dataset import Sample, read_dataset
+from mvsa_tune.data.images import open_picture
+from mvsa_tune.data.text import documents
+from mvsa_tune.embeddings.embed import BATCH
+from mvsa_tune.embeddings.pipeline import Task, embed_blocks, preparing_threads
+from mvsa_tune.encoders.registry import find_encoder
+from mvsa_tune.encoders.towers import Tower
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate, split_pair
-from mvsa_tune.dataset import read_dataset
-from mvsa_tune.finetune import load_towers
-from mvsa_tune.network import train_mode
-from mvsa_tune.prepared import Prepared
-from mvsa_tune.replicate import ReplicateTrainer
-from mvsa_tune.text import documents
-from mvsa_tune.weights import weights_by_name
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.text import documents
+from mvsa_tune.encoders.weights import weights_by_name
+from mvsa_tune.finetuning.data import Prepared
+from mvsa_tune.finetuning.finetuner import load_towers
+from mvsa_tune.finetuning.network import train_mode
+from mvsa_tune.finetuning.replicate import ReplicateTrainer
+from mvsa_tune.machine import keep_freed_memory
 
 
 def read_flags() -> argparse.Namespace:

@@ -16,8 +16,8 @@ import torch
 from rivals import Fusion
 
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.encoders import ENCODERS
-from mvsa_tune.training import Samples, StackTrainer
+from mvsa_tune.encoders.registry import ENCODERS
+from mvsa_tune.training.stack import Samples, StackTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))
 from grid import documents_grid

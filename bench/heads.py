@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from replicas import make_set, work_folder
 
-from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.training import Samples, StackTrainer, minibatches
+from mvsa_tune.machine import keep_freed_memory
+from mvsa_tune.training.stack import Samples, StackTrainer, minibatches
 
 BENCH = Path(__file__).parent
 PAIR = "mobilenet_v2+minilm"

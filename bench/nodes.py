@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import chaos
-from mvsa_tune.demo import make_demo_set
+from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.files import sha256_of
-from mvsa_tune.store import Store
+from mvsa_tune.results.store import Store
 from own_cluster import OwnCluster, own_cluster
 
 DEMO = ("--pairs", "demo-pixels+demo-words", "--scheduler", "none", "--quiet")
@@ -27,9 +27,9 @@ import sys, time
 from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from mvsa_tune.cache import Cache, Manifest
-from mvsa_tune.cluster import alive_nodes, joined_ray
-from mvsa_tune.nodes import tell_nodes
+from mvsa_tune.embeddings.cache import Cache, Manifest
+from mvsa_tune.cluster.session import alive_nodes, joined_ray
+from mvsa_tune.cluster.nodes import tell_nodes
 
 def bring(driver, cache):
     began = time.perf_counter()

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.dataset import Dataset, Sample
-from mvsa_tune.identity import Sweep
-from mvsa_tune.labels import LABELS
-from mvsa_tune.outcome import Outcome
-from mvsa_tune.store import Store
+from mvsa_tune.data.dataset import Dataset, Sample
+from mvsa_tune.data.labels import LABELS
+from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.results.store import Store
+from mvsa_tune.training.result import Outcome
 from simulated import case
 
 ROOT = Path(__file__).parents[1]

@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from replicas import make_set
 
-from mvsa_tune.cache import expect_scattered_reads, open_cache, open_vectors
-from mvsa_tune.cluster import keep_freed_memory
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.dataset import read_dataset
-from mvsa_tune.splits import documents_split
-from mvsa_tune.stacks import build_trainer
-from mvsa_tune.task import Task
-from mvsa_tune.training import Samples, StackTrainer
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.splits import documents_split
+from mvsa_tune.embeddings.cache import expect_scattered_reads, open_cache, open_vectors
+from mvsa_tune.machine import keep_freed_memory
+from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.stacks import build_trainer
+from mvsa_tune.training.task import Task
 
 CONFIG = Config("mobilenet_v2", "minilm", D=128, epochs=1000)
 GRID = Path(__file__).parents[1] / "sweeps" / "grid.py"

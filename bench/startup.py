@@ -42,16 +42,16 @@ def watched(folder: Path) -> None:
     note(grid, "make_plan", "the plan is made and the caches are checked")
     note(grid, "carry_out", "tables are written")
     grid.make_plan(grid.parse(flags(folder)), grid.configurations(grid.parse(flags(folder))))
-    import mvsa_tune.sweep
+    import mvsa_tune.tune.runner
 
     moments["Ray and Tune are imported"] = time.time() - begun
     from ray import tune
 
-    from mvsa_tune.outcome import Outcome
-    from mvsa_tune.recorder import Recorder
+    from mvsa_tune.training.result import Outcome
+    from mvsa_tune.tune.callbacks import Recorder
 
-    note(mvsa_tune.sweep, "_searcher", "the results folder is ready")
-    note(mvsa_tune.sweep, "_scratch", "Ray runs")
+    note(mvsa_tune.tune.runner, "_searcher", "the results folder is ready")
+    note(mvsa_tune.tune.runner, "_scratch", "Ray runs")
     note(tune, "Tuner", "torch is imported, and the tuner is built")
     note(Recorder, "on_trial_start", "Tune has started a trial")
     recorded = Recorder.on_trial_result

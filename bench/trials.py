@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 import mvsa_tune  # noqa: F401  Ray reads what it sets
-from mvsa_tune.store import Store
+from mvsa_tune.results.store import Store
 
 
 def watch(path: Path, seen: dict[int, tuple[float, float]], over: threading.Event) -> None:

@@ -8,25 +8,25 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from mvsa_tune import interrupts
-from mvsa_tune.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
-from mvsa_tune.cluster import add_cluster_flags, address_of
+from mvsa_tune import machine
+from mvsa_tune.cluster.session import add_cluster_flags, address_of
+from mvsa_tune.commands import add_uses
 from mvsa_tune.config import MODALITIES, Parser
-from mvsa_tune.data_flags import add_data_flags, data_source, read_data
-from mvsa_tune.duplicates import NEAR
-from mvsa_tune.encoders import ENCODERS, is_encoder
+from mvsa_tune.data.duplicates import NEAR
+from mvsa_tune.data.flags import add_data_flags, data_source, read_data
+from mvsa_tune.data.splits import KINDS
+from mvsa_tune.data.text import NORMALISERS
+from mvsa_tune.embeddings.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
+from mvsa_tune.embeddings.importing import read_vectors
+from mvsa_tune.encoders.registry import ENCODERS, is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import is_file_name
-from mvsa_tune.splits import KINDS
-from mvsa_tune.text import NORMALISERS
-from mvsa_tune.uses import add_uses
-from mvsa_tune.vectors import read_vectors
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:
     """Run a command; an InputError becomes one line on stderr and exit code 2, Ctrl-C one and 130, a closed pipe 141."""
     try:
-        with interrupts.heard():
+        with machine.heard():
             try:
                 return command()
             finally:
@@ -112,8 +112,8 @@ def audit(options: Namespace) -> int:
     if out.resolve().is_relative_to(options.data.resolve()):
         raise InputError(f"--out {out} is in the data folder, which an audit leaves as it is: choose another")
     dataset = read_data(options, needs_labels=False)
-    from mvsa_tune.audit import audit_data, write_audit  # pandas and SciPy take a while to import
-    from mvsa_tune.audit_summary import summary
+    from mvsa_tune.stats.audit import audit_data, write_audit  # pandas and SciPy take a while to import
+    from mvsa_tune.stats.audit_summary import summary
 
     found = audit_data(dataset, options.split, options.near, options.sweep, options.config)
     print(summary(write_audit(found, out, texts=options.texts)))
@@ -147,7 +147,7 @@ def import_vectors(options: Namespace) -> int:
 
 def embed_with_encoders(options: Namespace) -> int:
     """`embed`: pictures and tweets → caches."""
-    from mvsa_tune.embed import Settings, embed
+    from mvsa_tune.embeddings.embed import Settings, embed
 
     if (options.weights or options.name) and len(options.encoder) > 1:
         raise InputError("--weights and --as are for one encoder: give one --encoder at a time with them")

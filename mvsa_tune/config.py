@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 from mvsa_tune.errors import InputError
-from mvsa_tune.schedules import SCHEDULES
+from mvsa_tune.training.schedules import SCHEDULES
 
 MODALITIES = ("image", "text")
 # The documents' ablation codes → the modalities the head sees.

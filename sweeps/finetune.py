@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mvsa_tune.cli import report_errors
-from mvsa_tune.cluster import gpu_count
 from mvsa_tune.config import AXES, CONFIG_FLAGS, FINETUNING, Config, Parser, add_flags, union
-from mvsa_tune.demo import TRAINABLE_PAIRS
-from mvsa_tune.describe import outline, show
+from mvsa_tune.data.demo import TRAINABLE_PAIRS
+from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.errors import InputError
-from mvsa_tune.plan import Plan
-from mvsa_tune.prepare import add_sweep_flags, bare_plan, carry_out, parse_sweep
-from mvsa_tune.text import NORMALISERS
+from mvsa_tune.machine import gpu_count
+from mvsa_tune.tune.describe import outline, show
+from mvsa_tune.tune.plan import Plan
+from mvsa_tune.tune.prepare import add_sweep_flags, bare_plan, carry_out, parse_sweep
 
 PAIR, BATCH_SIZE = "resnet50+roberta-base", 64
 
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         options = parse(arguments)
         bare = prepare(options)
-        from mvsa_tune.finetune_plan import make_finetune_plan  # torch takes a while to import
+        from mvsa_tune.tune.finetune_plan import make_finetune_plan  # torch takes a while to import
 
         return carry_out(make_finetune_plan(options, bare), options)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, Config, Parser, add_flags, product, union
-from mvsa_tune.prepare import add_sweep_flags, carry_out, fixed_fields, make_plan, parse_sweep
+from mvsa_tune.tune.prepare import add_sweep_flags, carry_out, fixed_fields, make_plan, parse_sweep
 
 B32, L14, RESNET = "clip-vit-b-32+clip-vit-b-32", "clip-vit-l-14+clip-vit-l-14", "resnet50+roberta-base"
 WIDTHS, RATES = [128, 256], [2e-5, 1e-4]

@@ -15,15 +15,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mvsa_tune import space
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag, join_pair
-from mvsa_tune.describe import costs, show
 from mvsa_tune.errors import InputError
-from mvsa_tune.mirror import mirrored
-from mvsa_tune.plan import Plan
-from mvsa_tune.prepare import add_sweep_flags, check_seeds, fixed_fields, make_plan, parse_sweep, replicates, split_of
-from mvsa_tune.space import PAIR, Budget, Choice, Range, Search, Space
+from mvsa_tune.tune import space
+from mvsa_tune.tune.describe import costs, show
+from mvsa_tune.tune.mirror import mirrored
+from mvsa_tune.tune.plan import Plan
+from mvsa_tune.tune.prepare import (
+    add_sweep_flags,
+    check_seeds,
+    fixed_fields,
+    make_plan,
+    parse_sweep,
+    replicates,
+    split_of,
+)
+from mvsa_tune.tune.space import PAIR, Budget, Choice, Range, Search, Space
 
 # Where to look. Each is a flag: --D 64 128, --lr 1e-5..1e-3.
 SPACE = {
@@ -65,9 +73,9 @@ def prepare(options: Namespace) -> Plan:
 
 def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
     """Train the finalists again, to the end, on seeds that the search has not seen; return the exit code."""
-    from mvsa_tune.leaderboard import confirmed_folder, finalists
-    from mvsa_tune.store import Store
-    from mvsa_tune.sweep import run_sweep
+    from mvsa_tune.report.leaderboard import confirmed_folder, finalists
+    from mvsa_tune.results.store import Store
+    from mvsa_tune.tune.runner import run_sweep
 
     place = confirmed_folder(folder)
     earlier = Store(place).sweep.configs if (place / "sweep.json").exists() else ()
@@ -115,8 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             show(costs(plan))
             return 0
-        from mvsa_tune.store import Store
-        from mvsa_tune.sweep import INTERRUPTED, run_sweep
+        from mvsa_tune.results.store import Store
+        from mvsa_tune.tune.runner import INTERRUPTED, run_sweep
 
         with mirrored(folder, options.storage):
             searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False, lang=options.lang)
@@ -124,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return searched
             confirmed = confirm(plan, folder, options)
             if confirmed != INTERRUPTED:
-                from mvsa_tune.results import report, write_results
+                from mvsa_tune.report.write import report, write_results
 
                 print(write_results(Store(folder), options.lang)[1])
                 if options.report:

@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from mvsa_tune.cache import Origin, default_folder, write_cache
-from mvsa_tune.dataset import Dataset, read_dataset
-from mvsa_tune.demo import make_demo_set
-from mvsa_tune.embed import Settings, embed
-from mvsa_tune.encoders import ENCODERS
-from mvsa_tune.loaders import _torchvision_file
-from mvsa_tune.outcome import Outcome
-from mvsa_tune.pictures import open_picture
+from mvsa_tune.data.dataset import Dataset, read_dataset
+from mvsa_tune.data.demo import make_demo_set
+from mvsa_tune.data.images import open_picture
+from mvsa_tune.embeddings.cache import Origin, default_folder, write_cache
+from mvsa_tune.embeddings.embed import Settings, embed
+from mvsa_tune.encoders.loaders import _torchvision_file
+from mvsa_tune.encoders.registry import ENCODERS
+from mvsa_tune.training.result import Outcome
 from tiny_models import text_model
 
 # Two threads that wait for each other on a busy machine take ten times as long as one.

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, add_cache
-from mvsa_tune.cache import Origin, default_folder, write_cache
 from mvsa_tune.cli import main
-from mvsa_tune.dataset import read_dataset
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.embeddings.cache import Origin, default_folder, write_cache
 
 COMMANDS = {
     "encoders": ["-m", "mvsa_tune", "encoders"],

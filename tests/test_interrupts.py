@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from mvsa_tune import interrupts
+from mvsa_tune import machine
 
 
 class Swallows:
@@ -16,18 +16,18 @@ class Swallows:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_is_swallowed_is_remembered() -> None:
-    with interrupts.heard():
-        interrupts.check()
+    with machine.heard():
+        machine.check()
         Swallows()
         with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
-    with interrupts.heard():
-        interrupts.check()  # forgotten by the next command
+            machine.check()
+    with machine.heard():
+        machine.check()  # forgotten by the next command
 
 
 def test_sigterm_interrupts_as_ctrl_c_does_and_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with interrupts.heard(), pytest.raises(KeyboardInterrupt):
+    with machine.heard(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
         sum(range(1000))
     assert signal.getsignal(signal.SIGTERM) is before

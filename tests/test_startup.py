@@ -59,8 +59,8 @@ def test_help_and_input_errors_of_the_other_commands_import_nothing_heavy(flags:
 
 
 def test_a_sweep_starts_without_what_only_training_and_tables_need(tmp_path: Path) -> None:
-    assert imported("import mvsa_tune.sweep", tmp_path) <= {"ray", "pandas", "pyarrow"}
+    assert imported("import mvsa_tune.tune.runner", tmp_path) <= {"ray", "pandas", "pyarrow"}
 
 
 def test_labels_are_predicted_without_ray(tmp_path: Path) -> None:
-    assert "ray" not in imported("import mvsa_tune.predict", tmp_path)
+    assert "ray" not in imported("import mvsa_tune.inference.predict", tmp_path)

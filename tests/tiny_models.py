@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from mvsa_tune.encoders import find_encoder
-from mvsa_tune.towers import Tower
+from mvsa_tune.encoders.registry import find_encoder
+from mvsa_tune.encoders.towers import Tower
 
 CPU = torch.device("cpu")
 

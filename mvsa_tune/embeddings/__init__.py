@@ -1,0 +1,1 @@
+"""Samples and an encoder become a cache of vectors."""

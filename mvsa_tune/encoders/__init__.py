@@ -1,0 +1,1 @@
+"""Pretrained encoders by name, and their weights."""

@@ -1,0 +1,1 @@
+"""Training encoders and head together, one replicate after another."""

@@ -1,0 +1,1 @@
+"""A finished sweep at work: its best head, labels, export."""

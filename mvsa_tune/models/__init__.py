@@ -1,0 +1,1 @@
+"""Heads and layers for R replicates at once, and the matrix products below them."""

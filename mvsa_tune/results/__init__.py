@@ -1,0 +1,1 @@
+"""What a sweep has recorded, in its folder."""

@@ -1,0 +1,1 @@
+"""What recorded numbers are worth: intervals, tests, the best of many, errors, duplicates."""

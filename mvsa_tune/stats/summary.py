@@ -1,0 +1,67 @@
+"""Rows → one line a configuration; intervals."""
+
+import math
+
+import pandas as pd
+
+from mvsa_tune.config import CONFIG_FIELDS
+from mvsa_tune.results.schema import CROSS, FINISHED, STOPPED, TEST_RESULTS
+from mvsa_tune.results.store import Store
+
+SCORES = (CROSS, "val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last")
+
+
+def summarise(store: Store) -> pd.DataFrame:
+    """One row a configuration of the sweep, in its order.
+
+    Columns: `sweep, trial_id`, the configuration, `status` (`finished`, `stopped at epoch E`, the reason it failed or could
+    not run, or `not run yet`), `n` (replicates finished or stopped), for each score its `_mean`, `_std` (n − 1; empty for
+    n = 1), `_min` and `_max` over them (those on test samples where the split has any), `best_epoch_median`, `epochs_run` and `seconds` (the whole trial's).
+    """
+    rows = store.rows()
+    lines = []
+    scores = [*SCORES, *(TEST_RESULTS if rows[list(TEST_RESULTS)].notna().any(axis=None) else ())]
+    groups = dict(iter(rows.groupby("trial_id")))
+    for config in store.configs():
+        mine = groups.get(config.id, rows.iloc[:0])
+        done = mine[mine["status"].isin([FINISHED, STOPPED])]
+        line: dict[str, object] = {"sweep": store.folder.name, "trial_id": config.id}
+        line |= {name: getattr(config, name) for name in CONFIG_FIELDS}
+        line |= {"status": _status(mine, store.sweep.not_run.get(config.id)), "n": len(done)}
+        for score in scores:
+            values = done[score].astype(float)
+            line |= {f"{score}_{how}": getattr(values, how)() for how in ("mean", "std", "min", "max")}
+        line |= {"best_epoch_median": done["best_epoch"].median()}
+        line |= {"epochs_run": mine["epochs_run"].max(), "seconds": mine["seconds"].sum()}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def ranked(summary: pd.DataFrame) -> pd.DataFrame:
+    """The finished configurations by mean cross-fitted accuracy, the best first, the earlier one of equals first."""
+    finished = summary[summary["status"] == FINISHED]
+    return finished.sort_values(f"{CROSS}_mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def best(summary: pd.DataFrame) -> pd.Series | None:
+    """The first of `ranked`; None without any."""
+    finished = ranked(summary)
+    return None if finished.empty else finished.iloc[0]
+
+
+def wilson(share: float, n: int) -> list[float]:
+    """95 % score interval of a share of n (Wilson 1927)."""
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return [centre - half, centre + half]
+
+
+def _status(rows: pd.DataFrame, not_run: str | None) -> str:
+    if rows.empty:
+        return not_run or "not run yet"
+    failures = rows.loc[~rows["status"].isin([FINISHED, STOPPED]), "status"]
+    if not failures.empty:
+        return str(failures.iloc[0])
+    stopped = rows.loc[rows["status"] == STOPPED, "epochs_run"]
+    return FINISHED if stopped.empty else f"{STOPPED} at epoch {stopped.min():.0f}"

@@ -1,0 +1,82 @@
+"""ASHA: Ray Tune's own, which starts from the rungs that are recorded."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from mvsa_tune.config import Asha
+from mvsa_tune.tune.trainable import METRIC, RESOURCE, config_of
+
+NOBODY: Any = None  # the controller of a trial that is only replayed
+
+
+class _LetStart:
+    """Which trial takes over a worker that is free: the first that waits and has none of its own about to start.
+
+    Tune's own choice is the first that waits. That is the one for which a worker is being started where room has come up, and Tune then
+    gives that start up: where trials take less time than a worker's start, a node that joined would never come to anything.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The trial, or None."""
+        inner = tune_controller._tune_controller  # Tune shows its schedulers less than this takes
+        actors, is_started = inner._trial_to_actor, inner._actor_manager.is_actor_started
+        for trial in tune_controller.get_trials():
+            if trial.status == trial.PENDING and not (trial in actors and is_started(actors[trial])):
+                return trial
+        return None
+
+
+class InOrder(_LetStart, FIFOScheduler):  # type: ignore[misc]
+    """Every trial to its end, in the order given."""
+
+
+class RecordedAsha(_LetStart, ASHAScheduler):  # type: ignore[misc]
+    """Ray Tune's ASHA, with each trial's bracket a function of its configuration, so that it is the same after a restart."""
+
+    def __init__(self, asha: Asha, epochs: int, recorded: Mapping[str, NDArray[np.float64]]) -> None:
+        """Rebuild the rungs.
+
+        Args:
+            asha: grace period, reduction factor, brackets.
+            epochs: those of a whole trial.
+            recorded: of each trial that is recorded, by id, its metric after each of its epochs.
+        """
+        super().__init__(
+            time_attr=RESOURCE,
+            metric=METRIC,
+            mode="max",
+            max_t=epochs,
+            grace_period=asha.grace_period,
+            reduction_factor=asha.reduction_factor,
+            brackets=asha.brackets,
+        )
+        for trial, curve in recorded.items():
+            replayed: Any = SimpleNamespace(trial_id=trial, config=None)
+            self.on_trial_add(NOBODY, replayed)
+            for milestone in asha.milestones(epochs):
+                if milestone <= len(curve):
+                    self.on_trial_result(NOBODY, replayed, {RESOURCE: milestone, METRIC: float(curve[milestone - 1])})
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Give a trial its bracket: drawn as Tune draws it, from NumPy's global generator, but seeded by the trial."""
+        config_id = config_of(trial.config).id if trial.config else trial.trial_id
+        before = np.random.get_state()
+        np.random.seed(int(config_id[:8], 16))
+        super().on_trial_add(tune_controller, trial)
+        np.random.set_state(before)
+
+    def rungs(self) -> list[dict[float, dict[str, float]]]:
+        """By bracket and epoch, the metric of each trial that came so far."""
+        return [{milestone: dict(recorded) for milestone, recorded in one._rungs} for one in self._brackets]
+
+
+def make_scheduler(asha: Asha | None, epochs: int, recorded: Mapping[str, NDArray[np.float64]]) -> TrialScheduler:
+    """ASHA; or every trial to its end, where it is not asked for or trials are too short for it."""
+    if asha is None or not asha.milestones(epochs):
+        return InOrder()
+    return RecordedAsha(asha, epochs, recorded)

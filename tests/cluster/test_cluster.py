@@ -1,0 +1,123 @@
+"""Sweeps on a real Ray cluster of several nodes, each a `ray start` of its own on this machine."""
+
+import hashlib
+import os
+import subprocess
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import chaos
+import grid as script
+from conftest import grid
+from mvsa_tune.cluster.session import address_of
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.splits import documents_split
+from mvsa_tune.embeddings.cache import default_folder
+from mvsa_tune.results.store import Store
+from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.task import Task
+from mvsa_tune.tune.plan import find_caches
+from own_cluster import OwnCluster, can_hide, own_cluster
+
+FEW = ("--pairs", "eye+ear", "--batch-size", 8, "--seeds", 2, "--scheduler", "none", "--quiet")
+SWEEP = (*FEW, "--D", *range(4, 22), "--epochs", 120)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnCluster]:
+    """A head node, and one that runs trials; this process may join it."""
+    with own_cluster() as started:
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            monkeypatch.setenv(name, started.environment[name])
+        started.add("first")
+        yield started
+
+
+def wait(process: subprocess.Popen[str], until: Callable[[], bool], seconds: float = 90) -> None:
+    """Wait until something holds of a sweep that runs."""
+    deadline = time.monotonic() + seconds
+    while not until():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(process.communicate()[0])
+        time.sleep(0.05)
+
+
+def trained_here(data: Path, store: Store) -> dict[str, Outcome]:
+    """Every third configuration of a sweep, trained in this process."""
+    dataset = read_dataset(data)
+    caches, _ = find_caches(dataset, default_folder(data), store.sweep.configs)
+    split = documents_split(dataset.labels)
+    task = Task(
+        caches,
+        labels=np.array(dataset.labels),
+        classes=3,
+        split=split,
+        replicates=store.sweep.replicates,
+        device="cpu",
+        threads=1,
+    )
+    return {config.id: task.build(config).fit() for config in store.sweep.configs[::3]}
+
+
+@pytest.mark.skipif(not can_hide(), reason="needs Linux's mount namespaces, to hide a folder from a node")
+def test_a_sweep_whose_first_node_dies_and_whose_second_one_joins_late_and_sees_no_cache_has_the_numbers_of_one_machine(
+    tiny: Path, cluster: OwnCluster
+) -> None:
+    work, caches = tiny.parent, default_folder(tiny)
+    process = chaos.start(work, "--data", tiny, *SWEEP, "--address", cluster.address)
+    place = work / "results" / "grid"
+    wait(process, lambda: chaos.rows(place) >= 2)
+    # what an earlier sweep has left on the second node is damaged, and one copy was cut off
+    vectors = sorted(path.read_bytes() for path in caches.glob("*/*.npy"))
+    kept = cluster.place("late") / "cache" / "mvsa_tune"
+    kept.mkdir(parents=True)
+    digest = hashlib.sha256(vectors[0]).hexdigest()
+    for left in (f"{digest}.npy", f".{digest}.npy.1.tmp"):
+        (kept / left).write_bytes(vectors[0][:-1])
+    cluster.add("late", hidden=caches)
+    wait(process, lambda: sorted(path.read_bytes() for path in cluster.cached("late")) == vectors)
+    cluster.kill("first")
+    left = 36 - chaos.rows(place)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and left > 2, out
+    # the second node has fetched what the first one saw, and nothing else lies there
+    assert not cluster.cached("first") and not list(kept.glob(".*.tmp"))
+    store = Store(place)
+    assert store.recorded() == [config.id for config in store.sweep.configs]
+    for trial, expected in trained_here(tiny, store).items():
+        found = store.outcome(trial)
+        for name, value in vars(expected).items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(getattr(found, name), value, err_msg=f"{trial} {name}")
+    # what no node can hold is refused at once, with what there is
+    asked = ("--data", tiny, *FEW, "--D", 99, "--address", cluster.address, "--memory-per-trial", 99999)
+    refused = grid(*asked, cwd=work, timeout=30)
+    assert refused.returncode == 2 and "no node has so much for Ray" in refused.stderr, refused.stderr
+
+
+def test_an_address_where_no_cluster_answers_is_one_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for address, told in (
+        ("127.0.0.1:9", "no Ray cluster answers there"),
+        ("ray://host:10001", "give the head node's HOST:PORT"),
+        ("somewhere", "no Ray cluster answers there"),
+    ):
+        assert script.main(["--data", str(tiny), "--pairs", "eye+ear", "--address", address]) == 2
+        printed = capsys.readouterr().err
+        assert told in printed and printed.count("\n") == 1
+    # and what starts from this process afterwards does not listen for a cluster
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+
+
+def test_the_address_is_the_flags_else_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert address_of(Namespace(address=None)) == "head:6379"
+    assert address_of(Namespace(address="auto")) == "auto"
+    assert address_of(Namespace(address="local")) is None
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert address_of(Namespace(address=None)) is None

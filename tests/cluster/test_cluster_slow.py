@@ -1,0 +1,163 @@
+"""What takes longer to show on a real Ray cluster: `make test-cluster`."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import chaos
+from conftest import ROOT, grid
+from mvsa_tune.config import Asha
+from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.data.demo import TRAINABLE_PAIRS, make_demo_set
+from mvsa_tune.embeddings.cache import default_folder
+from mvsa_tune.results.store import Store
+from own_cluster import OwnCluster, can_hide, own_cluster
+from test_cluster import SWEEP, cluster, wait
+
+__all__ = ["cluster"]
+pytestmark = pytest.mark.slow
+DEMO = ("--pairs", "demo-pixels+demo-words", "--quiet")
+
+
+def test_two_nodes_that_die_one_after_another_change_no_number_and_no_table(tiny: Path, cluster: OwnCluster) -> None:
+    """Tune tries a trial no second time here: one whose node dies runs again all the same."""
+    work = tiny.parent
+    assert grid("--data", tiny, *SWEEP, "--name", "calm", cwd=work).returncode == 0
+    flags = ("--data", tiny, *SWEEP, "--name", "chaos", "--max-failures", 0, "--address", cluster.address)
+    process, place = chaos.start(work, *flags), work / "results" / "chaos"
+    for count, dies, comes in ((4, "first", "second"), (16, "second", "third")):
+        wait(process, lambda count=count: chaos.rows(place) >= count)
+        cluster.add(comes)
+        cluster.kill(dies)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    chaos.check_same(Store(place), Store(work / "results" / "calm"))
+
+
+def test_the_heads_death_is_told_and_the_same_command_goes_on_on_another_cluster(
+    tiny: Path, cluster: OwnCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tiny.parent
+    place = work / "results" / "grid"
+    process = chaos.start(work, "--data", tiny, *SWEEP, "--storage", work / "there", "--address", cluster.address)
+    wait(process, lambda: chaos.rows(place) >= 6)
+    began = time.monotonic()
+    cluster.kill("head")
+    out, _ = process.communicate(timeout=70)
+    assert process.returncode != 0 and "the same command goes on" in out, out
+    assert time.monotonic() - began < 40
+    before = Store(place).rows()
+    assert 6 <= len(before) < 36
+    with own_cluster() as other:
+        other.add("fresh")
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            monkeypatch.setenv(name, other.environment[name])
+        ended = grid("--data", tiny, *SWEEP, "--storage", work / "there", "--address", other.address, cwd=work)
+    assert ended.returncode == 0, ended.stderr
+    after = Store(place).rows()
+    assert len(after) == 36 and before.merge(after, how="inner").shape == before.shape
+    assert (work / "there" / "grid" / "trials.csv").read_bytes() == (place / "trials.csv").read_bytes()
+    assert list((place / "tensorboard").rglob("events*"))
+
+
+def test_asha_on_a_cluster_stops_what_it_would_stop_and_keeps_curves(tiny: Path, cluster: OwnCluster) -> None:
+    work = tiny.parent
+    flags = (
+        "--data",
+        tiny,
+        "--pairs",
+        "eye+ear",
+        "--batch-size",
+        8,
+        "--seeds",
+        2,
+        "--quiet",
+        "--D",
+        *range(4, 16),
+        "--epochs",
+        60,
+    )
+    assert grid(*flags, "--scheduler", "none", "--name", "calm", cwd=work).returncode == 0
+    cluster.add("second")
+    ended = grid(*flags, "--name", "asha", "--address", cluster.address, "--nodes", 2, cwd=work)
+    assert ended.returncode == 0, ended.stderr
+    cut, full = Store(work / "results" / "asha").scores(), Store(work / "results" / "calm").scores()
+    assert len(cut) == 12 and all((full[trial][: len(curve)] == curve).all() for trial, curve in cut.items())
+    assert {len(curve) for curve in cut.values()} <= {*Asha().milestones(60), 60}
+    assert any(len(curve) < 60 for curve in cut.values())
+
+
+def test_a_search_runs_on_a_cluster(demo: Dataset, cluster: OwnCluster, tmp_path: Path) -> None:
+    cluster.add("second")
+    flags = (
+        "--data",
+        demo.folder,
+        *DEMO,
+        "--trials",
+        8,
+        "--epochs",
+        10,
+        "--seeds",
+        2,
+        "--confirm-seeds",
+        2,
+        "--finalists",
+        2,
+    )
+    ended = grid(
+        *flags, "--head", "concat", "--address", cluster.address, "--nodes", 2, cwd=tmp_path, script="search.py"
+    )
+    assert ended.returncode == 0, ended.stderr
+    store = Store(tmp_path / "results" / "search")
+    assert len(store.configs()) == 8 and len(Store(store.folder / "confirmed").recorded()) == 2
+    assert cluster.has_trained("first") and cluster.has_trained("second")
+
+
+@pytest.mark.skipif(not can_hide(), reason="needs Linux's mount namespaces, to hide a folder from a node")
+def test_embedding_and_fine_tuning_on_a_cluster_need_a_path_that_every_node_sees(
+    tmp_path: Path, cluster: OwnCluster
+) -> None:
+    data = tmp_path / "demo"
+    make_demo_set(data)
+    command = ("embed", "--data", data, "--encoder", "demo-pixels", "--workers", 2)
+
+    def embed(*more: object) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "mvsa_tune", *map(str, (*command, *more))]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+    assert embed("--cache", tmp_path / "here").returncode == 0
+    there = embed("--cache", tmp_path / "there", "--address", cluster.address)
+    assert there.returncode == 0, there.stderr
+    here, there_ = (
+        json.loads((tmp_path / name / "demo-pixels" / "image.json").read_text()) for name in ("here", "there")
+    )
+    assert here["sha256"] == there_["sha256"]
+    flags = (
+        "--data",
+        data,
+        "--pairs",
+        TRAINABLE_PAIRS[0],
+        "--quiet",
+        "--epochs",
+        2,
+        "--seeds",
+        1,
+        "--lr",
+        1e-3,
+        "--address",
+        cluster.address,
+    )
+    tuned = grid(*flags, cwd=tmp_path, script="finetune.py")
+    assert tuned.returncode == 0, tuned.stderr
+    assert list((tmp_path / "results" / "finetune" / "checkpoints").rglob("*.best.safetensors"))
+    cluster.add("blind", hidden=data)
+    for refused in (
+        embed("--cache", tmp_path / "again", "--address", cluster.address, "--nodes", 2),
+        grid(*flags, "--nodes", 2, "--name", "blind", cwd=tmp_path, script="finetune.py"),
+    ):
+        assert refused.returncode == 2 and "does not see" in refused.stderr and "every node shares" in refused.stderr
+    assert not default_folder(data).exists()

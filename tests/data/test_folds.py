@@ -1,0 +1,237 @@
+"""Whole sweeps over folds: replicates are seeds on folds, test scores are those of the chosen epoch, and any split is rebuilt."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+
+import grid as script
+import search
+from conftest import add_cache, grid, make_set
+from mvsa_tune.cli import main as cli
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.splits import make_split
+from mvsa_tune.errors import InputError
+from mvsa_tune.inference.select import choose, chosen_head
+from mvsa_tune.protocols import PROTOCOLS
+from mvsa_tune.results.store import Store
+from mvsa_tune.stats.summary import best, summarise
+from mvsa_tune.training.stack import Samples, StackTrainer, normalised
+from mvsa_tune.tune.prepare import make_plan
+from test_splits import word, write
+
+FEW = ["--pairs", "eye+ear", "--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "4", "--scheduler", "none"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-one labelled pairs of different texts, with caches: no number of folds divides them."""
+    folder = make_set(tmp_path_factory.mktemp("folds") / "set", count=41)
+    for place in range(45):
+        (folder / "data" / f"{100 + place}.txt").write_text(word(place))
+    dataset = read_dataset(folder)
+    add_cache(dataset, "eye", "image")
+    add_cache(dataset, "ear", "text", seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folded(data: Path) -> Path:
+    """A sweep of two seeds on three folds of unequal size."""
+    done = grid("--data", data, *FEW, "--ablation", 0, 1, 2, "--split", "kfold:3", "--seeds", 2, cwd=data.parent)
+    assert done.returncode == 0, done.stderr
+    return data.parent / "results" / "grid"
+
+
+def train(data: Path, config: Config, replicate: Replicate, split: str) -> StackTrainer:
+    """One replicate alone, without Ray."""
+    dataset = read_dataset(data)
+    made = make_split(split, dataset, [42, 43])
+    places = {"image": data / "embeddings" / "eye" / "image.npy", "text": data / "embeddings" / "ear" / "text.npy"}
+    vectors = {m: torch.from_numpy(np.load(path, allow_pickle=False)[:41]) for m, path in places.items()}
+    scaled = {m: normalised(v, config.normalise) for m, v in vectors.items()}
+    rows = [[torch.from_numpy(part[replicate.fold])] for part in (made.train, made.validation, made.test)]
+    return StackTrainer(config, [replicate], Samples(scaled, torch.tensor(dataset.labels), 3), *rows)
+
+
+def test_every_seed_is_trained_on_every_fold_as_it_would_be_alone(folded: Path, data: Path) -> None:
+    rows = pd.read_csv(folded / "trials.csv").query("ablation == 0")
+    assert list(zip(rows["seed"], rows["fold"], strict=True)) == [(s, f) for s in (42, 43) for f in (0, 1, 2)]
+    assert set(rows["split"]) == {"kfold:3"} and rows["test_acc_best"].isna().all()
+    store = Store(folded)
+    config = next(one for one in store.configs() if one.ablation == 0)
+    kept = store.outcome(config.id)
+    assert len({(own >= 0).sum() for own in kept.rows}) > 1  # unequal they are
+    for r, (_, row) in enumerate(rows.iterrows()):
+        alone = train(data, config, Replicate(row["seed"], row["fold"]), "kfold:3").fit()
+        assert row["val_acc_best"] == pytest.approx(alone.accuracy.max())
+        assert row["val_loss_last"] == pytest.approx(alone.val_loss[-1, 0], rel=1e-5)
+        assert np.array_equal(kept.best[r][kept.rows[r] >= 0], alone.best[0])
+    assert "each on 3 folds; kfold:3 split" in (folded / "tables.md").read_text()
+
+
+def test_what_reads_predictions_reads_those_of_folds(
+    folded: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(folded)
+    config = next(one for one in store.configs() if one.ablation == 0)
+    chosen = ["--config", config.id]
+    assert cli(["errors", str(folded), *chosen]) == 0
+    assert "41 validation samples in all, each on 13 to 14 of its own" in capsys.readouterr().out
+    samples = pd.read_csv(folded / "errors.csv")
+    assert len(samples) == 41 and set(samples["n"]) == {2}  # each is validated on once a seed
+    kept = store.outcome(config.id)
+    rows = pd.read_csv(folded / "trials.csv").query("ablation == 0")
+    right = sum(accuracy * (own >= 0).sum() for accuracy, own in zip(rows["val_acc_best"], kept.rows, strict=True))
+    assert samples["wrong"].sum() == pytest.approx(82 - right)
+    assert cli(["export", str(folded), *chosen, "--out", str(tmp_path)]) == 0
+    assert "trained again: 0 of 82 validation predictions differ" in capsys.readouterr().out
+    assert cli(["predict", str(folded), *chosen, "--refit"]) == 0
+    assert "2 heads, trained on all 41 labelled samples" in capsys.readouterr().out
+
+
+def test_modalities_are_compared_on_the_samples_that_are_there(
+    folded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = next(one for one in Store(folded).configs() if one.ablation == 0)
+    assert cli(["errors", str(folded), "--config", config.id]) == 0
+    page = capsys.readouterr().out.split("## Each modality alone")[1]
+    cells = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("| ")][2:]
+    assert sum(float(row[2]) for row in cells) == pytest.approx(41 / 3, abs=0.2)
+    assert sum(float(row[3]) for row in cells) == pytest.approx(1, abs=0.003)
+
+
+def test_a_split_that_has_gone_is_told(folded: Path, tmp_path: Path) -> None:
+    kept = (folded / "split.npz").read_bytes()
+    (folded / "split.npz").unlink()
+    store = Store(folded)
+    config = next(one for one in store.configs() if one.ablation == 1)
+    with pytest.raises(InputError, match=r"split\.npz is missing or damaged: the same sweep"):
+        chosen_head(store, config, None, None)
+    (folded / "split.npz").write_bytes(kept)
+
+
+PARTS = {"train_1": range(16, 41), "val_1": range(7), "test_1": range(7, 16)}
+PARTS |= {"train_2": range(25), "val_2": range(25, 32), "test_2": range(32, 41)}
+
+
+@pytest.fixture(scope="module")
+def cheema(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep by the protocol of Cheema et al. on two folds of files, of two configurations."""
+    write(data / "splits", PARTS)
+    flags = ["--data", data, "--pairs", "eye+ear", "--protocol", "cheema2021", "--lr", "0.1", "0.02", "--epochs", 20]
+    done = grid(*flags, "--scheduler", "none", "--name", "cheema", cwd=data.parent)
+    (data.parent / "told").write_text(done.stdout)
+    assert done.returncode == 0, done.stderr
+    return data.parent / "results" / "cheema"
+
+
+def test_a_protocol_is_its_papers_settings_where_no_flag_says_otherwise(cheema: Path) -> None:
+    store = Store(cheema)
+    paper = {"D": 128, "batch_size": 32, "dropout": 0.5, "normalise": "l2", "schedule": "plateau", "select": "loss"}
+    assert all(getattr(one, name) == value for one in store.configs() for name, value in paper.items())
+    assert [(one.lr, one.epochs) for one in store.configs()] == [(0.1, 20), (0.02, 20)]
+    assert store.sweep.replicates == (Replicate(42, 1), Replicate(42, 2)) and store.sweep.split == "files:splits"
+    assert PROTOCOLS["cheema2021"].split_for(cheema) == "kfold:10:test"  # no files beside it
+    assert script.configurations(script.parse([])) == script.documents_grid()
+    assert script.parse([]).split == "documents"
+
+
+def test_test_scores_are_scikit_learns_of_the_epoch_of_the_least_loss(cheema: Path, data: Path) -> None:
+    rows, labels = pd.read_csv(cheema / "trials.csv"), np.array(read_dataset(data).labels)
+    configs = {one.id: one for one in Store(cheema).configs()}
+    for (trial, fold), row in rows.set_index(["trial_id", "fold"]).iterrows():
+        alone = train(data, configs[trial], Replicate(42, fold), f"files:{data / 'splits'}")
+        said, least, epoch = None, np.inf, 0
+        for number in range(1, 21):
+            outcome = alone.advance(number)
+            if outcome.val_loss[-1, 0] < least:
+                said, least, epoch = outcome.test_predicted[-1, 0], outcome.val_loss[-1, 0], number
+                accuracy = outcome.accuracy[-1, 0]
+        true = labels[list(PARTS[f"test_{fold}"])]
+        assert row["best_epoch"] == epoch and row["val_acc_best"] == pytest.approx(accuracy)
+        assert row["test_acc_best"] == pytest.approx(accuracy_score(true, said))
+        for average in ("macro", "weighted"):
+            score = f1_score(true, said, average=average, labels=[0, 1, 2], zero_division=0)
+            assert row[f"test_f1_{average}_best"] == pytest.approx(score)
+        assert row["test_acc_last"] == pytest.approx(accuracy_score(true, outcome.test_predicted[-1, 0]))
+    assert (rows["best_epoch"] < 20).any()
+
+
+def test_the_tables_say_whose_protocol_and_show_the_mean_over_folds(cheema: Path) -> None:
+    text, rows = (cheema / "tables.md").read_text(), pd.read_csv(cheema / "trials.csv")
+    assert (
+        text.startswith("# cheema: test accuracy")
+        and "Protocol cheema2021: accuracy and weighted F1 on the test part" in text
+    )
+    assert "at the epoch, of its 20, of the least validation loss" in text and "published" not in text.replace(
+        "publish no", ""
+    )
+    summary = pd.read_csv(cheema / "summary.csv")
+    for _, line in summary.iterrows():
+        mine = rows[rows["trial_id"] == line["trial_id"]]
+        for name in ("test_acc_best", "test_f1_weighted_best"):
+            assert line[f"{name}_mean"] == pytest.approx(mine[name].mean())
+            assert f"| {mine[name].mean():.3f} ± {mine[name].std():.3f}" in text
+
+
+def test_nothing_is_chosen_on_test_samples(cheema: Path) -> None:
+    store = Store(cheema)
+    recorded = {trial: store.outcome(trial) for trial in store.recorded()}
+    before = store.scores(), best(summarise(store))
+    for trial, outcome in recorded.items():  # the worst of all answers, and the best
+        upside_down = {
+            "test_predicted": (outcome.test_predicted + 1) % 3,
+            "test_confusion": outcome.test_confusion[:, :, ::-1],
+        }
+        other = dataclasses.replace(outcome, **upside_down)
+        assert np.array_equal(other.best_epoch, outcome.best_epoch)
+        np.testing.assert_array_equal(other.scores, before[0][trial])
+    summary = summarise(store)
+    for name in (column for column in summary if column.startswith("test_")):
+        summary[name] = -summary[name]
+    assert best(summary)["trial_id"] == before[1]["trial_id"] == choose(store, "best").id
+
+
+def test_a_fold_file_that_has_changed_is_another_sweep(
+    cheema: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(data / "splits", {"val_1": range(1, 8), "test_1": [0, *range(8, 16)]})
+    flags = ["--data", data, "--pairs", "eye+ear", "--protocol", "cheema2021", "--lr", "0.1", "0.02", "--epochs", 20]
+    more = ["--scheduler", "none", "--name", "cheema", "--results", cheema.parent]
+    assert script.main([*map(str, flags + more)]) == 2
+    assert "rows of the split: " in capsys.readouterr().err
+    write(data / "splits", PARTS)
+
+
+def test_the_plan_tells_the_folds(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def plan(*flags: str) -> str:
+        assert script.main(["--data", str(data), *FEW, "--dry-run", *flags]) == 0
+        return capsys.readouterr().out
+
+    told = plan("--split", "kfold:3:test", "--seeds", "2")
+    assert "kfold:3:test, 3 folds: 13 to 14 to train on, 13 to 14 to validate, 13 to 14 to test" in told
+    assert "each with 6 replicates (seeds 42, 43 on 3 folds)" in told
+    told = plan("--split", "holdout:0.25", "--seeds", "2")
+    assert "holdout:0.25, a draw for each seed: 30 to train on, 11 to validate" in told
+    assert "each with 2 replicates (seeds 42, 43)" in told
+
+
+def test_a_holdouts_replicate_is_its_seeds_draw(data: Path) -> None:
+    def plan(*seeds: str):  # type: ignore[no-untyped-def]
+        options = script.parse(["--data", str(data), *FEW, "--split", "holdout:0.25", "--seed-list", *seeds])
+        return make_plan(options, script.configurations(options))
+
+    assert plan("5", "6").replicates == (Replicate(5, 5), Replicate(6, 6))
+    assert np.array_equal(plan("5", "6").split.validation[6], plan("6").split.validation[6])
+
+
+def test_a_protocol_fixes_what_a_search_does_not_ask_for(data: Path) -> None:
+    found = search.search_of(search.parse(["--data", str(data), "--protocol", "cheema2021", "--lr", "1e-5..1e-3"]))
+    assert str(found.space["D"]) == "128" and str(found.space["lr"]) == "1e-5..0.001"
+    assert found.fixed["select"] == "loss" and found.fixed["epochs"] == 100

@@ -1,0 +1,54 @@
+"""Where the classes and their order come from."""
+
+import itertools
+
+import pytest
+
+from mvsa_tune.data.labels import LABELS, SCALE, is_label, order_labels
+from mvsa_tune.errors import InputError
+
+ORDERS = {
+    "three sentiments": (["positive", "negative", "neutral"], ["negative", "neutral", "positive"], "usual"),
+    "two": (["positive", "negative"], ["negative", "positive"], "usual"),
+    "five": ([*SCALE[::-1]], [*SCALE], "usual"),
+    "in capitals and with bars below": (["Very_Positive", "Negative"], ["Negative", "Very_Positive"], "usual"),
+    "numbers": (["10", "9", "-1", "0.5"], ["-1", "0.5", "9", "10"], "numbers"),
+    "words": (["sarcasm", "irony", "10"], ["10", "irony", "sarcasm"], "alphabet"),
+}
+
+
+@pytest.mark.parametrize("case", ORDERS)
+def test_found_labels_have_an_order_whatever_order_they_come_in(case: str) -> None:
+    found, wanted, how = ORDERS[case]
+    for mixed in itertools.permutations(found):
+        classes, told = order_labels((), (), mixed)
+        assert list(classes) == wanted and how in told
+
+
+def test_what_is_asked_goes_before_the_forms_own_and_that_before_what_is_found() -> None:
+    assert order_labels(["b", "a"], LABELS, {"a"}) == (("b", "a"), "as --labels says")
+    assert order_labels((), LABELS, {"a"}) == (LABELS, "the form's own order")
+    assert order_labels((), (), (), needed=False)[0] == ()
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["a"], "from 2 to 256"),
+        (["a", "a"], "one label twice"),
+        (["Good", "good"], "differ in case alone"),
+        (["a", ""], "must be printable"),
+        (["a", "b,c"], "without a comma or a bar"),
+        ([str(number) for number in range(257)], "257 labels"),
+    ],
+)
+def test_labels_that_no_table_could_show_are_refused(classes: list[str], told: str) -> None:
+    for asked, found in ((classes, ()), ((), classes)):
+        if asked or len(set(classes)) == len(classes):
+            with pytest.raises(InputError, match=told):
+                order_labels(asked, (), found)
+
+
+def test_a_label_is_one_cell() -> None:
+    assert is_label("very negative") and is_label("-1") and is_label("开心")
+    assert not any(map(is_label, ("", " a", "a|b", "a,b", "a\nb", "a\tb")))

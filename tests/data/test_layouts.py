@@ -1,0 +1,179 @@
+"""The forms: which a folder has, and the documents' and Cheema et al.'s. The release and tables have files of their own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import make_set
+from mvsa_tune.config import Parser
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.flags import add_data_flags, read_data
+from mvsa_tune.data.labels import LABELS
+from mvsa_tune.errors import InputError
+
+
+def write_pairs(folder: Path, guids: list[str], pictures: str = "data", texts: str = "data") -> None:
+    """Write GUID.jpg, which is no picture, and GUID.txt."""
+    for place in (pictures, texts):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    for guid in guids:
+        (folder / pictures / f"{guid}.jpg").write_bytes(b"picture " + guid.encode())
+        (folder / texts / f"{guid}.txt").write_text(f"tweet {guid}", encoding="utf-8")
+
+
+# An order that is neither the ids' nor the files'.
+CHEEMA_LINES = ["17,1,1,0", "3,0,0,0", "250,2,0,2", "4,1,0,1"]
+
+
+def make_cheema(folder: Path, pictures: str = "data", texts: str = "data", heading: str = "") -> Path:
+    """Write four pairs as Cheema et al. have them, with one fold's split files."""
+    write_pairs(folder, [line.split(",")[0] for line in CHEEMA_LINES], pictures, texts)
+    (folder / "valid_pairlist.txt").write_text(heading + "\n".join(CHEEMA_LINES) + "\n", encoding="utf-8")
+    (folder / "splits").mkdir()
+    for name, rows in {"train_1": [3, 0], "val_1": [2], "test_1": [1]}.items():
+        (folder / "splits" / f"{name}.txt").write_text("".join(f"{row}\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize("heading", ["", "file_id,multimodal,text,image\n"])
+@pytest.mark.parametrize("places", [("data", "data"), ("images", "texts")])
+def test_cheemas_rows_are_the_lines_that_the_split_files_count(
+    tmp_path: Path, places: tuple[str, str], heading: str
+) -> None:
+    dataset = read_dataset(make_cheema(tmp_path, *places, heading=heading))
+    assert dataset.layout == "cheema" and dataset.classes == LABELS
+    rows = np.loadtxt(tmp_path / "splits" / "train_1.txt", dtype=int)
+    assert [dataset.samples[row].guid for row in rows] == ["4", "17"]
+    assert dataset.guids == ["17", "3", "250", "4"]
+    # theirs: 0 neutral, 1 positive, 2 negative; the first of the three labels is the pair's
+    assert [LABELS[label] for label in dataset.labels] == ["positive", "neutral", "negative", "positive"]
+    assert dataset.samples[2].picture == tmp_path / places[0] / "250.jpg" and dataset.samples[2].text == "tweet 250"
+
+
+def edit(name: str, old: str, new: str):
+    def change(folder: Path) -> None:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert old in text
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    return change
+
+
+BAD = {
+    "label 3": (edit("valid_pairlist.txt", "3,0,0,0", "3,3,0,0"), r"pairlist\.txt:2: '3,3,0,0' is not `file_id"),
+    "a word for a label": (edit("valid_pairlist.txt", "17,1,1,0", "17,positive,1,0"), r"pairlist\.txt:1: '17,pos"),
+    "unknown label of a modality": (edit("valid_pairlist.txt", "3,0,0,0", "3,0,0,9"), r"pairlist\.txt:2"),
+    "three cells": (edit("valid_pairlist.txt", "3,0,0,0", "3,0,0"), r"pairlist\.txt:2"),
+    "blank line": (edit("valid_pairlist.txt", "3,0,0,0\n", "\n3,0,0,0\n"), r"pairlist\.txt:2: a blank line"),
+    "listed twice": (
+        edit("valid_pairlist.txt", "3,0,0,0", "17,0,0,0"),
+        r":2: guid 17 is listed twice.*pairlist\.txt:1",
+    ),
+    "id that climbs": (edit("valid_pairlist.txt", "3,0,0,0", "../3,0,0,0"), "may not leave the data folder"),
+    "empty list": (
+        lambda folder: (folder / "valid_pairlist.txt").write_text("file_id,multimodal,text,image\n"),
+        "no samples",
+    ),
+    "no picture": (lambda folder: (folder / "data" / "250.jpg").unlink(), r"1 of 4 samples have no picture.*250\.jpg"),
+    "no text": (lambda folder: (folder / "data" / "4.txt").unlink(), r"1 of 4 samples have no text.*4\.txt"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_list_of_cheemas_is_one_clear_line(tmp_path: Path, case: str) -> None:
+    folder = make_cheema(tmp_path)
+    spoil, told = BAD[case]
+    spoil(folder)
+    with pytest.raises(InputError, match=told) as caught:
+        read_dataset(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_forms_in_one_folder_are_an_error_until_one_is_named(tmp_path: Path) -> None:
+    folder = make_cheema(make_set(tmp_path))
+    with pytest.raises(InputError, match="--layout documents or --layout cheema"):
+        read_dataset(folder)
+    assert read_dataset(folder, layout="cheema").guids == ["17", "3", "250", "4"]
+    assert len(read_dataset(folder, layout="documents").guids) == 44
+
+
+def test_a_form_that_is_not_there_is_told_by_what_it_lacks(tmp_path: Path) -> None:
+    folder = make_set(tmp_path)
+    for layout, lacks in {
+        "mvsa": r"no labelResultAll\.txt", "cheema": r"no valid_pairlist\.txt", "table": "holds no table",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=lacks):
+            read_dataset(folder, layout=layout)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"none of the known forms.*train\.txt.*labelResultAll.*valid_pairlist.*\.csv"):
+        read_dataset(tmp_path / "empty")
+
+
+def test_the_documents_lists_may_have_other_labels_if_they_are_named(tmp_path: Path) -> None:
+    folder = make_set(tmp_path)
+    text = (folder / "train.txt").read_text().replace("neutral", "mixed")
+    (folder / "train.txt").write_text(text)
+    with pytest.raises(InputError, match=r"train\.txt:3: unknown label 'mixed'.*--labels"):
+        read_dataset(folder)
+    parser = Parser()
+    add_data_flags(parser)
+    dataset = read_data(parser.parse_args(["--data", str(folder), "--labels", "positive, mixed,negative"]))
+    assert dataset.classes == ("positive", "mixed", "negative") and dataset.labels[:4] == [2, 1, 0, 2]
+    assert dataset.flags == " --labels positive,mixed,negative"
+
+
+def test_the_order_of_the_labels_is_part_of_the_fingerprint_and_not_of_the_contents(tmp_path: Path) -> None:
+    folder = make_set(tmp_path)
+    usual, named = read_dataset(folder), read_dataset(folder, layout="documents", labels=LABELS)
+    other = read_dataset(folder, labels=LABELS[::-1])
+    more = read_dataset(folder, labels=(*LABELS, "mixed"))
+    assert usual.fingerprint == named.fingerprint
+    assert len({usual.fingerprint, other.fingerprint, more.fingerprint}) == 3
+    assert usual.content_fingerprint == other.content_fingerprint == more.content_fingerprint
+
+
+def test_the_documents_fingerprints_are_those_of_caches_and_sweeps_before_there_were_forms(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    assert dataset.fingerprint.startswith("b0318046c28986b8") and dataset.content_fingerprint.startswith(
+        "45f006ec38a03066"
+    )
+
+
+def test_the_real_set_is_found_to_have_the_documents_form(real: Path) -> None:
+    dataset = read_dataset(real)
+    assert dataset.layout == "documents" and dataset.classes == LABELS and not dataset.dropped
+    assert dataset.label_counts == (1193, 419, 2388) and len(dataset.samples) - len(dataset.labels) == 511
+    assert dataset.fingerprint == "c659b9b1809e6d9a04cd9455725c26092cf9e0f12d1e0e31a0d1ca3d9d6aef31"
+    assert dataset.content_fingerprint == "563419f78952317dfa343016c7fbfa364d7c9516084aded8660c8edf2c997410"
+
+
+def test_the_real_set_is_the_same_data_in_every_form(real: Path, tmp_path: Path) -> None:
+    documents = read_dataset(real)
+    for name in ("table", "paths", "cheema", "release"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").symlink_to(real / "data")
+    rows = [
+        {"id": one.guid, "image": f"data/{one.guid}.jpg", "text": one.text, "label": "" if one.label is None else LABELS[one.label]}
+        for one in documents.samples
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    frame.to_csv(tmp_path / "table" / "set.csv", index=False)
+    frame.assign(text="data/" + frame["id"] + ".txt").to_parquet(tmp_path / "paths" / "set.parquet")
+    labelled = frame[frame["label"] != ""]
+    theirs = labelled["label"].map({"neutral": "0", "positive": "1", "negative": "2"})
+    pd.concat([labelled["id"], theirs, theirs, theirs], axis=1).to_csv(
+        tmp_path / "cheema" / "valid_pairlist.txt", header=False, index=False
+    )
+    lines = labelled["id"] + "\t" + labelled["label"] + "," + labelled["label"]
+    (tmp_path / "release" / "labelResultAll.txt").write_text("\n".join(["ID\ttext,image", *lines]))
+    for name in ("table", "paths"):
+        found = read_dataset(tmp_path / name)
+        assert found.layout == "table" and found.fingerprint == documents.fingerprint
+        assert found.content_fingerprint == documents.content_fingerprint
+    assert read_dataset(tmp_path / "paths").not_utf8 == documents.not_utf8
+    labelled_alone = replace(documents, samples=documents.samples[:4000]).fingerprint
+    for name in ("cheema", "release"):
+        assert read_dataset(tmp_path / name).fingerprint == labelled_alone

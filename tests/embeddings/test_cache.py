@@ -1,0 +1,160 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import make_set
+from mvsa_tune.data.dataset import Dataset, read_dataset
+from mvsa_tune.embeddings import cache
+from mvsa_tune.embeddings.cache import Cache, Origin, default_folder, open_cache, write_cache
+from mvsa_tune.errors import InputError
+
+
+def write(dataset: Dataset, vectors: np.ndarray | None = None, encoder: str = "eye") -> Cache:
+    if vectors is None:
+        vectors = np.arange(len(dataset.samples) * 3, dtype=np.float32).reshape(-1, 3)
+    halves = [vectors[:7], vectors[7:]]
+    return write_cache(dataset, default_folder(dataset.folder), encoder, "image", halves, Origin("none", "a test"))
+
+
+def reopen(folder: Path) -> Cache | None:
+    return open_cache(read_dataset(folder), default_folder(folder), "eye", "image")
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Path:
+    write(read_dataset(make_set(tmp_path)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("given", "kept"), [("float32", "float32"), ("float16", "float16"), ("float64", "float32")])
+def test_what_is_written_is_what_is_read(tmp_path: Path, given: str, kept: str) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    vectors = np.random.default_rng(0).normal(size=(44, 5)).astype(given)
+    write(dataset, vectors)
+    found = reopen(tmp_path)
+    assert found is not None
+    assert found.manifest.dtype == kept and (found.manifest.count, found.manifest.width) == (44, 5)
+    np.testing.assert_array_equal(found.vectors(), vectors.astype(kept))
+
+
+def test_vectors_are_a_read_only_memory_map(cached: Path) -> None:
+    found = reopen(cached)
+    assert found is not None
+    vectors = found.vectors()
+    assert isinstance(vectors, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        vectors[0, 0] = 1
+
+
+def test_the_manifest_says_what_made_it(cached: Path) -> None:
+    manifest = json.loads((cached / "embeddings" / "eye" / "image.json").read_text())
+    assert manifest["encoder"] == "eye" and manifest["source"] == "a test"
+    assert (cached / "embeddings" / "eye" / "image.ids.txt").read_text().split() == read_dataset(cached).guids
+
+
+def test_no_manifest_is_no_cache(cached: Path) -> None:
+    (cached / "embeddings" / "eye" / "image.json").unlink()
+    assert reopen(cached) is None
+
+
+def flip_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def reorder(folder: Path) -> None:
+    lines = (folder / "train.txt").read_text().splitlines()
+    lines[1], lines[2] = lines[2], lines[1]
+    (folder / "train.txt").write_text("\n".join(lines) + "\n")
+
+
+def shorten(folder: Path) -> None:
+    lines = (folder / "train.txt").read_text().splitlines()
+    (folder / "train.txt").write_text("\n".join(lines[:-1]) + "\n")
+
+
+def rename(folder: Path) -> None:
+    (folder / "train.txt").write_text((folder / "train.txt").read_text().replace("100,", "999,"))
+    for suffix in ("jpg", "txt"):
+        (folder / "data" / f"100.{suffix}").rename(folder / "data" / f"999.{suffix}")
+
+
+MISMATCHES = {
+    "other text": (lambda f: (f / "data" / "100.txt").write_text("changed"), "other texts or pictures"),
+    "other picture": (lambda f: (f / "data" / "100.jpg").write_bytes(b"another"), "other texts or pictures"),
+    "other count": (shorten, "holds 44 vectors, .* has 43 samples"),
+    "other order": (reorder, "the same samples in another order: row 0 is 100, .* has 101 there"),
+    "other samples": (rename, "other samples: row 0 is 100, .* has 999 there"),
+    "damaged vectors": (
+        lambda f: flip_last_byte(f / "embeddings/eye/image.npy"),
+        "damaged: its SHA-256 is .* manifest says",
+    ),
+    "vectors cut off": (lambda f: (f / "embeddings/eye/image.npy").write_bytes(b"\x93NUMPY"), "is damaged"),
+    "vectors gone": (lambda f: (f / "embeddings/eye/image.npy").unlink(), "is missing"),
+    "damaged manifest": (lambda f: (f / "embeddings/eye/image.json").write_text("{"), "damaged manifest"),
+}
+
+
+@pytest.mark.parametrize("case", MISMATCHES)
+def test_a_cache_that_does_not_fit_is_an_error_that_tells_how_to_mend_it(cached: Path, case: str) -> None:
+    spoil, told = MISMATCHES[case]
+    spoil(cached)
+    with pytest.raises(InputError, match=told) as caught:
+        reopen(cached)
+    assert f"python -m mvsa_tune import --data {cached} --encoder eye --modality image" in str(caught.value)
+
+
+def test_labels_may_change_without_making_vectors_again(cached: Path) -> None:
+    text = (cached / "train.txt").read_text()
+    (cached / "train.txt").write_text(text.replace("100,negative", "100,positive"))
+    assert reopen(cached) is not None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_refused_by_name(tmp_path: Path, bad: float) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    vectors = np.zeros((44, 3), dtype=np.float32)
+    vectors[[3, 5], 1] = bad
+    with pytest.raises(InputError, match="2 vectors hold NaN or infinite values: those of samples 103, 105"):
+        write(dataset, vectors)
+    assert reopen(tmp_path) is None
+
+
+def test_other_shapes_and_unsafe_names_are_refused(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    with pytest.raises(InputError, match="43 vectors for the 44 samples"):
+        write(dataset, np.zeros((43, 3), dtype=np.float32))
+    with pytest.raises(InputError, match="floating point"):
+        write(dataset, np.zeros((44, 3), dtype=np.int64))
+    with pytest.raises(InputError, match="width must be one and not 0"):
+        write(dataset, np.zeros((44, 0), dtype=np.float32))
+    with pytest.raises(InputError, match="folder's"):
+        write(dataset, encoder="../elsewhere")
+
+
+def test_a_write_that_fails_midway_leaves_the_cache_as_it_was(cached: Path) -> None:
+    dataset = read_dataset(cached)
+    before = reopen(cached)
+
+    def blocks() -> Iterator[np.ndarray]:
+        yield np.zeros((20, 3), dtype=np.float32)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="No space left on device"):
+        write_cache(dataset, default_folder(cached), "eye", "image", blocks(), Origin("none", "a test"))
+    assert reopen(cached) == before
+    assert not list((cached / "embeddings" / "eye").glob("*.tmp"))
+
+
+def test_a_write_killed_between_its_files_leaves_no_cache(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "write_text_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(read_dataset(cached))
+    assert reopen(cached) is None

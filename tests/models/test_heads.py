@@ -1,0 +1,237 @@
+from collections.abc import Mapping, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mvsa_tune.config import HEAD_NAMES
+from mvsa_tune.models.heads import HEADS, build_head, count_parameters, initialise
+from mvsa_tune.models.layers import StackedDropout
+
+R, B, D = 3, 7, 16
+RATE = 0.25
+WIDTHS = {"image": 6, "text": 4}
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def vectors(widths: Mapping[str, int], replicates: int, samples: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(replicates, width, samples, generator=generator, dtype=torch.float64)
+        for name, width in widths.items()
+    }
+
+
+def drop(x: Tensor) -> Tensor:
+    """Stands for dropout, in the stack (`scaling_dropout`) and in torch.nn: so its places and its rate are compared too."""
+    return x / (1 - RATE)
+
+
+@pytest.fixture
+def scaling_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StackedDropout, "forward", lambda layer, x: x / (1 - layer.rate))
+    # A hidden layer takes the mask alone, and divides by 1 - rate itself.
+    monkeypatch.setattr(StackedDropout, "mask", lambda layer, shape, device: torch.ones(shape))
+
+
+class Block(nn.Module):
+    """A transformer block in torch.nn, tokens `(B, T, D)`."""
+
+    def __init__(self, context: bool) -> None:
+        super().__init__()
+        self.attention, self.attention_norm = nn.MultiheadAttention(D, 8, batch_first=True), nn.LayerNorm(D)
+        if context:
+            self.cross, self.cross_norm = nn.MultiheadAttention(D, 8, batch_first=True), nn.LayerNorm(D)
+        self.widen, self.narrow, self.norm = nn.Linear(D, 4 * D), nn.Linear(4 * D, D), nn.LayerNorm(D)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = self.attention_norm(x + drop(self.attention(x, x, x)[0]))
+        if context is not None:
+            x = self.cross_norm(x + drop(self.cross(x, context, context)[0]))
+        return self.norm(x + drop(self.narrow(nn.functional.gelu(self.widen(x)))))
+
+
+class Plain(nn.Module):
+    """One replicate of any head in torch.nn, its parts called as the stack's are."""
+
+    def __init__(self, name: str, widths: Mapping[str, int]) -> None:
+        super().__init__()
+        self.name, both, total = name, len(widths) > 1, sum(widths.values())
+        one = {"gated": D, "bilinear": D, "linear": total}
+        if name == "late":
+            self.heads = nn.ModuleDict({m: Plain("concat", {m: w}) for m, w in widths.items()})
+            return
+        self.classifier = nn.Linear(one.get(name, D * len(widths)), 3)
+        if name == "linear":
+            return
+        towers = {m: nn.ModuleDict({"linear": nn.Linear(w, D), "norm": nn.BatchNorm1d(D)}) for m, w in widths.items()}
+        self.towers = nn.ModuleDict(towers)
+        if name == "cross-attention":
+            self.mix = nn.MultiheadAttention(D, 8, batch_first=True)
+        if name == "merged-attention":
+            self.mix = Block(context=False)
+        if name == "co-attention":
+            self.blocks = nn.ModuleDict({m: Block(context=both) for m in widths})
+        if name == "bilinear":
+            self.factors = nn.ModuleDict({m: nn.Linear(D, D) for m in widths})
+        if name == "gated" and both:
+            self.gate = nn.Linear(total, D)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """`{modality: (B, width)}` → logits `(B, 3)`."""
+        if self.name == "late":
+            return sum(head({m: inputs[m]}) for m, head in self.heads.items()) / len(self.heads)
+        if self.name == "linear":
+            return self.classifier(torch.cat([*inputs.values()], 1))
+        h = {m: drop(torch.relu(t["norm"](t["linear"](inputs[m])))) for m, t in self.towers.items()}
+        tokens = torch.stack([*h.values()], 1)  # (B, T, D)
+        if self.name == "cross-attention":
+            tokens = self.mix(tokens, tokens, tokens)[0]
+        if self.name == "merged-attention":
+            tokens = self.mix(tokens)
+        if self.name == "co-attention":
+            one = {m: x[:, None] for m, x in h.items()}
+            if len(h) == 1:
+                tokens = next(self.blocks[m](x) for m, x in one.items())
+            else:
+                image, text = self.blocks["image"], self.blocks["text"]
+                tokens = torch.cat([image(one["image"], one["text"]), text(one["text"], one["image"])], 1)
+        fused = tokens.flatten(1)
+        if self.name == "bilinear":
+            fused = torch.ones(())
+            for m, x in h.items():
+                fused = fused * self.factors[m](x)
+        if self.name == "gated" and len(h) > 1:
+            z = torch.sigmoid(self.gate(torch.cat([inputs["image"], inputs["text"]], 1)))
+            fused = z * h["image"] + (1 - z) * h["text"]
+        return self.classifier(fused)
+
+
+def pairs(plain: nn.Module, head: nn.Module, r: int, grad: bool) -> list[tuple[Tensor, Tensor]]:
+    """The parameters of a plain head, or their gradients, each beside the stack's for replicate r."""
+    found = []
+    for name, module in plain.named_modules():
+        if name.endswith("out_proj"):
+            continue
+        twin = head.get_submodule(name)
+        if isinstance(module, nn.MultiheadAttention):
+            for i, part in enumerate(("query", "key", "value")):
+                if hasattr(twin, part):
+                    rows = slice(i * D, (i + 1) * D)
+                    layer = getattr(twin, part)
+                    found += [(module.in_proj_weight, rows, layer.weight), (module.in_proj_bias, rows, layer.bias)]
+            found += [(module.out_proj.weight, ..., twin.out.weight), (module.out_proj.bias, ..., twin.out.bias)]
+        elif isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.LayerNorm)):
+            found += [(module.weight, ..., twin.weight), (module.bias, ..., twin.bias)]
+    of = (lambda p: p.grad) if grad else (lambda p: p.data)
+    return [(of(own)[rows], of(stack)[r].reshape(own[rows].shape)) for own, rows, stack in found]
+
+
+@pytest.mark.usefixtures("scaling_dropout")
+@pytest.mark.parametrize("modalities", [("image", "text"), ("text",), ("image",)])
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_is_its_torch_nn_form_forward_and_backward(name: str, modalities: Sequence[str]) -> None:
+    widths = {modality: WIDTHS[modality] for modality in modalities}
+    head = build_head(name, R, widths, D, 3, dropout=RATE).double()
+    initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+    for parameter in head.parameters():  # norms too are to differ between replicates
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=seeded(7)[0], dtype=torch.float64)
+    inputs = vectors(widths, R, B)
+    target = torch.randn(R, 3, B, dtype=torch.float64)
+    for x in inputs.values():
+        x.requires_grad_()
+    logits = head(inputs)
+    (logits * target).sum().backward()
+    near = {"rtol": 1e-6, "atol": 1e-9}
+    for r in range(R):
+        plain = Plain(name, widths).double()
+        copied = pairs(plain, head, r, grad=False)
+        for own, stack in copied:
+            own.copy_(stack)
+        mine = {m: x[r].detach().T.clone().requires_grad_() for m, x in inputs.items()}
+        out = plain(mine)
+        torch.testing.assert_close(logits[r].T, out, **near)
+        (out * target[r].T).sum().backward()
+        for own, stack in pairs(plain, head, r, grad=True):
+            torch.testing.assert_close(stack, own, **near)
+        for m, x in inputs.items():
+            torch.testing.assert_close(x.grad[r].T, mine[m].grad, **near)  # type: ignore[index]
+        assert sum(stack.numel() for _, stack in copied) == count_parameters(name, widths, D, 3)  # and none is left out
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_dropout_draws_from_the_generators_meant_for_it(name: str) -> None:
+    head, dropout = build_head(name, R, WIDTHS, D, 3, dropout=RATE), seeded(4, 5, 6)
+    initialise(head, seeded(1, 2, 3), dropout)
+    assert all(layer.generators is dropout for layer in head.modules() if isinstance(layer, StackedDropout))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_trains_in_mixed_precision(name: str) -> None:
+    head = build_head(name, R, WIDTHS, D, 3, dropout=0.0)
+    initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+    inputs = {modality: x.float() for modality, x in vectors(WIDTHS, R, B).items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = head(inputs)
+    torch.testing.assert_close(mixed.float(), head(inputs), rtol=0.1, atol=0.05)
+    mixed.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["gated", "late"])
+def test_with_one_modality_there_is_nothing_to_weigh(name: str) -> None:
+    inputs, logits = vectors({"text": 4}, R, B), []
+    for which in (name, "concat"):
+        head = build_head(which, R, {"text": 4}, D, 3, dropout=0.5).double()
+        initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+        logits.append(head(inputs))
+    assert torch.equal(*logits)
+
+
+# At D 256 on vectors of MobileNetV2 (1,280) and MiniLM (384), three classes; a tower is Linear(width, D) and BatchNorm.
+IMAGE, TEXT = 1280 * 256 + 256 + 512, 384 * 256 + 256 + 512
+SQUARE, NORM = 256 * 256 + 256, 512
+BLOCK = NORM + (256 * 1024 + 1024) + (1024 * 256 + 256) + NORM  # less its attentions
+PARAMETERS = {
+    "concat": (IMAGE + TEXT + 512 * 3 + 3, TEXT + 256 * 3 + 3),
+    "cross-attention": (IMAGE + TEXT + 4 * SQUARE + 512 * 3 + 3, TEXT + 2 * SQUARE + 256 * 3 + 3),
+    "co-attention": (
+        IMAGE + TEXT + 2 * (BLOCK + 2 * SQUARE + 2 * SQUARE + NORM) + 512 * 3 + 3,
+        TEXT + BLOCK + 2 * SQUARE + 256 * 3 + 3,
+    ),
+    "merged-attention": (IMAGE + TEXT + BLOCK + 4 * SQUARE + 512 * 3 + 3, TEXT + BLOCK + 2 * SQUARE + 256 * 3 + 3),
+    "gated": (IMAGE + TEXT + 1664 * 256 + 256 + 256 * 3 + 3, TEXT + 256 * 3 + 3),
+    "bilinear": (IMAGE + TEXT + 2 * SQUARE + 256 * 3 + 3, TEXT + SQUARE + 256 * 3 + 3),
+    "linear": (1664 * 3 + 3, 384 * 3 + 3),
+    "late": (IMAGE + TEXT + 2 * (256 * 3 + 3), TEXT + 256 * 3 + 3),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_parameters_are_counted_as_by_hand(name: str) -> None:
+    widths = {"image": 1280, "text": 384}
+    assert count_parameters(name, widths, 256, 3) == PARAMETERS[name][0]
+    assert count_parameters(name, {"text": 384}, 256, 3) == PARAMETERS[name][1]
+
+
+def test_every_name_of_the_configuration_is_a_head() -> None:
+    assert tuple(HEADS) == HEAD_NAMES
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_overfits_sixteen_samples(name: str) -> None:
+    head = build_head(name, 2, {"image": 10, "text": 8}, D=32, classes=3, dropout=0.0)
+    # 18 numbers a sample: enough for sixteen to be told apart by planes too
+    initialise(head, seeded(1, 2), seeded(3, 4))
+    torch.manual_seed(0)
+    inputs = {"image": torch.randn(2, 10, 16), "text": torch.randn(2, 8, 16)}
+    labels = torch.randint(0, 3, (2, 16))
+    optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(inputs), labels).backward()
+        optimizer.step()
+    assert torch.equal(head(inputs).argmax(dim=1), labels)

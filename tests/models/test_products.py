@@ -1,0 +1,86 @@
+"""Products by oneDNN, a hidden layer in one, and AdamW over stacks: each against torch's own."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mvsa_tune.models.layers import StackedTowers
+from mvsa_tune.models.matmul import LEAST, ONEDNN, Linear, by_onednn, multiply
+from mvsa_tune.training.optimizer import StackedAdamW
+
+R, WIDTH, D, B = 3, 70, 32, 21
+WIDTHS = {"image": WIDTH, "text": 48}
+NEAR = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.mark.parametrize("terms", [3, WIDTH])
+@pytest.mark.parametrize("outputs", [LEAST - 1, LEAST, 40])
+def test_products_of_strided_matrices_are_those_of_float64(outputs: int, terms: int) -> None:
+    left, right = torch.randn(R, terms, outputs).mT, torch.randn(R, B, terms)
+    assert by_onednn(left) == (ONEDNN and outputs >= LEAST and terms >= LEAST)
+    exact = torch.einsum("rmk,rnk->rmn", left.double(), right.double())
+    torch.testing.assert_close(multiply(left, right).double(), exact, **NEAR)
+
+
+def test_a_linear_layer_is_baddbmm_forward_and_backward() -> None:
+    inputs = [torch.randn(*shape, requires_grad=True) for shape in ((R, D, 1), (R, D, WIDTH), (R, WIDTH, B))]
+    target = torch.randn(R, D, B)
+    ways: list[list[Tensor]] = []
+    for way in (Linear.apply, torch.baddbmm):
+        out = way(*inputs)
+        ways.append([out, *torch.autograd.grad((out * target).sum(), inputs)])
+    for ours, theirs in zip(*ways, strict=True):
+        torch.testing.assert_close(ours, theirs, **NEAR)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_hidden_layers_are_their_torch_nn_form_with_weights_together_and_apart(apart: bool) -> None:
+    towers = StackedTowers(R, WIDTHS, D, dropout=0.0)
+    layers: dict[str, list[nn.Module]] = {}
+    for name, tower in towers.items():
+        tower.linear.reset([torch.Generator().manual_seed(seed) for seed in range(R)])  # type: ignore[union-attr, operator]
+        for own in tower.norm.parameters():
+            own.data.add_(torch.randn(R, D) / 4)
+        layers[name] = [nn.Sequential(nn.Linear(WIDTHS[name], D), nn.BatchNorm1d(D), nn.ReLU()) for _ in range(R)]
+        for r, one in enumerate(layers[name]):
+            state = {"0.weight": tower.linear.weight[r], "0.bias": tower.linear.bias[r, :, 0]}  # type: ignore[union-attr, index]
+            state |= {"1.weight": tower.norm.weight[r], "1.bias": tower.norm.bias[r]}  # type: ignore[union-attr, index]
+            one.load_state_dict(state, strict=False)  # type: ignore[arg-type]
+    if apart:
+        StackedAdamW(towers.parameters(), 0.0)
+    x = {name: torch.randn(R, B, width, requires_grad=True) for name, width in WIDTHS.items()}
+    target = torch.randn(R, 2 * D, B)
+    out = towers({name: one.mT for name, one in x.items()})
+    (out * target).sum().backward()
+    for place, (name, tower) in enumerate(towers.items()):
+        units = slice(place * D, (place + 1) * D)
+        left = tower.linear.weight.slices.gradients if apart and ONEDNN else tower.linear.weight.grad  # type: ignore[union-attr]
+        for r, one in enumerate(layers[name]):
+            mine = x[name][r].detach().clone().requires_grad_()
+            expected = one(mine)
+            (expected * target[r, units].T).sum().backward()
+            torch.testing.assert_close(out[r, units].T, expected, **NEAR)
+            torch.testing.assert_close(x[name].grad[r], mine.grad, **NEAR)  # type: ignore[index]
+            torch.testing.assert_close(left[r], one[0].weight.grad, **NEAR)  # type: ignore[index]
+            torch.testing.assert_close(tower.norm.weight.grad[r], one[1].weight.grad, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.bias.grad[r], one[1].bias.grad, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.running_mean[r], one[1].running_mean, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.running_var[r], one[1].running_var, **NEAR)  # type: ignore[union-attr, index]
+
+
+def test_adamw_over_stacks_is_torchs_with_a_rate_for_each_replicate() -> None:
+    stack, rates = nn.Parameter(torch.randn(R, 5, 7)), [1e-2, 1e-3, 1e-2]
+    singles = [nn.Parameter(one.detach().clone()) for one in stack]
+    ours = StackedAdamW([stack], weight_decay=0.1)
+    theirs = [torch.optim.AdamW([one], lr=rate, weight_decay=0.1) for one, rate in zip(singles, rates, strict=True)]
+    for step in range(4):
+        gradient = torch.randn(R, 5, 7)
+        stack.grad = gradient.clone()
+        skipped = 1 if step == 2 else None  # a replicate whose epoch is over
+        ours.step([None if r == skipped else rate for r, rate in enumerate(rates)])
+        assert stack.grad is None
+        for r, (one, optimizer) in enumerate(zip(singles, theirs, strict=True)):
+            if r != skipped:
+                one.grad = gradient[r]
+                optimizer.step()
+            torch.testing.assert_close(stack[r], one)

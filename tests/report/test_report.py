@@ -1,0 +1,289 @@
+import base64
+import dataclasses
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import make_set
+from mvsa_tune import cli
+from mvsa_tune.config import Config
+from mvsa_tune.data.dataset import Sample, read_dataset
+from mvsa_tune.report.grids import grids
+from mvsa_tune.report.inline import COLOURS
+from mvsa_tune.report.languages import LANGUAGES, ZH
+from mvsa_tune.report.page import write_report
+from mvsa_tune.report.sections import sections, short_names, shown_sample
+from mvsa_tune.results.store import Store
+from mvsa_tune.stats.analysis import Analysis, analyse
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--allow-file-access-from-files",
+)  # fmt: skip
+HEADINGS = (
+    "The answer", "Questions", "Tables", "Learning curves", "Accuracy by configuration", "D × lr", "Importance of each hyperparameter",
+    "What a smaller budget would have shown", "What the best gets right, by class", "Samples most often wrong", "How to reproduce",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copied(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small sweep in a folder of its own, with its report."""
+    folder = tmp_path_factory.mktemp("report") / "small"
+    shutil.copytree(swept, folder)
+    write_report(analyse(Store(folder)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(copied: Path) -> str:
+    return (copied / "report.html").read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes, and its words."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def leaving(page: str) -> Iterator[str]:
+    """What in a page points out of it, or would run in it."""
+    for tag, attributes in Tags(page).tags:
+        if tag in ("script", "link", "iframe", "object", "embed", "base", "form"):
+            yield tag
+        for name, value in attributes.items():
+            if name.startswith("on"):
+                yield name
+            inside = (value or "").startswith(("#", "data:image/jpeg;base64,"))
+            if name in ("src", "href", "xlink:href", "action", "srcset", "data", "poster") and not inside:
+                yield f"{name}={value}"
+
+
+def test_a_sweep_ends_with_its_report(swept: Path, page: str) -> None:
+    assert (swept / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_the_page_needs_nothing_else(page: str) -> None:
+    assert not list(leaving(page))
+    assert not re.search(r"https?://|[\"'(]//|@import|url\((?!#)", page)
+    assert "default-src 'none'" in page
+
+
+def test_every_anchor_has_its_place_and_every_name_is_one_elements(page: str) -> None:
+    tags = Tags(page).tags
+    names = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(names) == len(set(names))
+    pointed = {value[1:] for _, attributes in tags if (value := attributes.get("href") or "").startswith("#")}
+    assert pointed <= set(names)
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(names)
+
+
+def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) -> None:
+    analysis, words = analyse(Store(copied)), Tags(page).words
+    places = [page.index(f'">{heading}</h2>') for heading in HEADINGS]
+    assert places == sorted(places)
+    first = analysis.ranked[0]
+    assert first.cross is not None and analysis.winner is not None
+    answer = page[places[0] : places[1]]
+    for told in (first.config.name, *map("{:.3f}".format, (first.cross.mean, first.cross.low, first.cross.high))):
+        assert told in answer
+    assert f"{analysis.winner.corrected:.3f}" in answer
+    assert f"{len(analysis.tied())} of {len(analysis.ranked) - 1}" in answer
+    for question in analysis.questions:
+        assert question.answer in words
+    store = analysis.store
+    assert store.sweep.data_fingerprint[:12] in words and store.sweep.code in words
+    assert str(store.rows()["command"].iloc[0]) in words
+
+
+def test_every_figure_is_told_to_those_who_cannot_see_it(page: str) -> None:
+    drawings = [attributes for tag, attributes in Tags(page).tags if tag == "svg"]
+    assert len(drawings) >= 5
+    for one in drawings:
+        assert one["role"] == "img" and re.search(r"\d", one["aria-label"] or "")
+    assert [dict(attributes)["lang"] for tag, attributes in Tags(page).tags if tag == "html"] == ["en"]
+
+
+def test_drawings_take_the_pages_colours(page: str, copied: Path) -> None:
+    for drawing in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        assert not [colour for colour in COLOURS if re.search(rf"<[^>]*{colour}\b", drawing)]
+        assert "<text" in drawing  # letters stay letters
+    assert "#1b1d21" in (copied / "plots" / "curves.svg").read_text(encoding="utf-8")
+
+
+def test_every_plot_is_a_file_of_each_kind_and_the_same_every_time(copied: Path) -> None:
+    written = write_report(analyse(Store(copied)))
+    before = {path: path.read_bytes() for path in written}
+    assert {path.stem for path in written[1:]} >= {"accuracy", "curves", "loss", "importance", "budget", "confusion"}
+    for path in written[1:]:
+        if path.suffix == ".png":
+            with Image.open(path) as picture:
+                picture.verify()
+        else:
+            assert path.read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    stale = copied / "plots" / "heat-map-9.svg"
+    stale.write_text("of another day", encoding="utf-8")
+    assert {path: path.read_bytes() for path in write_report(analyse(Store(copied)))} == before
+    assert not stale.exists()
+
+
+def test_tweets_and_pictures_are_shown_only_when_asked_for(copied: Path, page: str) -> None:
+    dataset = read_dataset(Path(Store(copied).sweep.data))
+    assert "<img" not in page and "data:image" not in page
+    words = Tags(page).words
+    assert not [one.guid for one in dataset.samples if one.text in words]
+    assert cli.main(["report", str(copied), "--samples"]) == 0
+    shown = (copied / "report.html").read_text(encoding="utf-8")
+    write_report(analyse(Store(copied)))
+    pictures = [attributes for tag, attributes in Tags(shown).tags if tag == "img"]
+    assert pictures and all(max(int(one["width"] or 0), int(one["height"] or 0)) <= 128 for one in pictures)
+    words = Tags(shown).words
+    assert len({one.guid for one in dataset.samples if one.text in words}) >= len(pictures)
+    assert not list(leaving(shown))
+
+
+def test_samples_of_another_set_are_refused(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guids may be the same, and texts and pictures others."""
+    other = make_set(tmp_path / "other")
+    for command in (["report", str(copied), "--samples"], ["errors", str(copied), "--texts"]):
+        assert cli.main([*command, "--data", str(other)]) == 2
+        assert "is not the data of" in capsys.readouterr().err
+
+
+def test_hostile_texts_stay_texts(copied: Path) -> None:
+    hostile = "</td><script>alert(1)</script><img src=x onerror=alert(2)> \" ' &"
+    dataset = read_dataset(Path(Store(copied).sweep.data))
+    samples = {one.guid: dataclasses.replace(one, text=hostile, picture=Path("/nowhere")) for one in dataset.samples}
+    analysis = analyse(Store(copied))
+    analysis.store.__dict__["sweep"] = dataclasses.replace(
+        analysis.store.sweep, demo=True, data=hostile, classes=(hostile, "$x^2$", "<b>")
+    )
+    folder = copied.parent / "hostile"
+    shutil.copytree(copied, folder, dirs_exist_ok=True)
+    analysis.store.folder = folder
+    write_report(analysis, samples=samples)
+    shown = (folder / "report.html").read_text(encoding="utf-8")
+    assert not list(leaving(shown))
+    assert not [tag for tag, _ in Tags(shown).tags if tag in ("img", "b")]
+    assert Tags(shown).words.count(hostile) > 1
+    assert "demo set" in shown.split("</header>")[0]  # made-up data is called so before any number
+
+
+def test_what_is_not_there_is_said_in_a_line(copied: Path) -> None:
+    whole = analyse(Store(copied))
+    for analysis in (
+        Analysis(whole.store, whole.summary, (), (), whole.rows),
+        Analysis(whole.store, whole.summary, whole.ranked[:1], whole.ranked[1:], whole.rows),
+    ):
+        for section in sections(analysis, None, "en"):
+            assert section.text or section.facts or section.tables, section.key
+            assert section.plots or section.text or section.facts or section.tables
+    alone = {section.key: section for section in sections(analysis, None, "en")}
+    assert not alone["budget"].plots and not alone["grids"].plots and not alone["importance"].plots
+    assert alone["curves"].plots and alone["classes"].plots
+
+
+def test_headings_are_chinese_on_demand(copied: Path) -> None:
+    assert cli.main(["report", str(copied), "--lang", "zh"]) == 0
+    shown = (copied / "report.html").read_text(encoding="utf-8")
+    write_report(analyse(Store(copied)))
+    assert all(f'">{ZH[heading]}</h2>' in shown for heading in HEADINGS)
+    assert '<html lang="zh-Hans">' in shown and "zh" in LANGUAGES
+
+
+def test_names_leave_out_what_all_share() -> None:
+    configs = [Config(D=D, epochs=20) for D in (8, 16)]
+    assert list(short_names(configs).values()) == ["D=8", "D=16"]
+    assert list(short_names(configs[:1]).values()) == [configs[0].name]
+
+
+def test_a_grid_holds_the_means_of_its_configurations() -> None:
+    class One:
+        def __init__(self, config: Config, right: float) -> None:
+            self.config, self.values = config, np.full((2, 5), right)
+
+    crossed = [One(Config(D=D, lr=lr), D * lr) for D in (8, 16) for lr in (1e-3, 1e-2)]
+    found = grids(crossed[:3])  # type: ignore[arg-type]
+    assert found[0].widths == ["8", "16"] and found[0].lrs == ["0.001", "0.01"]
+    assert np.allclose(found[0].means, [[0.008, 0.08], [0.016, np.nan]], equal_nan=True)
+    assert not grids(crossed[:2])  # type: ignore[arg-type]
+    # Of a search, where all differ, by encoders, in ranges.
+    rng = np.random.default_rng(0)
+    sampled = [One(Config(D=D, lr=10 ** rng.uniform(-5, -2), dropout=rng.uniform()), 0.5) for D in (8, 16) * 20]
+    (by_encoders,) = grids(sampled)  # type: ignore[arg-type]
+    assert by_encoders.means.shape == (2, 6) and np.nanmax(np.abs(by_encoders.means - 0.5)) < 1e-12
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_has_nothing_to_complain_of_and_nothing_is_wider_than_its_window(
+    copied: Path, tmp_path: Path
+) -> None:
+    assert cli.main(["report", str(copied), "--samples"]) == 0
+    page = tmp_path / "report.html"
+    shutil.copy(copied / "report.html", page)
+    write_report(analyse(Store(copied)))
+    found = widths(page, tmp_path)
+    assert found == {"1280": [], "390": []}
+    # The same measurement sees what is too wide, and what the console says.
+    page.write_text(
+        page.read_text(encoding="utf-8").replace("<main>", '<main><div style="width:2000px">x</div>'), encoding="utf-8"
+    )
+    assert all("DIV" in wide for wide in widths(page, tmp_path).values())
+    page.write_text(page.read_text(encoding="utf-8").replace("<main>", "<main><script>1</script>"), encoding="utf-8")
+    with pytest.raises(AssertionError, match="CONSOLE"):
+        widths(page, tmp_path)
+
+
+def widths(page: Path, folder: Path) -> dict[str, list[str]]:
+    """By width of the window: which elements end beyond it, those within a box that scrolls aside. Fails on any message of the console."""
+    frames = "".join(
+        f'<iframe src="{page.name}" style="border:0;width:{width}px;height:900px"></iframe>' for width in (1280, 390)
+    )
+    script = """
+      onload = () => document.title = [...document.querySelectorAll('iframe')].map(frame => {
+        const inside = frame.contentDocument, room = frame.clientWidth;
+        const wide = [...inside.body.querySelectorAll('*')].filter(one => one.getBoundingClientRect().right > room + 0.5
+          && (!one.closest('.scroll') || one.matches('.scroll')));
+        if (inside.documentElement.scrollWidth > room) wide.push(inside.documentElement);
+        return room + ':' + [...new Set(wide.map(one => one.tagName))].join(',');
+      }).join(';')
+    """
+    wrapper = folder / "wrapper.html"
+    wrapper.write_text(f"<!doctype html><title></title>{frames}<script>{script}</script>", encoding="utf-8")
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", wrapper.as_uri()]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)  # type: ignore[arg-type]
+    said = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
+    assert not said, said
+    title = re.search(r"<title>(.*?)</title>", ended.stdout)
+    assert title and title.group(1), ended.stdout[:500]
+    parts = dict(part.split(":") for part in title.group(1).split(";"))
+    return {width: [tag for tag in tags.split(",") if tag] for width, tags in parts.items()}
+
+
+def test_a_large_picture_is_shown_small(tmp_path: Path) -> None:
+    Image.new("RGB", (600, 300), "teal").save(tmp_path / "large.jpg")
+    sample = Sample("7", 0, tmp_path / "large.jpg", "a text", "utf-8")
+    picture, text = shown_sample("7", {"7": sample})
+    (tag,) = (attributes for tag, attributes in Tags(picture).tags if tag == "img")
+    assert (tag["width"], tag["height"], text) == ("128", "64", "a text")
+    with Image.open(io.BytesIO(base64.b64decode((tag["src"] or "").split(",")[1]))) as drawn:
+        assert drawn.size == (128, 64)

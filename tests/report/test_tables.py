@@ -1,0 +1,127 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+import finetune
+from conftest import make_set
+from grid import documents_grid
+from mvsa_tune.config import Config
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.labels import LABELS
+from mvsa_tune.report.lines import published_lines
+from mvsa_tune.report.tables import DOCUMENTS_COUNTS, tables_markdown
+from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.results.store import Store
+from mvsa_tune.stats.analysis import analyse
+from test_store import PROVENANCE, SEEDS, outcome
+
+
+def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_at: int = 0, **change: object) -> str:
+    dataset = read_dataset(make_set(folder / "set"))
+    fields = {
+        "data": "d", "data_fingerprint": dataset.fingerprint, "layout": "documents", "classes": LABELS,
+        "label_counts": DOCUMENTS_COUNTS, "dropped": {}, "demo": False,
+        "split": "documents", "split_digest": "d", "protocol": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
+        "space": {}, "finetuned": {}, "code": "1",
+    }  # fmt: skip
+    store = Store(folder / "s")
+    store.begin(Sweep(**{**fields, **change}), dataset)  # type: ignore[arg-type]
+    for config in trained:
+        store.add(config, outcome([[6, 8]] * (stopped_at or config.epochs)), PROVENANCE)
+    return tables_markdown(analyse(store))
+
+
+def rows(text: str, table: int) -> list[dict[str, str]]:
+    """The rows of one table, by heading."""
+    part = text.split(f"## Table {table}.")[1].split("\n## ")[0]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")
+    ]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_every_published_cell_is_a_line() -> None:
+    lines = published_lines()
+    assert len(lines) == 24 + 4  # table 3 stands for both CLIPs
+    assert sum(line.finetuned for line in lines) == 4
+    finetuned = set(finetune.configurations(finetune.parse([])))
+    assert {line.config for line in lines} == set(documents_grid()) | finetuned
+
+
+def test_the_documents_grid_stands_beside_the_published_values(tmp_path: Path) -> None:
+    grid = documents_grid()
+    text = tables(tmp_path, grid, grid[:2], not_run={grid[4].id: "no image cache of resnet50"})
+    first = rows(text, 1)
+    assert len(first) == 10 and [len(rows(text, number)) for number in (2, 3, 4)] == [4, 8, 6]
+    assert (first[0]["published"], first[0]["ours: best epoch"], first[0]["n"]) == (
+        "0.755",
+        "0.700 ± 0.141 [0.208, 1.000]",
+        "2",
+    )
+    assert (first[2]["ours: best epoch"], first[2]["n"]) == ("–", "0")
+    assert first[2]["note"] == "not run yet" and first[2]["published"] == "0.775"
+    assert first[4]["note"] == "no image cache of resnet50"
+    assert first[8]["fine-tuned"] == "yes" and "not in this sweep" in first[8]["note"]
+    assert rows(text, 3)[0]["vision"] == "clip-vit-b-32" and rows(text, 3)[1]["vision"] == "clip-vit-l-14"
+    assert rows(text, 3)[0]["published"] == rows(text, 3)[1]["published"] == "0.777"
+
+
+@pytest.mark.parametrize("change", [{"label_counts": (1, 2, 3)}, {"demo": True}])
+def test_no_published_value_stands_beside_other_data(tmp_path: Path, change: dict[str, object]) -> None:
+    text = tables(tmp_path, documents_grid(), documents_grid()[:1], **change)
+    assert "0.755" not in text and "| published" not in text
+    assert ("demo set" in text.splitlines()[0]) == ("demo" in change)
+
+
+def test_no_published_value_stands_beside_another_training(tmp_path: Path) -> None:
+    short = Config(D=128, lr=2e-5, epochs=7)
+    text = tables(tmp_path, [short], [short])
+    assert "0.755" not in text and rows(text, 1)[0]["note"] == "epochs=7"
+
+
+def test_other_pairs_get_the_same_tables(tmp_path: Path) -> None:
+    pairs = ["a+t", "b+t", "c+t"]
+    configs = documents_grid(pairs)
+    text = tables(tmp_path, configs, configs)
+    assert [row["vision"] for row in rows(text, 1)] == ["a"] * 4 + ["b"] * 4
+    assert [row["vision"] for row in rows(text, 2)] == ["c"] * 4
+    assert {row["batch size"] for row in rows(text, 3)} == {"32"} and len(rows(text, 3)) == 12
+    assert sorted((row["vision"], row["text"]) for row in rows(text, 4)) == [
+        ("a", "–"),
+        ("b", "–"),
+        ("c", "–"),
+        ("–", "t"),
+    ]
+    assert sum(len(rows(text, number)) for number in (1, 2, 3, 4)) == len(configs)
+
+
+def test_every_configuration_of_a_sweep_has_its_row(tmp_path: Path) -> None:
+    odd = [Config(image_encoder="a", text_encoder="t", D=7, lr=0.5, batch_size=9, ablation=n) for n in (0, 1, 2)]
+    text = tables(tmp_path, odd + documents_grid(), [])
+    assert len(rows(text, 3)) == 8 and len(rows(text, 4)) == 6
+    others = text.split("## Other configurations of this sweep")[1]
+    assert sum(line.split("|")[6].strip() == "7" for line in others.splitlines() if line.startswith("| ")) == 3
+    assert "published" not in others
+
+
+def test_a_table_without_rows_says_what_would_add_some(tmp_path: Path) -> None:
+    text = tables(tmp_path, [Config(image_encoder="a")], [])
+    assert "`--batch-size 32` would add some" in text
+
+
+def test_the_published_cells_are_the_documents(real: Path) -> None:
+    documents = real.parent / "documents" / "tables.csv"
+    if not documents.exists():
+        pytest.skip("the documents are not beside the real set")
+    package = Path(__file__).parents[2] / "mvsa_tune" / "published.csv"
+    with documents.open() as theirs, package.open() as ours:
+        assert list(csv.DictReader(ours)) == list(csv.DictReader(theirs))
+
+
+def test_a_stopped_trial_is_marked_with_its_epoch_and_never_the_best(tmp_path: Path) -> None:
+    configs = [Config(image_encoder="eye", text_encoder="ear", D=D) for D in (64, 128)]
+    text = tables(tmp_path, configs, configs[:1], stopped_at=10)
+    assert rows(text, 1)[0]["ours: best epoch"].startswith("0.700 ± 0.141 (10 of 100 epochs) [")
+    assert "1 configurations were stopped early" in text and "`--scheduler none`" in text
+    assert "Best of this sweep" not in text

@@ -1,0 +1,93 @@
+"""Whatever is killed, or fills up, in the middle of a sweep: what is finished stays, and the same command goes on."""
+
+import errno
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import chaos
+import grid as script
+from conftest import grid
+from mvsa_tune.config import Asha
+from mvsa_tune.results import store as storing
+from mvsa_tune.results.store import Store
+
+SLOW = ("--pairs", "eye+ear", "--D", *range(4, 16), "--batch-size", 8, "--epochs", 120, "--seeds", 2)
+
+
+def test_killing_driver_worker_and_ray_leaves_the_rows_and_tables_of_an_undisturbed_sweep(tiny: Path) -> None:
+    work, flags = tiny.parent, ["--data", tiny, *SLOW, "--scheduler", "none", "--quiet", "--name"]
+    assert grid(*flags, "calm", cwd=work).returncode == 0
+    deadline = time.monotonic() + 200
+    for kind, rows in (("driver", 4), ("worker", 8), ("ray", 12)):
+        process = chaos.start(work, *flags, "chaos")
+        while chaos.rows(work / "results" / "chaos") < rows:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        assert chaos.kill(process, kind)
+        if kind == "worker":  # its trial is tried again, the others go on
+            while chaos.rows(work / "results" / "chaos") < rows + 2:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.05)
+            assert chaos.kill(process, "driver")
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode != 0
+        if kind == "ray":
+            assert process.returncode == 1 and "Ray has died" in out and "the same command goes on" in out
+    last = grid(*flags, "chaos", cwd=work)
+    assert last.returncode == 0, last.stderr
+    chaos.check_same(Store(work / "results" / "chaos"), Store(work / "results" / "calm"))
+    assert not list((work / "results" / "chaos").glob(".tune"))
+
+
+def test_a_disk_that_fills_up_then_asha_then_every_trial_to_its_end(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tiny.parent / "results"
+    flags = ["--data", tiny, *SLOW, "--epochs", 40, "--lr", "1e-4", "1e-2", "--D", 4, 6, 8, 10, "--results", results]
+    flags += ["--grace-period", 4, "--reduction-factor", 3, "--no-report"]
+    command = list(map(str, flags))
+    append, calls = storing.append_rows, iter(range(100))
+
+    def fill_up(path: Path, rows: list[dict[str, object]]) -> None:
+        if next(calls) == 2:
+            with path.open("ab") as file:
+                file.write(b"half a line")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "append_rows", fill_up)
+        assert script.main(command) == 2
+    told = capsys.readouterr()
+    assert "cannot be written any more (No space left on device)" in told.err and "Traceback" not in told.err
+    store = Store(results / "grid")
+    before = store.rows()
+    assert len(before) == 4 and "half a line" in store.trials_path.read_text()
+
+    # the same command goes on, with ASHA
+    assert script.main(command) == 0
+    told = capsys.readouterr()
+    assert "is half written" in told.err and "2 of 8 configurations are recorded" in told.out
+    stopped = set(store.recorded(("stopped",)))
+    curves = store.scores()
+    assert stopped and len(curves) == 8
+    ends = {len(curves[trial]) for trial in stopped}
+    assert ends <= set(Asha(grace_period=4).milestones(40))
+    assert all(len(curve) == 40 for trial, curve in curves.items() if trial not in stopped)
+    assert before.merge(store.rows(), how="inner").shape == before.shape
+    summary = pd.read_csv(results / "grid" / "summary.csv")
+    assert summary["status"].str.startswith("stopped at epoch").sum() == len(stopped)
+    assert "of 40 epochs)" in told.out
+
+    # and the same command without a scheduler trains the stopped ones to their end
+    assert script.main([*command, "--scheduler", "none"]) == 0
+    told = capsys.readouterr()
+    assert f"{8 - len(stopped)} of 8 configurations are recorded" in told.out and "of 40 epochs)" not in told.out
+    full = store.scores()
+    for trial, curve in curves.items():
+        assert len(full[trial]) == 40
+        np.testing.assert_array_equal(full[trial][: len(curve)], curve)  # the same training, taken further

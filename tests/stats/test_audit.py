@@ -1,0 +1,325 @@
+"""The audit: duplicates made on purpose, leaks counted by hand, and what it says of the real set."""
+
+import io
+import itertools
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from conftest import make_set
+from mvsa_tune.cli import main
+from mvsa_tune.data import duplicates
+from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
+from mvsa_tune.data.duplicates import Duplicates, connected, duplicate_groups, joined, look, members, near_pairs
+from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.splits import Split, documents_split
+from mvsa_tune.inference.select import choose
+from mvsa_tune.results.store import Store
+from mvsa_tune.stats.audit import audit, figures, group_rows
+from mvsa_tune.stats.leaks import accuracies, find_leaks
+from mvsa_tune.stats.summary import wilson
+
+
+def scene(seed: int, size: tuple[int, int] = (240, 180)) -> Image.Image:
+    """A made-up photograph: soft patches of colour, other ones for each seed."""
+    patches = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC)
+
+
+def jpeg(picture: Image.Image, quality: int = 90) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def write_set(folder: Path, samples: Mapping[str, tuple[str | None, str, bytes]]) -> Dataset:
+    """Write samples: guid → tag or None, text, picture file."""
+    (folder / "data").mkdir(parents=True)
+    for guid, (_, text, picture) in samples.items():
+        (folder / "data" / f"{guid}.txt").write_text(text, encoding="utf-8")
+        (folder / "data" / f"{guid}.jpg").write_bytes(picture)
+    for name, labelled in (("train.txt", True), ("test_without_label.txt", False)):
+        lines = [f"{guid},{tag or 'null'}" for guid, (tag, _, _) in samples.items() if (tag is not None) == labelled]
+        (folder / name).write_text("\n".join(["guid,tag", *lines]) + "\n")
+    return read_dataset(folder)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Dataset:
+    """Known duplicates: a, b, u by text; b, d and a, v by picture; c looks like a; e and f, g and h have no words."""
+    small = scene(1).resize((120, 90))
+    return write_set(
+        tmp_path / "made",
+        {
+            "a": ("negative", "Great day @x http://t.co/1", jpeg(scene(1))),
+            "b": ("positive", "great day!! http://t.co/2", jpeg(scene(2))),
+            "c": ("negative", "another one", jpeg(small, quality=40)),
+            "d": ("positive", "a third", jpeg(scene(2))),
+            "e": ("neutral", "http://t.co/a", jpeg(scene(3))),
+            "f": ("neutral", "@someone http://t.co/b", jpeg(scene(4))),
+            "g": ("positive", "...", jpeg(scene(5))),
+            "h": ("negative", "... @b", jpeg(scene(6))),
+            "u": (None, "GREAT day", jpeg(scene(7))),
+            "v": (None, "a fifth", jpeg(scene(1))),
+        },
+    )
+
+
+def named(groups: np.ndarray, dataset: Dataset) -> list[str]:
+    return ["".join(dataset.guids[row] for row in part) for part in members(groups)]
+
+
+def test_every_kind_of_duplicate_is_found_and_nothing_else(made: Dataset) -> None:
+    found = {kind: named(groups, made) for kind, groups in Duplicates(made).groups().items()}
+    assert found == {"text": ["abu"], "picture": ["av", "bd"], "near-picture": ["acv", "bd"], "any": ["abcduv"]}
+
+
+def test_each_kind_can_be_left_out_of_the_groups(made: Dataset) -> None:
+    def groups(*, text: bool = False, picture: bool = False, near: bool = False) -> list[str]:
+        return named(duplicate_groups(made, text=text, picture=picture, near=near), made)
+
+    assert groups() == []
+    assert groups(text=True) == ["abu"]
+    assert groups(picture=True) == ["av", "bd"]
+    assert groups(near=True) == ["acv", "bd"]
+    assert groups(text=True, picture=True) == ["abduv"]
+    assert named(duplicate_groups(made), made) == ["abcduv"]
+    assert len(duplicate_groups(made)) == len(made.samples)
+
+
+def test_a_copy_is_found_however_it_was_saved_and_unrelated_pictures_are_kept_apart(tmp_path: Path) -> None:
+    samples = {}
+    for seed in range(25):
+        picture = scene(100 + seed)
+        copies = {
+            "whole": jpeg(picture),
+            "poor": jpeg(picture, quality=25),
+            "half": jpeg(picture.resize((120, 90))),
+            "grey": jpeg(picture.convert("L")),
+            "large": jpeg(picture.resize((1920, 1440))),
+        }
+        samples |= {f"{seed:02d} {how}": ("positive", f"word{seed}{how}", file) for how, file in copies.items()}
+    dataset = write_set(tmp_path / "copies", samples)
+    parts = members(duplicate_groups(dataset, text=False))
+    assert [{dataset.guids[row][:2] for row in part} for part in parts] == [{f"{seed:02d}"} for seed in range(25)]
+    assert {len(part) for part in parts} == {5}
+
+
+def test_what_has_no_shape_or_cannot_be_read_looks_like_nothing_else(tmp_path: Path) -> None:
+    dataset = write_set(
+        tmp_path / "odd",
+        {
+            "red": ("positive", "one", jpeg(Image.new("RGB", (40, 40), "red"))),
+            "blue": ("positive", "two", jpeg(Image.new("RGB", (40, 40), "blue"))),
+            "cut": ("positive", "three", jpeg(scene(1))[:2000]),
+            "cut again": ("positive", "four", jpeg(scene(1))[:2000]),
+            "empty": ("positive", "five", b""),
+        },
+    )
+    looks = look(dataset)
+    assert looks.plain == ("red", "blue") and list(looks.unreadable) == ["cut", "cut again", "empty"]
+    assert "empty" in looks.unreadable["empty"]
+    assert named(Duplicates(dataset).by_looks, dataset) == ["cutcut again"]  # equal files they are
+
+
+def test_near_pairs_are_those_found_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "BLOCK", 7)
+    generator = np.random.default_rng(0)
+    hashes = generator.integers(0, 2**64, 60, dtype=np.uint64)
+    hashes[30:] = hashes[:30]
+    for row in range(30, 60):
+        for bit in generator.choice(64, row % 12, replace=False):
+            hashes[row] ^= np.uint64(1) << np.uint64(bit)
+    for distance in (0, 6, 11):
+        wanted = {
+            (i, j)
+            for i, j in itertools.combinations(range(60), 2)
+            if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= distance
+        }
+        found = near_pairs(hashes, distance)
+        assert set(zip(*found.tolist(), strict=True)) == wanted and wanted
+        assert found.shape[1] == len(wanted)
+
+
+def test_a_chain_is_one_group_named_by_its_first_row() -> None:
+    hashes = np.array([0, 2**40 - 1, 0b111111, 0b111111_111111, 2**40 - 2], dtype=np.uint64)
+    groups = connected(5, near_pairs(hashes, 6))
+    assert groups.tolist() == [0, 1, 0, 0, 1]
+    assert joined(groups, np.array([0, 1, 2, 1, 4])).tolist() == [0, 0, 0, 0, 0]
+    assert joined(np.arange(3)).tolist() == [0, 1, 2]
+
+
+def bare(labels: list[int | None]) -> Dataset:
+    """Samples of which only the labels matter."""
+    return Dataset(Path(), tuple(Sample(str(row), label, Path(), "", "utf-8") for row, label in enumerate(labels)))
+
+
+def test_leaks_are_those_counted_by_hand() -> None:
+    #        row 0  1  2  3  4  5  6  7  8  9 | 10  11 (unlabelled)
+    labels = [0, 0, 1, 1, 2, 2, 0, 1, 2, 1, None, None]
+    groups = np.array([0, 0, 0, 3, 3, 5, 5, 3, 8, 9, 0, 11])
+    folds = Split(
+        "two",
+        {0: np.array([0, 1, 3, 5, 6, 8]), 1: np.array([2, 4, 7, 9])},
+        {0: np.array([2, 4, 7, 9]), 1: np.array([0, 3, 5, 8])},
+        {0: np.arange(0), 1: np.arange(0)},
+    )
+    first, unlabelled, second = (
+        next(
+            leak for leak in find_leaks(bare(labels), folds, {"made": groups}) if (leak.part, leak.fold) == (part, fold)
+        )
+        for part, fold in (("validation", 0), ("unlabelled", 0), ("validation", 1))
+    )
+    # Fold 0: 2 (label 1) has 0 and 1 (0, 0); 4 (2) and 7 (1) have 3 (1); 9 is alone. Fold 1: 0 (0) has 2 (1); 3 (1) has 4 (2)
+    # and 7 (1), a tie; 5's only twin is in no part; 8 is alone.
+    assert first.rows[first.twins].tolist() == [2, 4, 7] and second.rows[second.twins].tolist() == [0, 3]
+    assert first.totals() == {"samples": 4, "with_twin": 3, "twins_say_its_label": 1, "some_twin_has_its_label": 1}
+    assert second.totals() == {"samples": 4, "with_twin": 2, "twins_say_its_label": 0, "some_twin_has_its_label": 1}
+    assert unlabelled.totals() == {"samples": 2, "with_twin": 1}
+
+
+def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Dataset) -> None:
+    store = Store(swept)
+    config = choose(store, "best")
+    # Any groups will do, of one to a dozen: the demo set has no duplicates of its own.
+    groups = np.sort(np.random.default_rng(3).integers(0, 300, len(demo.samples)))
+    np.random.default_rng(4).shuffle(groups)
+    split = documents_split(demo.labels)
+    found = accuracies(store, config.id, demo, split, {"made": groups})[0]
+    kept = store.outcome(config.id)
+    tally: dict[str, list[bool]] = {"every": [], "alone": [], "twins": [], "agree": [], "differ": []}
+    for rows, said in zip(kept.rows, kept.best, strict=True):
+        for row, answer in zip(rows, said, strict=True):
+            right = bool(answer == demo.labels[row])
+            twins = [demo.labels[other] for other in split.train[0] if groups[other] == groups[row]]
+            most = pd.Series(twins, dtype=int).mode().tolist()
+            tally["every"].append(right)
+            tally["twins" if twins else "alone"].append(right)
+            if twins:
+                tally["agree" if most == [demo.labels[row]] else "differ"].append(right)
+    for name, answers in tally.items():
+        share = getattr(found, name)
+        assert answers and share.samples == len(answers) / 3, name
+        assert share.share == pytest.approx(np.mean(answers))
+        assert share.interval == pytest.approx(wilson(np.mean(answers), len(answers) // 3))
+
+
+def test_the_command_writes_what_it_prints_and_no_tweet(
+    made: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
+    assert main(["audit", "--data", str(made.folder)]) == 0
+    page, warned = capsys.readouterr()
+    assert "without a split: 8 labelled samples are too few" in warned
+    folder = Path("results/audit-made")
+    assert str(folder) in page
+    said = json.loads((folder / "audit.json").read_text())
+    assert said["labels"] == {"negative": 3, "neutral": 2, "positive": 3, "unlabelled": 2}
+    assert said["texts_empty_after_normalisation"] == ["e", "f"] and said["texts_of_punctuation_alone"] == ["g", "h"]
+    assert said["data_fingerprint"] == made.fingerprint and said["settings"]["near_distance"] == 6
+    assert [said["duplicates"][kind]["groups"] for kind in ("text", "picture", "near-picture", "any")] == [1, 2, 2, 1]
+    assert said["duplicates"]["any"] == {
+        "groups": 1, "samples": 6, "pairs": 15, "largest": 6, "groups_whose_labels_disagree": 1, "samples_in_them": 6,
+    }  # fmt: skip
+    assert said["leaks"]["unlabelled"]["any"]["with_twin"] == 2 and said["accuracy"] is None
+    rows = pd.read_csv(folder / "groups.csv", keep_default_na=False)
+    assert rows["kind"].value_counts().to_dict() == {"any": 6, "near-picture": 5, "picture": 4, "text": 3}
+    text = rows[rows["kind"] == "text"]
+    assert text["guid"].tolist() == ["a", "b", "u"] and text["label"].tolist() == ["negative", "positive", ""]
+    assert set(text["labels_disagree"]) == {"yes"}
+    assert set(rows.loc[rows["kind"] == "picture", "labels_disagree"]) == {"no"}
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(written) == ["audit.json", "groups.csv"]
+    assert "great" not in (page + b"".join(written.values()).decode()).lower()
+    assert {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()} == before
+    # the same again, and with the tweets when asked
+    assert main(["audit", "--data", str(made.folder)]) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+    assert main(["audit", "--data", str(made.folder), "--out", "asked", "--texts"]) == 0
+    assert "Great day @x http://t.co/1" in pd.read_csv("asked/groups.csv")["text"].tolist()
+    assert "great" not in capsys.readouterr().out.lower()
+
+
+def test_a_sweep_says_where_it_is_right(
+    swept: Path, demo: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["audit", "--data", str(demo.folder), "--out", str(tmp_path / "out"), "--sweep", str(swept)]
+    assert main(asked) == 0
+    said = json.loads((tmp_path / "out" / "audit.json").read_text())
+    config = choose(Store(swept), "best")
+    assert said["accuracy"]["trial_id"] == config.id and f"Accuracy of small {config.id}" in capsys.readouterr().out
+    mean = pd.read_csv(swept / "trials.csv").query("trial_id == @config.id")["val_acc_best"].mean()
+    assert said["accuracy"]["by_kind"]["any"]["every"]["share"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--data", "nowhere"], "no data folder nowhere"),
+        (["--data", "tiny", "--out", "tiny/audit"], "is in the data folder"),
+        (["--data", "tiny", "--near", "64"], "--near 64"),
+        (["--data", "tiny", "--out", "tiny.txt/a"], "cannot write tiny.txt/a"),
+        (["--data", "tiny", "--sweep", "nowhere"], "no sweep in nowhere"),
+    ],
+)
+def test_wrong_input_ends_with_a_line(
+    flags: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_set(tmp_path / "tiny")
+    Path("tiny.txt").touch()
+    assert main(["audit", *flags]) == 2
+    error = capsys.readouterr().err
+    assert line in error and error.count("\n") == 1
+
+
+def test_a_sweep_of_other_data_is_refused(swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_set(tmp_path / "tiny")
+    assert main(["audit", "--data", str(folder), "--sweep", str(swept), "--out", str(tmp_path / "out")]) == 2
+    assert "is a sweep of other data" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_pictures_that_cannot_be_read_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_set(tmp_path / "tiny")
+    assert main(["audit", "--data", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert "44 unreadable (100, 101, 102, 103, 104 and 39 more)" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "out" / "audit.json").read_text())["pictures_unreadable"]) == 44
+
+
+def test_the_real_set(real: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert main(["audit", "--data", str(real), "--out", str(tmp_path)]) == 0
+    assert time.monotonic() - began < 60
+    said = json.loads((tmp_path / "audit.json").read_text())
+    assert said["labels"] == {"negative": 1193, "neutral": 419, "positive": 2388, "unlabelled": 511}
+    assert said["encodings"] == {"utf-8": 3450, "gb18030": 1061} and len(said["not_utf8"]) == 1061
+    assert len(said["texts_empty_after_normalisation"]) == 132 and not said["pictures_unreadable"]
+    counts = {kind: (one["groups"], one["groups_whose_labels_disagree"]) for kind, one in said["duplicates"].items()}
+    # Its description counts 194 and 43: the texts without a word are one group there, whose labels disagree.
+    assert counts["text"] == (194 - 1, 43 - 1) and counts["picture"] == (40, 6)
+    assert counts["near-picture"] == (172, 28) and counts["any"] == (205, 42)
+    leak = said["leaks"]["validation"]["any"]
+    assert (leak["samples"], leak["with_twin"], leak["twins_say_its_label"]) == (400, 29, 20)
+    assert (leak["accuracy_from_copying"], leak["accuracy_from_duplicates_at_most"]) == (20 / 400, 22 / 400)
+    assert leak["copying"]["share"] == 20 / 29 and leak["copying"]["samples"] == 29
+
+
+def test_figures_and_groups_tell_the_same(made: Dataset) -> None:
+    found = audit(made, 6, Split("none", {}, {}, {}))
+    rows = pd.DataFrame(group_rows(found))
+    for kind, one in figures(found)["duplicates"].items():
+        mine = rows[rows["kind"] == kind]
+        assert (mine["group"].nunique(), len(mine)) == (one["groups"], one["samples"])
+        assert mine.loc[mine["labels_disagree"] == "yes", "group"].nunique() == one["groups_whose_labels_disagree"]
+    assert set(rows["label"]) <= {*LABELS, ""}

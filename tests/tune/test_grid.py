@@ -1,0 +1,297 @@
+"""`sweeps/grid.py` as a person meets it: whole tiny sweeps."""
+
+import contextlib
+import ipaddress
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+
+import grid as script
+from conftest import ROOT, grid
+from mvsa_tune import __version__
+from mvsa_tune.cli import main as cli
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.data.dataset import Dataset, read_dataset
+from mvsa_tune.data.splits import documents_split
+from mvsa_tune.results import provenance
+from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.tune import runner as sweep
+from test_prepare import FEW, refused
+
+TIMES = ["seconds", "finished_at", "command", "sweep"]
+
+
+def test_a_pair_of_open_names_goes_from_folder_to_tables(
+    open_pair: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, pair = open_pair
+    arguments = ["--data", folder, "--pairs", pair, "--results", folder / "results", *FEW]
+    told = refused(capsys, *arguments)
+    for name in pair.split("+"):
+        assert f"python -m mvsa_tune embed --data {folder} --encoder {shlex.quote(name)}" in told
+    assert script.main([*map(str, arguments), "--dry-run", "--embed"]) == 0
+    # (1000 × 4 + 4) + (16 × 4 + 4) for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
+    assert "4,115 parameters × 2" in capsys.readouterr().out
+    assert not (folder / "embeddings").exists()
+    done = grid(*arguments, "--embed", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    written = rows(folder / "results" / "grid")
+    assert [*written["image_encoder"], *written["text_encoder"]] == [name for name in pair.split("+") for _ in range(2)]
+    assert set(written["status"]) == {"finished"}
+    assert cli(["encoders", "--data", str(folder)]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n{name}" in listed for name in pair.split("+"))
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "trials.csv", dtype=str, keep_default_na=False)
+
+
+def test_a_sweep_from_folder_to_tables_and_again(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = tiny.parent
+    arguments = [
+        "--data",
+        tiny,
+        "--pairs",
+        "eye+ear",
+        "clip-vit-b-32+ear",
+        "--skip-missing",
+        "--ablation",
+        0,
+        1,
+        *FEW,
+    ]
+    first = grid(*arguments, "--name", "first", cwd=work)
+    assert first.returncode == 0, first.stderr
+    folder = work / "results" / "first"
+    written = rows(folder)
+    assert len(written) == 2 * 2 and set(written["status"]) == {"finished"}
+    assert written["image_encoder"].tolist() == ["eye", "eye", "", ""]
+    assert "[2/2" in first.stdout and "## Table 3" in first.stdout
+    assert (folder / "tables.md").read_text() in first.stdout
+    assert "no image cache of clip-vit-b-32" in (folder / "tables.md").read_text()
+    assert len(pd.read_csv(folder / "summary.csv")) == 3
+    assert {path.name for path in folder.glob("tensorboard/*/")} >= {"eye+ear D=4 lr=0.01 bs=8 epochs=3"}
+    predictions_match_rows(folder, read_dataset(tiny))
+
+    # the same again elsewhere: the same numbers
+    second = grid(*arguments, "--name", "second", "--quiet", cwd=work)
+    assert second.returncode == 0 and "[2/2" not in second.stdout
+    pd.testing.assert_frame_equal(rows(work / "results" / "second").drop(columns=TIMES), written.drop(columns=TIMES))
+
+    # the same again in the same folder: nothing left to do
+    again = grid(*arguments, "--name", "first", cwd=work)
+    assert "2 of 3 configurations are recorded" in again.stdout and "0 to train" in again.stdout
+    pd.testing.assert_frame_equal(rows(folder), written)
+
+    # another sweep is refused that folder
+    other = [*arguments, "--seeds", 3, "--name", "first", "--results", work / "results"]
+    assert "holds another sweep (replicates: seeds 42, 43" in refused(capsys, *other)
+
+    # the numbers are those of the trainer without Ray
+    outcome = train_directly(read_dataset(tiny), tiny)
+    np.testing.assert_allclose(written["val_acc_best"][:2].astype(float), outcome.accuracy.max(axis=0))
+    np.testing.assert_allclose(written["val_loss_last"][:2].astype(float), outcome.val_loss[-1], rtol=1e-5)
+
+
+def predictions_match_rows(folder: Path, dataset: Dataset) -> None:
+    for config_id, group in rows(folder).groupby("trial_id"):
+        with np.load(folder / "predictions" / f"{config_id}.npz", allow_pickle=False) as kept:
+            right = kept["predicted"] == np.array(dataset.labels)[kept["rows"]]
+            np.testing.assert_allclose(right.mean(axis=2).max(axis=0), group["val_acc_best"].astype(float))
+            np.testing.assert_allclose(right[-1].mean(axis=1), group["val_acc_last"].astype(float))
+            assert kept["seed"].tolist() == group["seed"].astype(int).tolist()
+
+
+def train_directly(dataset: Dataset, folder: Path):  # type: ignore[no-untyped-def]
+    vectors = {
+        modality: torch.from_numpy(
+            np.load(folder / "embeddings" / encoder / f"{modality}.npy", allow_pickle=False)[:40]
+        )
+        for modality, encoder in (("image", "eye"), ("text", "ear"))
+    }
+    split = documents_split(dataset.labels)
+    train, validation = (torch.from_numpy(part[0]).expand(2, -1) for part in (split.train, split.validation))
+    config = Config(image_encoder="eye", text_encoder="ear", D=4, lr=0.01, batch_size=8, epochs=3)
+    samples = Samples(vectors, torch.tensor(dataset.labels), 3)
+    return StackTrainer(config, [Replicate(42), Replicate(43)], samples, train, validation).fit()
+
+
+def test_a_trial_that_fails_keeps_a_row_that_says_why(tiny: Path) -> None:
+    arguments = ["--data", tiny, "--pairs", "eye+ear", *FEW, "--lr", "1e38", "0.01"]
+    done = grid(*arguments, cwd=tiny.parent)
+    assert done.returncode == 1, done.stderr
+    folder = tiny.parent / "results" / "grid"
+    written = rows(folder)
+    assert written["status"][:2].str.fullmatch(r"failed: the loss was not finite in epoch \d").all()
+    assert written["val_acc_best"][:2].tolist() == ["", ""]
+    assert set(written["status"][2:]) == {"finished"}
+    assert "1 of 2 configurations failed" in done.stdout
+    assert "failed: the loss was not finite" in (folder / "tables.md").read_text()
+    # and the same command tries it again
+    again = grid(*arguments, cwd=tiny.parent)
+    assert again.returncode == 1 and "1 to train" in again.stdout
+    assert len(rows(folder)) == 4
+
+
+def test_a_trial_whose_data_goes_away_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = sweep.Store.begin
+
+    def begin_and_lose_the_cache(self: sweep.Store, *arguments: object, **named: object) -> list[str]:
+        told = begin(self, *arguments, **named)  # type: ignore[arg-type]
+        (tiny / "embeddings" / "eye" / "image.npy").unlink()
+        return told
+
+    monkeypatch.setattr(sweep.Store, "begin", begin_and_lose_the_cache)
+    code = script.main(["--data", str(tiny), "--pairs", "eye+ear", "--results", str(tiny / "results"), *FEW])
+    assert code == 1
+    folder = tiny / "results" / "grid"
+    assert "No such file or directory" in rows(folder)["status"][0]
+    told = next((folder / "failures").iterdir()).read_text()
+    assert "trainable.py" in told and "\x1b" not in told
+
+
+def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: Path) -> None:
+    long = [
+        "--data",
+        tiny,
+        "--pairs",
+        "eye+ear",
+        "--D",
+        *range(4, 16),
+        "--batch-size",
+        8,
+        "--epochs",
+        120,
+        "--seeds",
+        2,
+        "--scheduler",
+        "none",
+    ]
+    command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), *map(str, long)]
+    process = subprocess.Popen(command, cwd=tiny.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    trials = tiny.parent / "results" / "grid" / "trials.csv"
+    deadline = time.monotonic() + 120
+    while not trials.exists() or trials.read_text().count("\n") < 5:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "of 12 configurations are done" in out and "The same command goes on from here." in out
+    assert "Traceback" not in out + err
+    before = rows(trials.parent)
+    assert 4 <= len(before) < 24
+    after = grid(*long, cwd=tiny.parent)
+    assert after.returncode == 0, after.stderr
+    whole = rows(trials.parent)
+    assert len(whole) == 24 and set(whole["status"]) == {"finished"}
+    kept = whole.merge(before, how="inner")  # the finished ones were not trained again: their times are the same
+    assert len(kept) == len(before)
+
+
+def test_git_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    provenance.code_version.cache_clear()
+    assert provenance.code_version() == __version__
+    provenance.code_version.cache_clear()
+
+
+def test_nothing_listens_beyond_localhost(tiny: Path) -> None:
+    """Of the sweep's own processes: others on the machine may listen where they like."""
+    command = [
+        sys.executable,
+        str(ROOT / "sweeps" / "grid.py"),
+        "--data",
+        str(tiny),
+        "--pairs",
+        "eye+ear",
+        "--no-report",
+    ]
+    process = subprocess.Popen([*command, *FEW, "--epochs", "100"], cwd=tiny.parent, stdout=subprocess.DEVNULL)
+    seen: set[str] = set()
+    while process.poll() is None:
+        seen |= listening(process.pid)
+        time.sleep(0.3)
+    assert process.returncode == 0 and list((tiny.parent / "results").glob("*/trials.csv"))
+    assert seen and all(ipaddress.ip_address(address).is_loopback for address in seen)
+
+
+def listening(pid: int) -> set[str]:
+    """Local addresses of the TCP sockets that a process and all that come from it listen on."""
+    found = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        driver = psutil.Process(pid)
+        for one in [driver, *driver.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sockets = one.net_connections(kind="tcp")
+                found |= {
+                    one_socket.laddr.ip.removeprefix("::ffff:")
+                    for one_socket in sockets
+                    if one_socket.status == psutil.CONN_LISTEN
+                }
+    return found
+
+
+def test_the_demo_goes_from_nothing_to_tables_between_chance_and_perfect(tmp_path: Path) -> None:
+    done = grid("--demo", "--epochs", "40", "--scheduler", "none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "results" / "demo" / "tables.md").read_text()
+    assert "demo set" in text.splitlines()[0] and "published" not in text.replace("publish no", "")
+    summary = pd.read_csv(tmp_path / "results" / "demo" / "summary.csv")
+    assert len(summary) == 10 and summary["val_acc_best_mean"].between(0.5, 0.95).all()
+    both, text_only, image_only = (
+        summary.query(f"ablation == {n} and D == 256 and batch_size == 512 and lr == 1e-4")["val_acc_best_mean"].item()
+        for n in (0, 1, 2)
+    )
+    assert both > max(text_only, image_only)
+
+
+REAL = ("--pairs", "resnet50v2s3+minilm", "--batch-size", 512, "--scheduler", "none")
+
+
+# The twins that came with the real set: what a plain loop gave on its vectors.
+TWINS = {
+    ("resnet50v2s3", "minilm", 0): 0.771,
+    ("", "minilm", 1): 0.748,
+}
+
+
+def test_the_real_set_gives_its_twins(real: Path, tmp_path: Path) -> None:
+    source = real / "embeddings"
+    for encoder, modality in (("resnet50v2s3", "image"), ("minilm", "text")):
+        place = ["--data", real, "--cache", tmp_path / "cache", "--ids", source / "ids.txt"]
+        what = ["--encoder", encoder, "--modality", modality, source / f"{modality}_{encoder}.npy"]
+        assert cli(["import", *map(str, place + what)]) == 0
+    done = grid(
+        "--data",
+        real,
+        "--cache",
+        tmp_path / "cache",
+        *REAL,
+        "--D",
+        256,
+        "--lr",
+        "1e-4",
+        "--ablation",
+        0,
+        1,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = pd.read_csv(tmp_path / "results" / "grid" / "summary.csv", keep_default_na=False)
+    found = {
+        (row["image_encoder"], row["text_encoder"], row["ablation"]): float(row["val_acc_best_mean"])
+        for _, row in summary.iterrows()
+    }
+    for twin, accuracy in TWINS.items():
+        assert found[twin] == pytest.approx(accuracy, abs=0.012), twin

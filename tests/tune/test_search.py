@@ -1,0 +1,77 @@
+"""`sweeps/search.py` as a person meets it: a whole tiny search, what it refuses, how it goes on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import search as script
+from conftest import ROOT
+from mvsa_tune.results.store import Store
+
+SPACE = ("--D", "4..16", "--lr", "1e-3..0.1", "--batch-size", "8", "16", "--epochs", "6", "--grace-period", "2")
+
+
+def search(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "sweeps" / "search.py"), *map(str, arguments), "--no-report"]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_larger_budget(tiny: Path) -> None:
+    flags = ["--data", tiny, "--pairs", "eye+ear", *SPACE, "--seeds", 2, "--finalists", 2, "--confirm-seeds", 3]
+    first = search(*flags, "--trials", 8, cwd=tiny.parent)
+    assert first.returncode == 0, first.stderr
+    folder = tiny.parent / "results" / "search"
+    store, confirmed = Store(folder), Store(folder / "confirmed")
+    assert len(store.configs()) == 8 and store.recorded(("stopped",))
+    chosen = confirmed.configs()
+    assert len(chosen) == 2 and {config.id for config in chosen} <= set(store.recorded())
+    seen, fresh = ({one.seed for one in one_sweep.sweep.replicates} for one_sweep in (store, confirmed))
+    assert seen == {42, 43} and fresh == {44, 45, 46}
+    # both numbers stand in the table
+    summary, again = (pd.read_csv(one / "summary.csv").set_index("trial_id") for one in (folder, confirmed.folder))
+    text = (folder / "tables.md").read_text()
+    for config in chosen:
+        line = next(line for line in text.split("## Finalists")[1].splitlines() if config.name in line)
+        for frame in (summary, again):
+            assert f"{frame.loc[config.id, 'val_acc_best_mean']:.3f} ±" in line
+    assert text in first.stdout
+
+    more = search(*flags, "--trials", 10, cwd=tiny.parent)
+    assert more.returncode == 0, more.stderr
+    assert "8 configurations are recorded" in more.stdout and len(store.configs()) == 10
+    assert {config.id for config in chosen} <= {config.id for config in Store(folder / "confirmed").configs()}
+
+    # the budget is spent and the finalists are confirmed: nothing is left to do
+    before = store.trials_path.read_bytes()
+    again = search(*flags, "--trials", 10, cwd=tiny.parent)
+    assert again.returncode == 0
+    assert store.trials_path.read_bytes() == before
+
+
+BAD = {
+    "a range that falls": (("--lr", "0.1..0.001"), "--lr 0.1..0.001: write LOW..HIGH"),
+    "a value out of bounds": (("--dropout", "0.5..1.5"), "--dropout 1.5"),
+    "half a pair": (("--pairs", "eye"), "IMAGE_ENCODER+TEXT_ENCODER"),
+    "no finalists": (("--finalists", "0"), "--finalists: from 1 to 100"),
+    "no budget": (("--trials", "0"), "--trials 0: must be greater than 0"),
+    "a head that is none": (("--head", "magic"), "--head magic"),
+    "any D for attention": (("--head", "co-attention"), "--D 32..1024: --head co-attention needs multiples of 8; list"),
+    "no cache": (("--pairs", "resnet50+roberta-base"), "have no embedding cache"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_before_anything_starts(case: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, told = BAD[case]
+    pairs = [] if "--pairs" in arguments else ["--pairs", "eye+ear"]
+    assert script.main(["--data", str(tiny), "--results", str(tiny / "results"), *pairs, *arguments]) == 2
+    assert told in capsys.readouterr().err and not (tiny / "results").exists()
+
+
+def test_the_plan_of_a_search_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(["--data", str(tiny), "--pairs", "eye+ear", *SPACE, "--minutes", "2.5", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "D 4..16" in printed and "at most 2.5 minutes" in printed and "ASHA" in printed

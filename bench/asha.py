@@ -29,7 +29,7 @@ def compare(full: pd.DataFrame, asha: Store) -> dict[str, float]:
         full: accuracy of every trial and seed of the full grid, trials down, seeds across.
         asha: the sweep with ASHA, on some of those seeds.
     """
-    seeds = [one.seed for one in asha.sweep.replicates]
+    seeds = [one.seed for one in asha.manifest.replicates]
     others = [seed for seed in full.columns if seed not in seeds]
     means = full[seeds].mean(axis=1)
     summary = summarise(asha)

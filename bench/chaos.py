@@ -173,7 +173,7 @@ def check_same(chaos: Store, whole: Store) -> None:
 def check_rungs(chaos: Store, whole: Store) -> None:
     """Every stop is one that ASHA makes, every curve is the undisturbed one, and each trial has its row."""
     statuses = (FINISHED, STOPPED)
-    assert chaos.recorded(statuses) == [config.id for config in chaos.sweep.configs]
+    assert chaos.recorded(statuses) == [config.id for config in chaos.manifest.configs]
     full, cut = whole.scores(), chaos.scores()
     milestones = Asha().milestones(EPOCHS)
     for trial, curve in cut.items():

@@ -4,7 +4,7 @@
 
 ours      python sweeps/grid.py, from a cold start to written tables
 tune      Ray Tune as its examples write it: one trial and one process a seed, a careful float32 torch loop inside
-script    a script a training, as the documents' work did: vectors from JSON, a DataLoader, all cores; the first of each D is
+script    a script a training, as the reference's work did: vectors from JSON, a DataLoader, all cores; the first of each D is
           measured, and counted for every learning rate and seed. `batched`: its data set hands out minibatches, not samples
 products  the matrix products alone of the same shapes (float32 or bf16), with torch's `bmm` and with oneDNN's linear layer,
           against our training loop in the same process, one thread: the limit

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, Sample
 from mvsa_tune.data.labels import LABELS
-from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.store import Store
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 from simulated import case
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ def configurations(count: int, rng: np.random.Generator) -> tuple[Config, ...]:
     )
 
 
-def outcome(right: NDArray[np.bool_], labels: NDArray[np.int64], epochs: int, rng: np.random.Generator) -> Outcome:
+def outcome(right: NDArray[np.bool_], labels: NDArray[np.int64], epochs: int, rng: np.random.Generator) -> TrialResult:
     """A trial whose answers grow right `(R, N)` over its first half."""
     R, N = right.shape
     rises = rng.integers(0, epochs // 2, (R, N))
@@ -52,7 +52,9 @@ def outcome(right: NDArray[np.bool_], labels: NDArray[np.int64], epochs: int, rn
     np.add.at(counts, (*place, labels, predicted), 1)
     loss = (0.6 + 0.4 / (1 + np.arange(epochs)))[:, None] + rng.normal(0, 0.01, (epochs, R))
     told = np.tile(labels.astype(np.uint8), (R, 1))
-    return Outcome(loss, loss + 0.1, counts, np.tile(np.arange(N, dtype=np.int32), (R, 1)), told, predicted, 1.0, "cpu")
+    return TrialResult(
+        loss, loss + 0.1, counts, np.tile(np.arange(N, dtype=np.int32), (R, 1)), told, predicted, 1.0, "cpu"
+    )
 
 
 def fill(folder: Path, trials: int, seeds: int, samples: int) -> None:
@@ -63,8 +65,8 @@ def fill(folder: Path, trials: int, seeds: int, samples: int) -> None:
     dataset = Dataset(folder, tuple(every))
     configs, replicates = configurations(trials, rng), tuple(Replicate(42 + seed) for seed in range(seeds))
     counts = tuple(int(count) for count in np.bincount(labels, minlength=3))
-    sweep = Sweep(
-        "simulated", "0" * 64, "documents", LABELS, counts, {}, False, "documents", "d", "documents", replicates, configs,
+    sweep = SweepManifest(
+        "simulated", "0" * 64, "reference", LABELS, counts, {}, False, "reference", "d", "reference", replicates, configs,
         {}, {}, {}, {}, {}, "simulated",
     )  # fmt: skip
     store = Store(folder)

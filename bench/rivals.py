@@ -1,7 +1,7 @@
 """What `heads.py` compares with: the same trainings as Ray Tune's examples would write them, and as scripts of their own.
 
 python bench/rivals.py tune FOLDER SETTINGS        one Tune trial, and one process, a seed
-python bench/rivals.py script FOLDER SETTINGS      one training, as the documents' scripts did it
+python bench/rivals.py script FOLDER SETTINGS      one training, as the reference's scripts did it
 
 FOLDER holds `image.npy`, `text.npy`, `labels.npy`, and `vectors.json` for the script; SETTINGS are `heads.Work` as JSON.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Fusion(nn.Module):
-    """The documents' head in plain torch.nn."""
+    """The reference's head in plain torch.nn."""
 
     def __init__(self, widths: list[int], D: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Fusion(nn.Module):
 
 
 def split(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The documents' split."""
+    """The reference's split."""
     from sklearn.model_selection import train_test_split
 
     train, validation = train_test_split(np.arange(count), test_size=0.1, random_state=42)
@@ -102,7 +102,7 @@ class Pairs(torch.utils.data.Dataset[tuple[Tensor, ...]]):
 
 
 def train_by_script(folder: Path, work: dict[str, object]) -> None:
-    """One training as the documents' scripts had it: vectors from JSON, a DataLoader, torch's defaults."""
+    """One training as the reference's scripts had it: vectors from JSON, a DataLoader, torch's defaults."""
     from torch.utils.data import DataLoader, Subset, TensorDataset
 
     torch.manual_seed(42)

@@ -26,7 +26,7 @@ from replicas import make_set
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.splits import documents_split
+from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import expect_scattered_reads, open_cache, open_vectors
 from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.training.stack import Samples, StackTrainer
@@ -65,7 +65,7 @@ def random_vectors(count: int) -> dict[str, torch.Tensor]:
 
 
 def replicates(_: Path) -> Iterator[Row]:
-    """Time of an epoch against replicates in a stack, at both of the documents' batch sizes."""
+    """Time of an epoch against replicates in a stack, at both of the reference's batch sizes."""
     vectors = random_vectors(4000)
     for size in (512, 32):
         for count in (1, 2, 5, 10, 20):
@@ -169,7 +169,7 @@ def memory(folder: Path) -> Iterator[Row]:
         caches,
         labels=np.array(dataset.labels),
         classes=3,
-        split=documents_split(dataset.labels),
+        split=reference_split(dataset.labels),
         replicates=five,
         device="cpu",
         threads=1,

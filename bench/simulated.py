@@ -17,7 +17,7 @@ SEED_STD = 0.008  # of a replicate's true accuracy
 
 @dataclass(frozen=True)
 class Case:
-    """Answers of K configurations, and their truth.
+    """Correctness of K configurations, and their truth.
 
     Attributes:
         right: `(K, R, N)`.
@@ -49,7 +49,7 @@ def case(
 def curves(
     rng: np.random.Generator, epochs: int, replicates: int, samples: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Answers `(E, R, N)` of one configuration at every epoch, and the true accuracy `(E, R)` of each network.
+    """Correctness `(E, R, N)` of one configuration at every epoch, and the true accuracy `(E, R)` of each network.
 
     The truth rises to 0.76 in the first fifth of the epochs and then falls by 0.01; a replicate's own wanders about it (deviation 0.004), and so do
     its answers, a third of

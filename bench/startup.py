@@ -47,7 +47,7 @@ def watched(folder: Path) -> None:
     moments["Ray and Tune are imported"] = time.time() - begun
     from ray import tune
 
-    from mvsa_tune.training.result import Outcome
+    from mvsa_tune.training.result import TrialResult
     from mvsa_tune.tune.callbacks import Recorder
 
     note(mvsa_tune.tune.runner, "_searcher", "the results folder is ready")
@@ -57,7 +57,7 @@ def watched(folder: Path) -> None:
     recorded = Recorder.on_trial_result
 
     def on_result(self: Recorder, *arguments: Any, **named: Any) -> None:
-        outcome: Outcome = named["result"]["outcome"]
+        outcome: TrialResult = named["result"]["outcome"]
         moments["its worker is up and has its vectors"] = time.time() - begun - outcome.seconds
         moments["its first epoch is trained"] = time.time() - begun
         recorded(self, *arguments, **named)

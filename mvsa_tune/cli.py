@@ -70,7 +70,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     run.add_argument("--encoder", required=True, nargs="+", metavar="NAME", help="see `encoders`")
     run.add_argument("--as", dest="name", metavar="NAME", help="what to call the caches in pairs (one encoder)")
     run.add_argument("--weights", type=Path, metavar="PATH", help="file or folder of the weights (one encoder)")
-    run.add_argument("--text", choices=list(NORMALISERS), default="documents", help="normalisation of tweets")
+    run.add_argument("--text", choices=list(NORMALISERS), default="reference", help="normalisation of tweets")
     run.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU where there is one (default)")
     run.add_argument("--batch-size", type=int, metavar="N", help="samples the encoder sees at once (CPU 8, GPU 64)")
     run.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="number format of the cache")
@@ -94,7 +94,7 @@ def _add_audit(commands: Any) -> None:
     look = commands.add_parser("audit", help="say what a data set holds: duplicates, labels that disagree, leaks")
     add_data_flags(look, caches=False)
     look.add_argument("--out", type=Path, metavar="DIR", help="audit.json, groups.csv (default results/audit-DATA)")
-    look.add_argument("--split", metavar="HOW", default="documents", help=f"which samples train: {KINDS}")
+    look.add_argument("--split", metavar="HOW", default="reference", help=f"which samples train: {KINDS}")
     look.add_argument(
         "--near", type=int, default=NEAR, metavar="BITS", help=f"of 64 that may differ in like pictures ({NEAR})"
     )

@@ -15,11 +15,11 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.training.schedules import SCHEDULES
 
 MODALITIES = ("image", "text")
-# The documents' ablation codes → the modalities the head sees.
+# The reference's ablation codes → the modalities the head sees.
 ABLATIONS: dict[int, tuple[str, ...]] = {0: ("image", "text"), 1: ("text",), 2: ("image",)}
 HEAD_NAMES = ("concat", "cross-attention", "co-attention", "merged-attention", "gated", "bilinear", "linear", "late")
 NORMS = ("kept", "updated")
-ATTENTION_HEADS = 8  # the documents': so many share D in every head that attends
+ATTENTION_HEADS = 8  # the reference's: so many share D in every head that attends
 
 Kind = TypeVar("Kind")
 Check = Callable[[Any], str | None]
@@ -76,7 +76,7 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True)
 class Config:
-    """One point of the search space: what one trial trains. The defaults are the documents'.
+    """One point of the search space: what one trial trains. The defaults are the reference's.
 
     With one modality the other's encoder is None, so that equal trainings have equal configurations.
     """
@@ -153,7 +153,7 @@ class Config:
 
     @property
     def name(self) -> str:
-        """A short name for people: encoders, D, lr, batch size, then whatever is not the documents' default."""
+        """A short name for people: encoders, D, lr, batch size, then whatever is not the reference's default."""
         encoders = "+".join(self.encoders.values())
         words = [encoders + {0: "", 1: " (text)", 2: " (image)"}[self.ablation]]
         words += [f"D={self.D}", f"lr={short(self.lr)}", f"bs={self.batch_size}", self.peculiarities]
@@ -161,7 +161,7 @@ class Config:
 
     @property
     def peculiarities(self) -> str:
-        """What differs from the documents besides encoders, D, lr, batch size and ablation: `epochs=20 dropout=0.5`."""
+        """What differs from the reference besides encoders, D, lr, batch size and ablation: `epochs=20 dropout=0.5`."""
         named = {"image_encoder", "text_encoder", "ablation", "D", "lr", "batch_size"}
         return " ".join(
             f"{item.name}={short(getattr(self, item.name))}"

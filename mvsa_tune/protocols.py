@@ -11,7 +11,7 @@ class Protocol:
 
     Attributes:
         reported: its number, for a table's heading.
-        fields: of a configuration, where they are not the documents'.
+        fields: of a configuration, where they are not the reference's.
         split: its split.
         files: the folder of split files beside the data that replaces `split` where it is there.
         seeds: how many; None for the sweep's own default.
@@ -19,7 +19,7 @@ class Protocol:
 
     reported: str
     fields: Mapping[str, object] = field(default_factory=dict)
-    split: str = "documents"
+    split: str = "reference"
     files: str | None = None
     seeds: int | None = None
 
@@ -30,7 +30,7 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "documents": Protocol("the best validation accuracy over the epochs, which reads high: it is chosen on what it is scored on"),
+    "reference": Protocol("the best validation accuracy over the epochs, which reads high: it is chosen on what it is scored on"),
     # Cheema et al. 2021, arXiv:2106.08829.
     "cheema2021": Protocol(
         "accuracy and weighted F1 on the test part of each of ten folds (8 : 1 : 1), by the model of the least validation loss; "

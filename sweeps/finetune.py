@@ -1,6 +1,6 @@
-r"""Fine-tune encoders end to end with the head: the documents' fine-tuned rows, or any pair.
+r"""Fine-tune encoders end to end with the head: the reference's fine-tuned rows, or any pair.
 
-    python sweeps/finetune.py                                     the documents' rows: ResNet-50 and RoBERTa-base, four configurations
+    python sweeps/finetune.py                                     the reference's rows: ResNet-50 and RoBERTa-base, four configurations
     python sweeps/finetune.py --demo                              two small built-in encoders on the demo set: a minute on 2 cores
     python sweeps/finetune.py --pairs mobilenet_v2+minilm --weights mobilenet_v2=FILE minilm=FOLDER --epochs 4 \
         --lr 1e-3 --encoder-lr 2e-5 5e-5 --frozen 0.75 --warmup 0.1 --schedule cosine
@@ -26,20 +26,20 @@ from mvsa_tune.tune.prepare import add_sweep_flags, bare_plan, carry_out, parse_
 PAIR, BATCH_SIZE = "resnet50+roberta-base", 64
 
 
-def documents_grid(pairs: Sequence[str]) -> list[dict[str, list[Any]]]:
-    """The documents' fine-tuned rows: of table 1 (9 and 10), and of table 4 (5 and 6)."""
+def reference_grid(pairs: Sequence[str]) -> list[dict[str, list[Any]]]:
+    """The reference's fine-tuned rows: of table 1 (9 and 10), and of table 4 (5 and 6)."""
     return [{"pair": pairs, "lr": [2e-5, 1e-4]}, {"pair": pairs, "ablation": [2, 1]}]
 
 
 def configurations(options: Namespace) -> list[Config]:
-    """The configurations that the flags ask for: the documents' rows, or the product of the axes given."""
+    """The configurations that the flags ask for: the reference's rows, or the product of the axes given."""
     given = {name: getattr(options, name) for name in (*CONFIG_FLAGS, *FINETUNING)}
     given = {name: value if isinstance(value, list) else [value] for name, value in given.items() if value is not None}
     pairs = {"pair": options.pairs or [PAIR]}
     grids = (
         [{**pairs, **given}]
         if given.keys() & set(AXES)
-        else [{**grid, **given} for grid in documents_grid(pairs["pair"])]
+        else [{**grid, **given} for grid in reference_grid(pairs["pair"])]
     )
     return union(one for grid in grids for one in _with_encoder_lr({"batch_size": [BATCH_SIZE], **grid}))
 
@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument(
         "--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="encoders' weights (default: the hub's)"
     )
-    parser.add_argument("--text", choices=list(NORMALISERS), default="documents", help="normalisation of tweets")
+    parser.add_argument("--text", choices=list(NORMALISERS), default="reference", help="normalisation of tweets")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the pictures that cannot be read")
     parser.add_argument(
         "--gradient-checkpointing", action="store_true", help="less memory for more time, the same numbers"

@@ -1,12 +1,12 @@
-"""Sweep a grid: the documents' own, or any that flags give.
+"""Sweep a grid: the reference's own, or any that flags give.
 
-    python sweeps/grid.py                                  every frozen row of the documents' tables 1 to 4
+    python sweeps/grid.py                                  every frozen row of the reference's tables 1 to 4
     python sweeps/grid.py --pairs resnet50+roberta-base    the same grid on other encoders
     python sweeps/grid.py --demo                           the same on the built-in demo set: under a minute on 2 cores
     python sweeps/grid.py --pairs mobilenet_v2+minilm --D 128 256 --lr 2e-5 1e-4 --ablation 0 1 2
 
 Any of --D, --lr, --batch-size, --ablation, --head, --dropout and their like makes the grid the product of the flags given, with the
-documents' default for each flag that is not. --dry-run shows what would run, and for how long.
+reference's default for each flag that is not. --dry-run shows what would run, and for how long.
 """
 
 import sys
@@ -22,8 +22,8 @@ B32, L14, RESNET = "clip-vit-b-32+clip-vit-b-32", "clip-vit-l-14+clip-vit-l-14",
 WIDTHS, RATES = [128, 256], [2e-5, 1e-4]
 
 
-def documents_grid(pairs: Sequence[str] = ()) -> list[Config]:
-    """The documents' tables 1 to 4, frozen encoders; with `pairs`, the same grid on those."""
+def reference_grid(pairs: Sequence[str] = ()) -> list[Config]:
+    """The reference's tables 1 to 4, frozen encoders; with `pairs`, the same grid on those."""
     return union(
         [
             {"pair": pairs or [B32, RESNET], "D": WIDTHS, "lr": RATES},  # table 1
@@ -40,7 +40,7 @@ def configurations(options: Namespace) -> list[Config]:
         name: getattr(options, name) for name in CONFIG_FLAGS if name in AXES and getattr(options, name) is not None
     }
     pairs = {"pair": options.pairs} if options.pairs else {}
-    configs = product({**pairs, **axes}) if axes else documents_grid(options.pairs or ())
+    configs = product({**pairs, **axes}) if axes else reference_grid(options.pairs or ())
     fixed = fixed_fields(options, [name for name in CONFIG_FLAGS if name not in AXES])
     return [replace(config, **fixed) for config in configs]
 

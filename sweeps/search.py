@@ -1,6 +1,6 @@
 """Search a space with Optuna's TPE and ASHA, then train the finalists again on fresh seeds.
 
-    python sweeps/search.py --trials 60                              the space below, on the documents' pairs
+    python sweeps/search.py --trials 60                              the space below, on the reference's pairs
     python sweeps/search.py --demo --trials 12                       on the built-in demo set: a minute on 2 cores
     python sweeps/search.py --pairs mobilenet_v2+minilm --minutes 20 --lr 1e-5..1e-3 --D 64 128 256 --finalists 5
 
@@ -78,7 +78,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
     from mvsa_tune.tune.runner import run_sweep
 
     place = confirmed_folder(folder)
-    earlier = Store(place).sweep.configs if (place / "sweep.json").exists() else ()
+    earlier = Store(place).manifest.configs if (place / "sweep.json").exists() else ()
     chosen = tuple(dict.fromkeys([*earlier, *finalists(Store(folder), options.finalists)]))
     if not chosen:
         print("No trial was trained to its end: there is nothing to confirm.")

@@ -19,7 +19,7 @@ from mvsa_tune.embeddings.cache import Origin, default_folder, write_cache
 from mvsa_tune.embeddings.embed import Settings, embed
 from mvsa_tune.encoders.loaders import _torchvision_file
 from mvsa_tune.encoders.registry import ENCODERS
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 from tiny_models import text_model
 
 # Two threads that wait for each other on a busy machine take ten times as long as one.
@@ -30,7 +30,7 @@ TAGS = ("negative", "neutral", "positive")
 
 
 def make_set(folder: Path, count: int = 40, unlabelled: int = 4, pairs: str = "data") -> Path:
-    """Write `count` labelled pairs, their tags in turn, in the documents' layout; pictures are not pictures."""
+    """Write `count` labelled pairs, their tags in turn, in the reference's layout; pictures are not pictures."""
     guids = [str(100 + number) for number in range(count + unlabelled)]
     (folder / pairs).mkdir(parents=True, exist_ok=True)
     for guid in guids:
@@ -83,13 +83,13 @@ def real() -> Path:
 
 def found(
     labels: np.ndarray, rows: np.ndarray, predicted: np.ndarray, loss: float = 1.0, seconds: float = 1.0
-) -> Outcome:
+) -> TrialResult:
     """What R replicates found who said `predicted` `(E, R, N)` of the samples in `rows` `(R, N)`; `labels` by row number, three classes."""
     counts = [
         [confusion_matrix(labels[r], said, labels=range(3)) for r, said in zip(rows, epoch, strict=True)]
         for epoch in predicted
     ]
-    return Outcome(
+    return TrialResult(
         train_loss=np.full(predicted.shape[:2], loss, dtype=np.float32),
         val_loss=np.full(predicted.shape[:2], loss, dtype=np.float32),
         confusion=np.array(counts, dtype=np.int32),

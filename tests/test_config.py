@@ -16,7 +16,7 @@ OTHER = {
 }  # fmt: skip
 
 
-def test_defaults_are_the_documents() -> None:
+def test_defaults_are_the_reference() -> None:
     config = Config()
     assert (config.image_encoder, config.text_encoder) == ("clip-vit-b-32", "clip-vit-b-32")
     assert (config.batch_size, config.lr, config.epochs, config.D, config.ablation) == (
@@ -79,8 +79,8 @@ def test_product_is_every_combination_once() -> None:
     assert len(set(configs)) == len(configs)
 
 
-def test_the_documents_grid_has_the_24_frozen_configurations() -> None:
-    configs = grid.documents_grid()
+def test_the_reference_grid_has_the_24_frozen_configurations() -> None:
+    configs = grid.reference_grid()
     assert len(configs) == 24
     assert sum(config.batch_size == 32 for config in configs) == 8
     assert sum(config.ablation != 0 for config in configs) == 4

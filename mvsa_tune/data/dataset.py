@@ -51,7 +51,7 @@ class Dataset:
     folder: Path
     samples: tuple[Sample, ...]
     classes: tuple[str, ...] = LABELS
-    layout: str = "documents"
+    layout: str = "reference"
     called: str = ""
     order: str = ""
     dropped: Mapping[str, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the same, the labels and, unless they are the documents', the classes: what a result depends on."""
+        """SHA-256 over the same, the labels and, unless they are the reference's, the classes: what a result depends on."""
         return self._digest(labels=True)
 
     def _digest(self, *, labels: bool) -> str:

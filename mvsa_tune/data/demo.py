@@ -1,4 +1,4 @@
-"""The built-in demo set: made-up pairs with some signal and some noise, in the documents' layout."""
+"""The built-in demo set: made-up pairs with some signal and some noise, in the reference's layout."""
 
 import io
 import random

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.images import UnreadablePictureError, open_small
-from mvsa_tune.data.text import documents
+from mvsa_tune.data.text import reference
 from mvsa_tune.files import sha256_of
 from mvsa_tune.machine import cpu_count
 
@@ -58,8 +58,8 @@ class Duplicates:
 
     @cached_property
     def normalised(self) -> list[str]:
-        """The texts, normalised as the documents do."""
-        return [documents(sample.text) for sample in self.dataset.samples]
+        """The texts, normalised as the reference do."""
+        return [reference(sample.text) for sample in self.dataset.samples]
 
     @cached_property
     def words(self) -> list[str]:

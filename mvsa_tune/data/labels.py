@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from mvsa_tune.errors import InputError, some
 
-# The documents' labels, in their order.
+# The reference's labels, in their order.
 LABELS = ("negative", "neutral", "positive")
 # Sentiments from one end to the other: any of them stand in this order unless another is asked for.
 SCALE = ("very negative", *LABELS, "very positive")

@@ -11,7 +11,7 @@ from mvsa_tune.data.listing import Line, Listing, check_guid, numbered_lines, re
 from mvsa_tune.errors import InputError
 
 TRAIN_LIST, UNLABELLED_LIST = "train.txt", "test_without_label.txt"
-DOCUMENTS = (
+REFERENCE = (
     f"a folder with {TRAIN_LIST} (lines `guid,tag`; tag one of {', '.join(LABELS)}), optionally {UNLABELLED_LIST} "
     "(`guid,null`), and the pairs GUID.jpg and GUID.txt in its data/"
 )
@@ -40,8 +40,8 @@ class Layout:
     source: Callable[[Path], Path] = lambda folder: folder
 
 
-def read_documents(folder: Path, needs_labels: bool) -> Listing:
-    """Read the documents' lists. Unless labels are needed, the unlabelled list alone will do.
+def read_reference(folder: Path, needs_labels: bool) -> Listing:
+    """Read the reference's lists. Unless labels are needed, the unlabelled list alone will do.
 
     Raises:
         InputError: a list is missing, empty or malformed, a guid listed twice or unsafe as a file name, a picture or text missing.
@@ -61,7 +61,7 @@ def read_documents(folder: Path, needs_labels: bool) -> Listing:
 def _read_list(path: Path, listed: dict[str, Line]) -> None:
     """Add a list's lines to those `listed`, by guid."""
     before = {guid: line.where for guid, line in listed.items()}
-    for where, line in numbered_lines(path, DOCUMENTS):
+    for where, line in numbered_lines(path, REFERENCE):
         if not line.strip() or (where.endswith(":1") and line.replace(" ", "") == "guid,tag"):
             continue
         guid, comma, tag = (part.strip() for part in line.partition(","))
@@ -105,10 +105,10 @@ def read_cheema(folder: Path, needs_labels: bool) -> Listing:
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "documents": Layout(
-        DOCUMENTS,
+    "reference": Layout(
+        REFERENCE,
         lambda folder: any((folder / name).exists() for name in (TRAIN_LIST, UNLABELLED_LIST)),
-        read_documents,
+        read_reference,
     ),
     "mvsa": Layout(release.EXPECTED, release.matches, release.read),
     "cheema": Layout(CHEEMA, lambda folder: (folder / CHEEMA_LIST).is_file(), read_cheema),
@@ -131,7 +131,7 @@ def find_layout(data: Path, asked: str | None) -> tuple[str, Path]:
     if not data.is_dir() and data.suffix.lower() in columns.SUFFIXES:
         raise InputError(f"no file {data}: expected {columns.EXPECTED}")
     if not data.is_dir():
-        raise InputError(f"no data folder {data}: put MVSA-Single there ({DOCUMENTS}), or try --demo")
+        raise InputError(f"no data folder {data}: put MVSA-Single there ({REFERENCE}), or try --demo")
     found = [asked] if asked else [name for name, layout in LAYOUTS.items() if layout.matches(data)]
     if not found:
         forms = "; ".join(f"{name}: {layout.expected}" for name, layout in LAYOUTS.items())

@@ -19,7 +19,7 @@ from mvsa_tune.files import write_whole
 
 Rows = NDArray[np.int64]
 PARTS = ("train", "validation", "test")
-KINDS = "documents, kfold:K, kfold:K:test, holdout:SHARE, or files:FOLDER"
+KINDS = "reference, kfold:K, kfold:K:test, holdout:SHARE, or files:FOLDER"
 # How the parts are called in the names of split files (Cheema et al. 2021): train_1.txt, val_1.txt, test_1.txt, …
 FILES = {"train": "train", "val": "validation", "test": "test"}
 # The folds themselves are drawn once, whatever the replicates' seeds: they are the same for every sweep.
@@ -109,7 +109,7 @@ def make_split(text: str, dataset: Dataset, seeds: Sequence[int]) -> Split:
     """Make the split that a flag's text asks for.
 
     Args:
-        text: `documents`; `kfold:K`, where fold k validates on the k-th of K parts, or `kfold:K:test`, where it tests on that
+        text: `reference`; `kfold:K`, where fold k validates on the k-th of K parts, or `kfold:K:test`, where it tests on that
             one and validates on the next; `holdout:SHARE`, a draw for each seed; `files:FOLDER`.
         dataset: the samples. Duplicates are in one part of each fold of a `kfold` or `holdout`.
         seeds: the replicates'.
@@ -121,8 +121,8 @@ def make_split(text: str, dataset: Dataset, seeds: Sequence[int]) -> Split:
     labels = np.array(dataset.labels, dtype=np.int64)
     if kind in ("kfold", "holdout"):
         groups = duplicate_groups(dataset)[: len(labels)]
-    if text == "documents":
-        split = documents_split(dataset.labels)
+    if text == "reference":
+        split = reference_split(dataset.labels)
     elif kind == "kfold" and re.fullmatch(r"[0-9]{1,3}(:test)?", rest):
         split = _k_folds(text, int(rest.partition(":")[0]), labels, groups)
     elif kind == "holdout" and re.fullmatch(r"0?\.[0-9]{1,6}", rest):
@@ -147,8 +147,8 @@ def _check(split: Split, labels: Rows, classes: Sequence[str]) -> None:
                 raise InputError(f"--split {split.name}, fold {fold}: its {part} part is empty")
 
 
-def documents_split(labels: Sequence[int]) -> Split:
-    """The documents' split: a plain shuffled tenth for validation, `random_state=42`, over list order; one fold.
+def reference_split(labels: Sequence[int]) -> Split:
+    """The reference's split: a plain shuffled tenth for validation, `random_state=42`, over list order; one fold.
 
     Raises:
         InputError: too few samples to hold a tenth back and still train.
@@ -159,7 +159,7 @@ def documents_split(labels: Sequence[int]) -> Split:
     shuffled = np.random.RandomState(42).permutation(len(labels)).astype(np.int64)
     held = -(-len(labels) // 10)
     train, validation = shuffled[held:], shuffled[:held]
-    return Split("documents", {0: train}, {0: validation}, {0: train[:0]})
+    return Split("reference", {0: train}, {0: validation}, {0: train[:0]})
 
 
 def _k_folds(text: str, count: int, labels: Rows, groups: Rows) -> Split:

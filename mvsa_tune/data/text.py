@@ -26,8 +26,8 @@ KEPT = re.compile(r"[^a-z0-9.,]+")
 APOSTROPHES = str.maketrans("’‘`´", "''''")
 
 
-def documents(text: str) -> str:
-    """Normalise a tweet as the documents do.
+def reference(text: str) -> str:
+    """Normalise a tweet as the reference do.
 
     Lower case; URL, e-mail, user, phone, time, date and number tokens removed; hashtags split into words; contractions
     expanded; only `a-z0-9.,` kept; `rt` and cut-off links dropped. What is left may be empty.
@@ -55,7 +55,7 @@ def raw(text: str) -> str:
     return text
 
 
-NORMALISERS: dict[str, Callable[[str], str]] = {"documents": documents, "raw": raw}
+NORMALISERS: dict[str, Callable[[str], str]] = {"reference": reference, "raw": raw}
 
 
 def split_hashtag(tag: str) -> str:

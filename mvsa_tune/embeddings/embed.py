@@ -56,7 +56,7 @@ class Settings:
     device: str = "auto"
     batch_size: int | None = None
     dtype: str = "float32"
-    text: str = "documents"
+    text: str = "reference"
     skip_bad: bool = False
     workers: int | None = None
     quiet: bool = False

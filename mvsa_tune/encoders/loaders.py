@@ -105,7 +105,7 @@ def torchvision_width(name: str) -> int:
 
 
 def _torchvision_weights(name: str) -> Any:
-    """The documents' ImageNet weights, version 1, where a model has them; else its default ones."""
+    """The reference's ImageNet weights, version 1, where a model has them; else its default ones."""
     import torchvision
 
     published = torchvision.models.get_model_weights(name)

@@ -10,7 +10,7 @@ from mvsa_tune.errors import InputError, some
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TEXT_LIMIT = 128  # tokens, as the documents cut their texts
+TEXT_LIMIT = 128  # tokens, as the reference cut their texts
 
 
 def has_transformers(source: str) -> bool:

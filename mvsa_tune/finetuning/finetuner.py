@@ -22,7 +22,7 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoints import Checkpoints, read_about, read_tensors, write_tensors
 from mvsa_tune.finetuning.data import Prepared
 from mvsa_tune.finetuning.replicate import ReplicateTrainer, below
-from mvsa_tune.training.result import NO_CLASS, NO_ROW, Outcome
+from mvsa_tune.training.result import NO_CLASS, NO_ROW, TrialResult
 from mvsa_tune.training.task import Shared
 from mvsa_tune.training.trainer import CURVES, TEST_CURVES
 
@@ -112,12 +112,12 @@ class FineTuner:
         return sum(map(epochs_of, self.found)) / (len(self.found) * self.config.epochs)
 
     def scores_gone_past(self) -> NDArray[np.float64]:
-        """`Outcome.scores` up to the last milestone that the scheduler has let the trial go past, for its rungs."""
+        """`TrialResult.scores` up to the last milestone that the scheduler has let the trial go past, for its rungs."""
         past = max((end for end in self.task.milestones if end < self.epoch), default=0)
         found = [one for one in self.found if one is not None]
         return np.mean([one.scores[:past] for one in found], axis=0) if past else np.empty(0)
 
-    def advance(self, until: int) -> Outcome | None:
+    def advance(self, until: int) -> TrialResult | None:
         """Train one more epoch of the first replicate that has not come to epoch `until`; the outcome once all have, else None.
 
         Raises:
@@ -171,7 +171,7 @@ class FineTuner:
             self.saved = time.monotonic()
         return self.current[1]
 
-    def _recorded(self, replicate: Replicate) -> Outcome | None:
+    def _recorded(self, replicate: Replicate) -> TrialResult | None:
         """What a replicate had found when its state was kept."""
         path = self.checkpoints.last(replicate)
         if not path.exists():
@@ -179,10 +179,10 @@ class FineTuner:
         arrays: dict[str, Any] = {
             name: one.numpy() for name, one in below(OUTCOME, read_tensors(path, [OUTCOME])).items()
         }
-        return Outcome(**arrays, **read_about(path))
+        return TrialResult(**arrays, **read_about(path))
 
 
-def epochs_of(found: Outcome | None) -> int:
+def epochs_of(found: TrialResult | None) -> int:
     """Epochs of an outcome; 0 of none."""
     return found.epochs if found else 0
 
@@ -192,7 +192,7 @@ PER_SAMPLE = ("rows", "labels", "predicted")
 OF_A_REPLICATE = ("rows", "labels")
 
 
-def join(outcomes: Sequence[Outcome]) -> Outcome:
+def join(outcomes: Sequence[TrialResult]) -> TrialResult:
     """The outcomes of single replicates, of as many epochs each, as one of all: where one has fewer samples, it is filled up."""
     arrays: dict[str, Any] = {}
     for name, first in vars(outcomes[0]).items():
@@ -211,7 +211,7 @@ def join(outcomes: Sequence[Outcome]) -> Outcome:
     return replace(outcomes[0], **arrays, seconds=sum(one.seconds for one in outcomes))
 
 
-def lengthened(found: Outcome, epochs: int) -> Outcome:
+def lengthened(found: TrialResult, epochs: int) -> TrialResult:
     """The outcome of a replicate that is trained no further, its losses not being finite, as if of so many epochs."""
     more = epochs - found.epochs
     nan = np.full((more, 1), np.nan, dtype=np.float32)

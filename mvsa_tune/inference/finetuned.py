@@ -23,7 +23,7 @@ from mvsa_tune.finetuning.checkpoints import Checkpoints, read_tensors
 from mvsa_tune.finetuning.data import Prepared
 from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
 from mvsa_tune.finetuning.replicate import below, build_network
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 
 BLOCK = 32  # samples labelled at once
 
@@ -107,7 +107,7 @@ def best_files(sweep: Path, config: Config, replicates: Sequence[Replicate]) -> 
     return [Checkpoints(sweep, config).best(one) for one in replicates]
 
 
-def refit_on_all(config: Config, task: FinetuneTask, outcome: Outcome) -> tuple[list[Path], int]:
+def refit_on_all(config: Config, task: FinetuneTask, outcome: TrialResult) -> tuple[list[Path], int]:
     """Fine-tune on all labelled samples, one replicate a seed, for the median of the best epochs found.
 
     What is there already is gone on from. Returns the files, and the epochs.

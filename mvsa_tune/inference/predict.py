@@ -90,9 +90,9 @@ def predict(
         InputError: nothing is unlabelled, the data or vectors of the sweep are not at hand, or new pairs cannot be embedded as
             its own were.
     """
-    classes = store.sweep.classes
+    classes = store.manifest.classes
     given = read_dataset(data, layout=layout, labels=classes, needs_labels=False) if data else None
-    new = given if given and given.fingerprint != store.sweep.data_fingerprint else None
+    new = given if given and given.fingerprint != store.manifest.data_fingerprint else None
     if config.finetuned:
         return _by_network(store, config, given, new, weights, refit=refit)
     dataset, found = (new, {}) if new else open_data(store, config, data, cache)
@@ -120,7 +120,7 @@ def unlabelled(dataset: Dataset) -> Sequence[Sample]:
     samples = dataset.samples[len(dataset.labels) :]
     if not samples:
         raise InputError(
-            f"{dataset.folder} has no unlabelled samples: the documents' form lists them in test_without_label.txt, a table leaves "
+            f"{dataset.folder} has no unlabelled samples: the reference's form lists them in test_without_label.txt, a table leaves "
             "their label empty"
         )
     return samples
@@ -165,7 +165,7 @@ def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, 
             raise InputError(
                 f"the {modality} vectors of {name} were {then['source']}: only their maker can make some for new pairs"
             )
-        text = then["preprocessing"].partition("; ")[0].removeprefix("text ") if modality == "text" else "documents"
+        text = then["preprocessing"].partition("; ")[0].removeprefix("text ") if modality == "text" else "reference"
         settings = Settings(
             weights=weights.get(then["encoder"]),
             dtype=then["dtype"],

@@ -25,7 +25,7 @@ from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.results.provenance import code_version
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import best, summarise
-from mvsa_tune.training.result import NO_ROW, Outcome
+from mvsa_tune.training.result import NO_ROW, TrialResult
 from mvsa_tune.training.stack import StackTrainer
 from mvsa_tune.training.stacks import build_trainer
 from mvsa_tune.training.task import Task
@@ -41,7 +41,7 @@ def choose(store: Store, which: str) -> Config:
     Raises:
         InputError: no sweep, no such configuration, or none that was trained to its end.
     """
-    if not store.sweep.replicates:
+    if not store.manifest.replicates:
         raise InputError(f"damaged {store.folder}/sweep.json: it names no replicates")
     finished = store.recorded()
     if which == "best" and (first := best(summarise(store))) is not None:
@@ -72,7 +72,7 @@ def open_data(store: Store, config: Config, data: Path | None, cache: Path | Non
             f"no {modality} vectors of {encoder} in {place}: say where they are with --cache, or make them: {how}"
         )
     for (encoder, modality), found in caches.items():
-        then = store.sweep.vectors.get(f"{encoder} {modality}", "none")
+        then = store.manifest.vectors.get(f"{encoder} {modality}", "none")
         if found.manifest.sha256 != then:
             raise InputError(
                 f"{found.path} is not what {store.folder} was trained on: its SHA-256 is {found.manifest.sha256[:12]}, the "
@@ -117,14 +117,14 @@ def chosen_network(
     Raises:
         InputError: the encoders cannot be loaded, or are not those of then.
     """
-    recorded, replicates, split = store.outcome(config.id), store.sweep.replicates, store.split()
+    recorded, replicates, split = store.result(config.id), store.manifest.replicates, store.split()
     encoders = {
-        modality: {"encoder": name, **store.sweep.finetuned[f"{name} {modality}"]}
+        modality: {"encoder": name, **store.manifest.finetuned[f"{name} {modality}"]}
         for modality, name in config.encoders.items()
     }
     about = describe(
         config,
-        labels=list(store.sweep.classes),
+        labels=list(store.manifest.classes),
         encoders=encoders,
         replicates=[dataclasses.asdict(one) for one in replicates],
         split=split.name,
@@ -154,7 +154,7 @@ def chosen_network(
     return FineTuned(config, about, network.towers, files, NETWORK)
 
 
-def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], Outcome]:
+def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], TrialResult]:
     """Train to the last epoch; return the weights with each replicate as of its best epoch, and the outcome."""
     kept = {name: tensor.clone() for name, tensor in trainer.head.state_dict().items()}
     for epoch in range(1, trainer.config.epochs + 1):
@@ -166,8 +166,8 @@ def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], Outcome]:
 
 
 def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, refit: bool) -> Head:
-    recorded = store.outcome(config.id)
-    replicates, split = store.sweep.replicates, store.split()
+    recorded = store.result(config.id)
+    replicates, split = store.manifest.replicates, store.split()
     epochs = int(np.median(recorded.best_epoch))
     if refit:
         replicates = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in replicates))

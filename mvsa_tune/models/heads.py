@@ -1,6 +1,6 @@
 """Fusion heads, each a stack of R replicates, and the registry that names them.
 
-Every head but `linear` begins with the documents' hidden layer for each modality (`StackedTowers`), so that heads differ in
+Every head but `linear` begins with the reference's hidden layer for each modality (`StackedTowers`), so that heads differ in
 how they fuse and in nothing else. With one modality a head is what is left of it when the other is taken away:
 attention over one token, a product of one factor, no gate, one classifier's logits.
 """
@@ -50,7 +50,7 @@ class Head(nn.Module, ABC):
 
 
 class ConcatHead(Head):
-    """The documents' head: the hidden units concatenated."""
+    """The reference's head: the hidden units concatenated."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape, shape.D * len(shape.widths))
@@ -60,7 +60,7 @@ class ConcatHead(Head):
 
 
 class CrossAttentionHead(ConcatHead):
-    """The documents' later head: a token for each modality, 8-head attention between the two, then both concatenated."""
+    """The reference's later head: a token for each modality, 8-head attention between the two, then both concatenated."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
@@ -104,7 +104,7 @@ class CoAttentionHead(ConcatHead):
 class GatedHead(Head):
     """A gated multimodal unit (Arevalo et al. 2017, arXiv:1702.01992): z h_image + (1 - z) h_text, unit by unit.
 
-    z = sigmoid(Linear(both vectors, D)); h is the documents' hidden layer where the paper has tanh(Linear).
+    z = sigmoid(Linear(both vectors, D)); h is the reference's hidden layer where the paper has tanh(Linear).
     """
 
     def __init__(self, shape: Shape) -> None:

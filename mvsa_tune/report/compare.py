@@ -72,7 +72,7 @@ def compare(first: Store, second: Store) -> str:
         f"Cross-fitted accuracy, seeds {', '.join(map(str, seeds))}, {len(guids):,} validation samples; tests: "
         f"{', '.join(dict.fromkeys(one.test for one in found))}, corrected for {len(found)} comparisons. A best was chosen for its number, which reads high."
     )
-    differ = first.sweep.differences(second.sweep)
+    differ = first.manifest.differences(second.manifest)
     facts = "\n".join(
         f"- {line.replace(' there,', f' in {names[0]},').removesuffix(' now')} in {names[1]}" for line in differ
     )
@@ -105,8 +105,8 @@ def _side(store: Store) -> Side:
         raise InputError(f"{store.folder} has no configuration that was trained to its end")
     if not analysis.comparable:
         raise InputError(
-            f"{store.folder}: each seed has validation samples of its own ({store.sweep.split}), which cannot be compared one by one"
+            f"{store.folder}: each seed has validation samples of its own ({store.manifest.split}), which cannot be compared one by one"
         )
     guids = store.samples()["guid"].tolist()
-    seeds = tuple(dict.fromkeys(one.seed for one in store.sweep.replicates))
+    seeds = tuple(dict.fromkeys(one.seed for one in store.manifest.replicates))
     return Side(analysis, seeds, tuple(guids[row] for row in analysis.rows))

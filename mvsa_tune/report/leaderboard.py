@@ -36,9 +36,9 @@ def leaderboard(analysis: Analysis) -> str:
     stopped = int(summary["status"].str.startswith("stopped").sum())
     failed = int(summary["status"].str.startswith("failed").sum())
     epochs = sum(store.epochs().values())
-    space = ", ".join(f"{name} {values}" for name, values in store.sweep.space.items())
+    space = ", ".join(f"{name} {values}" for name, values in store.manifest.space.items())
     counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed; {epochs:,} epochs in all"
-    title = f"# {store.folder.name}: search" + (" on the built-in demo set" if store.sweep.demo else "")
+    title = f"# {store.folder.name}: search" + (" on the built-in demo set" if store.manifest.demo else "")
     parts = [
         f"{title}\n\nSpace: {space}.\n\n{len(summary)} trials: {counts}.\n",
         *(f"{line}\n" for line in verdict(analysis)),
@@ -63,7 +63,7 @@ def _finalists(store: Store, best: pd.DataFrame, confirmed: Store) -> str:
         numbers = [accuracy_cell(row), str(row["n"]), cell, str(fresh["n"]), change]
         numbers += [accuracy_cell(fresh, name) if fresh["n"] else "–" for name in tests]
         body.append([next(c.name for c in store.configs() if c.id == row["trial_id"]), *numbers])
-    seeds = list(dict.fromkeys(str(one.seed) for one in confirmed.sweep.replicates))
+    seeds = list(dict.fromkeys(str(one.seed) for one in confirmed.manifest.replicates))
     explanation = (
         "The search's number is the best of many and reads high; the confirmed one comes from "
         f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) that the search has not seen, every epoch trained. Both are each "

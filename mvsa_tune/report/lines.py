@@ -1,4 +1,4 @@
-"""Which configurations stand in which of the documents' tables, with what was published of them."""
+"""Which configurations stand in which of the reference's tables, with what was published of them."""
 
 import csv
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from importlib import resources
 
 from mvsa_tune.config import Config
 
-DOCUMENTS_BATCH_SIZE = {False: 512, True: 64}  # fine-tuned or not
+REFERENCE_BATCH_SIZE = {False: 512, True: 64}  # fine-tuned or not
 # Table 3 does not say which CLIP: it stands for both.
 CLIP = ("clip-vit-b-32", "clip-vit-l-14")
 
@@ -30,7 +30,7 @@ class Line:
 
 
 def published_lines(precision: str = Config.precision) -> list[Line]:
-    """Every row of the documents' tables, as configurations, trained in `precision`: theirs was mixed on a GPU."""
+    """Every row of the reference's tables, as configurations, trained in `precision`: theirs was mixed on a GPU."""
     lines = []
     text = resources.files("mvsa_tune.report").joinpath("published.csv").read_text(encoding="utf-8")
     for cell in csv.DictReader(text.splitlines()):
@@ -68,13 +68,13 @@ def published_lines(precision: str = Config.precision) -> list[Line]:
 
 
 def own_lines(configs: Sequence[Config]) -> list[Line]:
-    """The tables' rows for configurations that the documents do not have."""
+    """The tables' rows for configurations that the reference do not have."""
     pairs = list(dict.fromkeys((c.image_encoder, c.text_encoder) for c in configs if c.ablation == 0))
     lines = []
     for config in configs:
         if config.ablation != 0:
             table = 4
-        elif config.batch_size != DOCUMENTS_BATCH_SIZE[config.finetuned]:
+        elif config.batch_size != REFERENCE_BATCH_SIZE[config.finetuned]:
             table = 3
         else:
             table = 1 if pairs.index((config.image_encoder, config.text_encoder)) < 2 else 2

@@ -44,7 +44,7 @@ def page(analysis: Analysis, made: Sequence[Section], lang: str) -> str:
     )  # fmt: skip
     environment.filters["t"] = lambda text: translated(text, lang)
     environment.filters["inlined"] = lambda plot: Markup(inlined(plot))
-    sweep = analysis.store.sweep
+    sweep = analysis.store.manifest
     first = analysis.ranked[0] if analysis.ranked else None
     return environment.get_template("report.html.j2").render(
         name=analysis.store.folder.name, lang={"zh": "zh-Hans"}.get(lang, lang), sections=made, demo=sweep.demo, first=first

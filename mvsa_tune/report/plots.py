@@ -17,7 +17,7 @@ from mvsa_tune.report.grids import Grid
 from mvsa_tune.stats.analysis import Analysis, Scored
 from mvsa_tune.stats.importance import Importance
 from mvsa_tune.stats.tests import ALPHA
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 
 WIDTH = 4.6  # inches: two beside each other on a desk, one on a phone
 DPI = 160
@@ -96,7 +96,7 @@ def _kind(one: Scored, analysis: Analysis) -> tuple[str, str, str, object, str]:
     return "worse than the best", "o", PAPER, (0, (3, 2)), SERIES[1]
 
 
-def curves(outcomes: Mapping[str, Outcome]) -> Plot:
+def curves(outcomes: Mapping[str, TrialResult]) -> Plot:
     """Validation accuracy by epoch of a few configurations, by label: the mean over replicates, in a band of a standard deviation."""
 
     def draw(figure: Figure) -> None:
@@ -112,7 +112,7 @@ def curves(outcomes: Mapping[str, Outcome]) -> Plot:
     return _drawn("curves", "Validation accuracy by epoch", f"Mean over replicates by epoch: {ends}.", height, draw)
 
 
-def losses(label: str, outcome: Outcome) -> Plot:
+def losses(label: str, outcome: TrialResult) -> Plot:
     """Training and validation loss of one configuration by epoch, and where its best epoch lies."""
     best = float(np.median(outcome.best_epoch))
 

@@ -20,7 +20,7 @@ from mvsa_tune.report.tables import tables
 from mvsa_tune.stats.analysis import Analysis
 from mvsa_tune.stats.error_analysis import SHOWN, VOTES, by_sample, confusion, per_class
 from mvsa_tune.stats.verdict import verdict
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 
 CURVES = 4  # configurations whose curves are drawn
 THUMBNAIL = 128  # pixels
@@ -54,7 +54,7 @@ class Section:
 def sections(analysis: Analysis, samples: Mapping[str, Sample] | None, lang: str) -> list[Section]:
     """All parts, the answer first."""
     labels = short_names([one.config for one in analysis.ranked])
-    best = analysis.store.outcome(analysis.ranked[0].config.id) if analysis.ranked else None
+    best = analysis.store.result(analysis.ranked[0].config.id) if analysis.ranked else None
     return [
         _answer(analysis),
         _questions(analysis),
@@ -107,7 +107,7 @@ def _questions(analysis: Analysis) -> Section:
     return Section("questions", "Questions", [] if asked else [why], asked)
 
 
-def _curves(analysis: Analysis, labels: Mapping[str, str], best: Outcome | None) -> Section:
+def _curves(analysis: Analysis, labels: Mapping[str, str], best: TrialResult | None) -> Section:
     if best is None:
         return Section("curves", "Learning curves", [NOTHING])
     seen: set[object] = set()
@@ -118,7 +118,7 @@ def _curves(analysis: Analysis, labels: Mapping[str, str], best: Outcome | None)
         seen.add(key)
     order.sort(key=lambda pair: pair[0])
     chosen = [one.config.id for _, one in order[:CURVES]]
-    drawn = {labels[trial]: analysis.store.outcome(trial) for trial in chosen if trial != analysis.ranked[0].config.id}
+    drawn = {labels[trial]: analysis.store.result(trial) for trial in chosen if trial != analysis.ranked[0].config.id}
     first = labels[analysis.ranked[0].config.id]
     text = (
         "Mean over replicates at each epoch, in a band of one standard deviation: the best configuration, the best of each other pair of "
@@ -175,11 +175,11 @@ def _budget(analysis: Analysis) -> Section:
     return Section("budget", heading, [text], plots=[plots.budget(analysis.budget)])
 
 
-def _best(analysis: Analysis, best: Outcome | None) -> Section:
+def _best(analysis: Analysis, best: TrialResult | None) -> Section:
     heading = "What the best gets right, by class"
     if best is None:
         return Section("classes", heading, [NOTHING])
-    classes, labels = analysis.store.sweep.classes, analysis.store.samples()["label"].to_numpy()
+    classes, labels = analysis.store.manifest.classes, analysis.store.samples()["label"].to_numpy()
     scores = per_class(best, labels)
     mean, spread = scores.mean(axis=0), scores.std(axis=0, ddof=1) if len(scores) > 1 else None
     counts = confusion(best)
@@ -198,12 +198,12 @@ def _best(analysis: Analysis, best: Outcome | None) -> Section:
     return Section("classes", heading, [text], plots=[plots.confusion(counts, classes)], tables=[table])
 
 
-def _mistakes(analysis: Analysis, best: Outcome | None, samples: Mapping[str, Sample] | None) -> Section:
+def _mistakes(analysis: Analysis, best: TrialResult | None, samples: Mapping[str, Sample] | None) -> Section:
     heading = "Samples most often wrong"
     if best is None:
         return Section("mistakes", heading, [NOTHING])
     known = analysis.store.samples()
-    found = by_sample(best, known["guid"].tolist(), known["label"].to_numpy(), analysis.store.sweep.classes)
+    found = by_sample(best, known["guid"].tolist(), known["label"].to_numpy(), analysis.store.manifest.classes)
     wrong = found[found["wrong"] > 0]
     if wrong.empty:
         return Section("mistakes", heading, ["No replicate of the best errs on any sample."])
@@ -242,7 +242,7 @@ def _reproduce(analysis: Analysis) -> Section:
     store = analysis.store
     rows = store.rows()
     commands = _each(rows["command"])
-    facts = [("data", store.sweep.data), *store.sweep.facts().items()]
+    facts = [("data", store.manifest.data), *store.manifest.facts().items()]
     facts += [(f"{name} of the rows", "; ".join(_each(rows[name])) or "none yet") for name in WORKED_WITH]
     seconds = float(rows["seconds"].sum())
     facts.append(("training time", f"{seconds:,.0f} s over {len(rows):,} replicates"))

@@ -1,4 +1,4 @@
-"""The documents' tables, with our numbers beside the published ones and what they are worth: `tables.md`, `tables.csv`, `tables.tex`."""
+"""The reference's tables, with our numbers beside the published ones and what they are worth: `tables.md`, `tables.csv`, `tables.tex`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from mvsa_tune.formats import Table, markdown_section
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.report.languages import translated
 from mvsa_tune.report.lines import Line, own_lines, published_lines
-from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, Scored
@@ -20,8 +20,8 @@ from mvsa_tune.stats.tests import ALPHA, Difference
 from mvsa_tune.stats.verdict import verdict
 
 # The published numbers belong to MVSA-Single: 1,193 negative, 419 neutral, 2,388 positive labelled samples.
-DOCUMENTS_COUNTS = (1193, 419, 2388)
-DOCUMENTS_SPLIT = "documents"
+REFERENCE_COUNTS = (1193, 419, 2388)
+REFERENCE_SPLIT = "reference"
 TITLES = {
     1: "Both modalities, batch size 512",
     2: "Both modalities, batch size 512, {which}",
@@ -44,7 +44,7 @@ def tables_markdown(analysis: Analysis, lang: str = "en") -> str:
 def tables(analysis: Analysis, lang: str = "en") -> list[Table]:
     """The four tables of a sweep, as texts.
 
-    A sweep that holds published configurations, on the documents' data and split, gets the documents' rows, all of them; those that
+    A sweep that holds published configurations, on the reference's data and split, gets the reference's rows, all of them; those that
     are not in the sweep or could not run say why. Its other configurations follow in a table of their own. Any other sweep's are sorted by the same rule: both
     modalities at batch size 512 in table 1 (the first two pairs) and 2 (further pairs), at other batch sizes in 3,
     one modality in 4.
@@ -72,9 +72,9 @@ def tables_csv(analysis: Analysis) -> pd.DataFrame:
 
 
 def _lines(store: Store) -> tuple[bool, list[Line]]:
-    """Whether there are the documents' lines, and all lines."""
-    sweep = store.sweep
-    comparable = not sweep.demo and sweep.label_counts == DOCUMENTS_COUNTS and sweep.split == DOCUMENTS_SPLIT
+    """Whether there are the reference's lines, and all lines."""
+    sweep = store.manifest
+    comparable = not sweep.demo and sweep.label_counts == REFERENCE_COUNTS and sweep.split == REFERENCE_SPLIT
     configs = store.configs()
     published = published_lines(sweep.configs[0].precision) if comparable and sweep.configs else []
     published = published if any(line.config in configs for line in published) else []
@@ -83,7 +83,7 @@ def _lines(store: Store) -> tuple[bool, list[Line]]:
 
 
 def _heading(analysis: Analysis, published: bool) -> str:
-    store, sweep = analysis.store, analysis.store.sweep
+    store, sweep = analysis.store, analysis.store.manifest
     stopped = int(analysis.summary["status"].str.startswith(STOPPED).sum())
     tested = "test_acc_best_mean" in analysis.summary
     title = f"# {store.folder.name}: {'test' if tested else 'validation'} accuracy"
@@ -110,17 +110,17 @@ def _heading(analysis: Analysis, published: bool) -> str:
             "sweep.json lists them all and says why."
         )
     if not published:
-        explanation += " The documents publish no number for these configurations on this data."
+        explanation += " The reference experiment publish no number for these configurations on this data."
     return f"{title}\n\n{explanation}\n"
 
 
-def _reported(sweep: Sweep, epochs: str) -> str:
+def _reported(sweep: SweepManifest, epochs: str) -> str:
     if all(config.select == "accuracy" for config in sweep.configs):
         return f"each replicate's best validation accuracy over its {epochs} epochs"
     return f"each replicate's validation accuracy at the epoch, of its {epochs}, of the least validation loss"
 
 
-def _replicates(sweep: Sweep) -> str:
+def _replicates(sweep: SweepManifest) -> str:
     """Which seeds, and on how many folds."""
     seeds = dict.fromkeys(str(one.seed) for one in sweep.replicates)
     each = len(sweep.replicates) // len(seeds)

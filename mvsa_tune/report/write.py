@@ -15,7 +15,7 @@ CHINESE = r"\usepackage[UTF8]{ctex}"
 def write_results(store: Store, lang: str = "en") -> tuple[Analysis, str]:
     """Write `summary.csv`, `tables.md`, `tables.csv` and `tables.tex`; return what they say, and the page."""
     analysis = analyse(store)
-    searched = bool(store.sweep.space)
+    searched = bool(store.manifest.space)
     page = leaderboard(analysis) if searched else tables_markdown(analysis, lang)
     write_text_whole(store.folder / "tables.md", page)
     numbers = tables_csv(analysis)

@@ -10,7 +10,7 @@ from mvsa_tune.errors import some
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepManifest:
     """What a results folder holds the answer to; two commands that differ in it may not share a folder.
 
     Attributes:
@@ -58,10 +58,10 @@ class Sweep:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @staticmethod
-    def from_json(text: str) -> "Sweep":
+    def from_json(text: str) -> "SweepManifest":
         """Read what `to_json` wrote."""
         fields = json.loads(text)
-        return Sweep(
+        return SweepManifest(
             **{
                 **fields,
                 "classes": tuple(fields["classes"]),
@@ -89,7 +89,7 @@ class Sweep:
             "code": self.code,
         }
 
-    def differences(self, other: "Sweep") -> list[str]:
+    def differences(self, other: "SweepManifest") -> list[str]:
         """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
         mine, theirs = self.facts(), other.facts()
         # A cache that was not there before is no difference; one that was made again with other content is.

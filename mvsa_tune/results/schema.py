@@ -13,7 +13,7 @@ from mvsa_tune.config import CONFIG_FIELDS, Config, Replicate, config_from_texts
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import append_synced, write_text_whole
 from mvsa_tune.training import metrics
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 
 # The configuration columns that come first; the others follow the results.
 LEADING = ("image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ablation", "epochs")
@@ -40,9 +40,13 @@ FINISHED, STOPPED, FAILED = "finished", "stopped", "failed: "
 Row = dict[str, str]
 
 
-def result_rows(config: Config, outcome: Outcome) -> list[dict[str, Any]]:
+def result_rows(config: Config, outcome: TrialResult) -> list[dict[str, Any]]:
     """A trial's results, a replicate each. `seconds` is the replicate's equal share of the stack's time."""
-    scores = {"best_epoch": outcome.best_epoch, "val_loss_last": outcome.val_loss[-1], CROSS: outcome.answers.accuracy}
+    scores = {
+        "best_epoch": outcome.best_epoch,
+        "val_loss_last": outcome.val_loss[-1],
+        CROSS: outcome.correctness.accuracy,
+    }
     scores |= _scores("val", outcome.at_best(outcome.confusion), outcome.confusion[-1])
     if outcome.tested:
         scores |= _scores("test", outcome.at_best(outcome.test_confusion), outcome.test_confusion[-1])

@@ -26,7 +26,7 @@ from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.splits import Split, read_split, write_split
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
-from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import (
     COLUMNS,
     FAILED,
@@ -40,9 +40,9 @@ from mvsa_tune.results.schema import (
     result_rows,
     write_rows,
 )
-from mvsa_tune.training.result import Answers, Outcome
+from mvsa_tune.training.result import Correctness, TrialResult
 
-# How the names of a trial's `Answers` begin among its arrays.
+# How the names of a trial's `Correctness` begin among its arrays.
 RIGHT = "right_"
 
 
@@ -55,7 +55,7 @@ class Store:
         self.lock = FileLock(folder / ".lock")
 
     @cached_property
-    def sweep(self) -> Sweep:
+    def manifest(self) -> SweepManifest:
         """What the folder is about.
 
         Raises:
@@ -63,13 +63,15 @@ class Store:
         """
         path = self.folder / "sweep.json"
         try:
-            return Sweep.from_json(path.read_text(encoding="utf-8"))
+            return SweepManifest.from_json(path.read_text(encoding="utf-8"))
         except OSError:
             raise InputError(f"no sweep in {self.folder}: run one with --name {self.folder.name}") from None
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"damaged {path} ({error}): choose another --name or delete the folder") from None
 
-    def begin(self, sweep: Sweep, dataset: Dataset, split: Split | None = None, *, grows: bool = False) -> list[str]:
+    def begin(
+        self, sweep: SweepManifest, dataset: Dataset, split: Split | None = None, *, grows: bool = False
+    ) -> list[str]:
         """Open the folder for a sweep, new or continued; return what was found damaged in it, a line each.
 
         What is damaged is set aside, and what is whole is used. A sweep that `grows` may have configurations beyond those of
@@ -87,7 +89,7 @@ class Store:
             self._write_samples(dataset)
             if split:
                 write_split(self.folder / "split.npz", split)
-            self.__dict__["sweep"] = sweep
+            self.__dict__["manifest"] = sweep
             if not self.trials_path.exists():
                 write_rows(self.trials_path, [])
             return self._mend()
@@ -96,16 +98,16 @@ class Store:
                 f"cannot write the results folder {self.folder}: {error.strerror}; choose --results"
             ) from None
 
-    def _check_same(self, sweep: Sweep, grows: bool) -> None:
+    def _check_same(self, sweep: SweepManifest, grows: bool) -> None:
         described = (self.folder / "sweep.json").exists()
         if not described and self.trials_path.exists() and read_rows(self.trials_path)[0]:
             raise InputError(
                 f"{self.trials_path} is there without the sweep.json that says what its rows are: choose another "
                 "--name, or delete that folder to start over"
             )
-        if described and grows and set(self.sweep.configs) <= set(sweep.configs):
-            sweep = replace(sweep, configs=self.sweep.configs)
-        if described and (different := self.sweep.differences(sweep)):
+        if described and grows and set(self.manifest.configs) <= set(sweep.configs):
+            sweep = replace(sweep, configs=self.manifest.configs)
+        if described and (different := self.manifest.differences(sweep)):
             raise InputError(
                 f"{self.folder} holds another sweep ({'; '.join(different)}): choose another --name, or delete that folder "
                 "to start over"
@@ -147,38 +149,38 @@ class Store:
         frame = pd.DataFrame([[getattr(sample, name) for name in columns] for sample in labelled], columns=columns)
         write_whole(self.folder / "samples.csv", lambda file: frame.to_csv(file, index_label="row"))
 
-    def add(self, config: Config, outcome: Outcome, provenance: Mapping[str, str]) -> None:
+    def add(self, config: Config, outcome: TrialResult, provenance: Mapping[str, str]) -> None:
         """Record a trial as far as it was trained: its predictions, then its rows."""
         arrays: dict[str, Any] = {
-            "seed": np.array([one.seed for one in self.sweep.replicates]),
-            "fold": np.array([one.fold for one in self.sweep.replicates]),
+            "seed": np.array([one.seed for one in self.manifest.replicates]),
+            "fold": np.array([one.fold for one in self.manifest.replicates]),
             **{item.name: np.asarray(getattr(outcome, item.name)) for item in fields(outcome)},
             # For statistics, which need nothing else.
-            **{f"{RIGHT}{name}": one for name, one in vars(outcome.answers).items()},
+            **{f"{RIGHT}{name}": one for name, one in vars(outcome.correctness).items()},
         }
         write_whole(self._predictions_path(config.id), lambda file: np.savez_compressed(file, **arrays))
         self._append(config, result_rows(config, outcome), provenance)
 
     def add_failure(self, config: Config, reason: str, provenance: Mapping[str, str]) -> None:
         """Record a trial that failed: a row a replicate, which says why."""
-        rows = [{"status": f"{FAILED}{reason}"} for _ in self.sweep.replicates]
+        rows = [{"status": f"{FAILED}{reason}"} for _ in self.manifest.replicates]
         self._append(config, rows, provenance)
 
-    def outcome(self, trial: str) -> Outcome:
+    def result(self, trial: str) -> TrialResult:
         """What a recorded trial found.
 
         Raises:
             InputError: its file is not there, is damaged, or is an earlier version's.
         """
-        arrays = self._read(trial, [item.name for item in fields(Outcome)])
+        arrays = self._read(trial, [item.name for item in fields(TrialResult)])
         told = {"seconds": float(arrays["seconds"]), "device": str(arrays["device"]), "select": str(arrays["select"])}
-        return Outcome(**{**arrays, **told})
+        return TrialResult(**{**arrays, **told})
 
-    def answers(self, trial: str) -> Answers:
+    def correctness(self, trial: str) -> Correctness:
         """Which validation samples a recorded trial answers rightly; `InputError` as for `outcome`."""
-        names = [item.name for item in fields(Answers)]
+        names = [item.name for item in fields(Correctness)]
         arrays = self._read(trial, [f"{RIGHT}{name}" for name in names])
-        return Answers(**{name: arrays[f"{RIGHT}{name}"] for name in names})
+        return Correctness(**{name: arrays[f"{RIGHT}{name}"] for name in names})
 
     def _read(self, trial: str, names: Sequence[str]) -> dict[str, Any]:
         """Some of the arrays that are kept of a trial."""
@@ -193,8 +195,8 @@ class Store:
 
     def split(self) -> Split:
         """The split that the sweep was made on; InputError if its file is missing, damaged or of another."""
-        split = read_split(self.folder / "split.npz", self.sweep.split)
-        if split is None or split.digest != self.sweep.split_digest:
+        split = read_split(self.folder / "split.npz", self.manifest.split)
+        if split is None or split.digest != self.manifest.split_digest:
             raise InputError(f"{self.folder}/split.npz is missing or damaged: the same sweep, run again, writes it")
         return split
 
@@ -205,14 +207,14 @@ class Store:
         identity = {"sweep": self.folder.name, "trial_id": config.id, **asdict(config), **provenance}
         append_rows(
             self.trials_path,
-            [{**identity, **asdict(one), **row} for one, row in zip(self.sweep.replicates, rows, strict=True)],
+            [{**identity, **asdict(one), **row} for one, row in zip(self.manifest.replicates, rows, strict=True)],
         )
 
     def _newest(self, rows: Sequence[Row]) -> list[Row]:
         """The newest row of each replicate, in the order of the sweep; a search's in that of their first appearance."""
-        trials = dict.fromkeys([*(config.id for config in self.sweep.configs), *(row["trial_id"] for row in rows)])
+        trials = dict.fromkeys([*(config.id for config in self.manifest.configs), *(row["trial_id"] for row in rows)])
         places = {trial: place for place, trial in enumerate(trials)}
-        order = {replicate: place for place, replicate in enumerate(self.sweep.replicates)}
+        order = {replicate: place for place, replicate in enumerate(self.manifest.replicates)}
         newest = {key_of(row): row for row in rows if key_of(row)[1] in order}
         return [newest[key] for key in sorted(newest, key=lambda key: (places[key[0]], order[key[1]]))]
 
@@ -233,13 +235,13 @@ class Store:
     def configs(self) -> list[Config]:
         """What the sweep is of: the configurations asked for, and those that a search has recorded."""
         recorded = {row["trial_id"]: row for row in self._rows()}
-        asked = {config.id: config for config in self.sweep.configs}
+        asked = {config.id: config for config in self.manifest.configs}
         return [*asked.values(), *(config_from_texts(recorded[key]) for key in recorded if key not in asked)]
 
     def recorded(self, statuses: Collection[str] = (FINISHED,)) -> list[str]:
         """Ids of the trials whose every replicate has one of these statuses, in the order of the sweep."""
         counts = Counter(row["trial_id"] for row in self._rows() if row["status"] in statuses)
-        return [trial for trial, count in counts.items() if count == len(self.sweep.replicates)]
+        return [trial for trial, count in counts.items() if count == len(self.manifest.replicates)]
 
     def own_data(self, moved: Path | None = None) -> Dataset:
         """The samples that the sweep was trained on, in `moved` or where they were.
@@ -247,7 +249,7 @@ class Store:
         Raises:
             InputError: they are not there, or are others.
         """
-        folder, sweep = moved or Path(self.sweep.data), self.sweep
+        folder, sweep = moved or Path(self.manifest.data), self.manifest
         if not folder.exists():
             raise InputError(f"the data of {self.folder} is not in {folder}: say where it is with --data")
         dataset = read_dataset(folder, layout=sweep.layout, labels=sweep.classes)
@@ -259,8 +261,8 @@ class Store:
         return dataset
 
     def scores(self) -> dict[str, NDArray[np.float64]]:
-        """`Outcome.scores` of each trial that finished or was stopped, by id."""
-        return {trial: self.outcome(trial).scores for trial in self.recorded((FINISHED, STOPPED))}
+        """`TrialResult.scores` of each trial that finished or was stopped, by id."""
+        return {trial: self.result(trial).scores for trial in self.recorded((FINISHED, STOPPED))}
 
     def epochs(self) -> dict[str, int]:
         """Epochs that each recorded trial was trained for, by id; 0 where it failed before it could tell."""

@@ -1,4 +1,4 @@
-"""Answers of replicates → seeds × samples, the same sample in the same place: what intervals and tests are made of.
+"""Correctness of replicates → seeds × samples, the same sample in the same place: what intervals and tests are made of.
 
 K folds that share out the samples make one row for each seed, its K parts put together. Where seeds were scored on other samples than each other
 (a holdout drawn for each), nothing can be lined up: there each replicate is its accuracy alone (`intervals.Redrawn`).
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvsa_tune.config import Replicate
 from mvsa_tune.data.splits import Split
-from mvsa_tune.training.result import NO_ROW, Answers
+from mvsa_tune.training.result import NO_ROW, Correctness
 
 Array = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class Alignment:
         return means
 
 
-def align(answers: Answers, replicates: Sequence[Replicate], split: Callable[[], Split]) -> Alignment:
+def align(answers: Correctness, replicates: Sequence[Replicate], split: Callable[[], Split]) -> Alignment:
     """How a sweep's answers line up: the same for each of its trials. The split is asked for only where they do not."""
     flat = answers.rows.ravel()
     seed_of = np.repeat([one.seed for one in replicates], answers.rows.shape[1])

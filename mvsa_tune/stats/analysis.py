@@ -18,13 +18,13 @@ from mvsa_tune.stats.questions import Question, questions
 from mvsa_tune.stats.selection import Winner, expected_best, winner
 from mvsa_tune.stats.summary import ranked, summarise
 from mvsa_tune.stats.tests import ALPHA, Among, Difference, of_means
-from mvsa_tune.training.result import Answers
+from mvsa_tune.training.result import Correctness
 
 
 class Scored:
     """A configuration that was trained, and what its accuracy is worth: each `Interval` when it is asked for."""
 
-    def __init__(self, config: Config, answers: Answers, alignment: Alignment) -> None:
+    def __init__(self, config: Config, answers: Correctness, alignment: Alignment) -> None:
         self.config = config
         self.ratio = None if alignment.places is not None else alignment.ratio
         self.values = alignment.apply(answers.cross_fitted, answers.rows)
@@ -38,7 +38,7 @@ class Scored:
 
     @cached_property
     def best(self) -> Interval | None:
-        """At the best epoch, as the documents: it reads high."""
+        """At the best epoch, as the reference: it reads high."""
         return self._interval(self._best)
 
     @cached_property
@@ -144,7 +144,7 @@ class Analysis:
     @cached_property
     def questions(self) -> tuple[Question, ...]:
         """What configurations that differ in one thing alone say of it."""
-        if not self.comparable or self.store.sweep.space:  # samples of a search seldom differ in one thing
+        if not self.comparable or self.store.manifest.space:  # samples of a search seldom differ in one thing
             return ()
         return questions([one.config for one in self.ranked], [one.values for one in self.ranked])
 
@@ -184,9 +184,9 @@ def analyse(store: Store) -> Analysis:
     halted = [trial for trial in store.recorded((FINISHED, STOPPED)) if trial not in set(order)]
     if not order and not halted:
         return Analysis(store, lines, (), (), np.zeros(0, dtype=np.int32))
-    alignment = align(store.answers([*order, *halted][0]), store.sweep.replicates, store.split)
+    alignment = align(store.correctness([*order, *halted][0]), store.manifest.replicates, store.split)
 
     def scored(trials: Sequence[str]) -> tuple[Scored, ...]:
-        return tuple(Scored(configs[trial], store.answers(trial), alignment) for trial in trials)
+        return tuple(Scored(configs[trial], store.correctness(trial), alignment) for trial in trials)
 
     return Analysis(store, lines, scored(order), scored(halted), alignment.rows)

@@ -23,7 +23,7 @@ from mvsa_tune.results.store import Store
 from mvsa_tune.stats.leaks import UNLABELLED, Accuracy, Leak, Share, accuracies, check_sweep, find_leaks
 
 HOW = {
-    "text": "the same words (letters and digits) after the documents' normalisation; a text without any is nobody's duplicate",
+    "text": "the same words (letters and digits) after the reference's normalisation; a text without any is nobody's duplicate",
     "picture": "equal files, byte by byte",
     "near-picture": "pHashes that differ in at most near_distance bits, and equal files; transitively",
     "any": "joined by any of these, transitively",
@@ -62,7 +62,7 @@ class Audit:
 
 
 def audit_data(
-    dataset: Dataset, how: str = "documents", near: int = NEAR, sweep: Path | None = None, config: str = "best"
+    dataset: Dataset, how: str = "reference", near: int = NEAR, sweep: Path | None = None, config: str = "best"
 ) -> Audit:
     """Look into a data set; where the split cannot be made of it, say why and go on without.
 

@@ -11,7 +11,7 @@ from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import markdown
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import ranked, summarise
-from mvsa_tune.training.result import NO_ROW, Outcome
+from mvsa_tune.training.result import NO_ROW, TrialResult
 
 SHOWN = 20
 VOTES = "votes_"
@@ -28,9 +28,9 @@ def write_mistakes(store: Store, config: Config, texts: Mapping[str, str] | None
         config: one of its finished configurations.
         texts: tweets by guid, to show beside the samples; None for none.
     """
-    outcome = store.outcome(config.id)
+    outcome = store.result(config.id)
     known = store.samples()
-    labels, classes = known["label"].to_numpy(), store.sweep.classes
+    labels, classes = known["label"].to_numpy(), store.manifest.classes
     samples = by_sample(outcome, known["guid"].tolist(), labels, classes)
     parts = [
         f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{len(outcome.best)} replicates, each at its best epoch, on "
@@ -46,7 +46,7 @@ def write_mistakes(store: Store, config: Config, texts: Mapping[str, str] | None
     return page
 
 
-def _own(outcome: Outcome) -> str:
+def _own(outcome: TrialResult) -> str:
     """What to add where each replicate has samples of its own."""
     sizes = sorted((outcome.rows != NO_ROW).sum(axis=1))
     if sizes[-1] == outcome.distinct("rows"):
@@ -54,7 +54,9 @@ def _own(outcome: Outcome) -> str:
     return f" in all, each on {sizes[0]:,}{f' to {sizes[-1]:,}' if sizes[-1] > sizes[0] else ''} of its own"
 
 
-def by_sample(outcome: Outcome, guids: list[str], labels: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
+def by_sample(
+    outcome: TrialResult, guids: list[str], labels: NDArray[np.int64], classes: Sequence[str]
+) -> pd.DataFrame:
     """One row a validation sample, the most often wrong first.
 
     Columns: `guid`, `label`, `n` (replicates that validated on it), `wrong` (how many erred), `votes_CLASS`.
@@ -86,7 +88,7 @@ def _votes(samples: pd.DataFrame) -> list[str]:
     return [name for name in samples.columns if name.startswith(VOTES)]
 
 
-def per_class(outcome: Outcome, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def per_class(outcome: TrialResult, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """`(R, 3, C)`: precision, recall and F1 of each replicate and class; 0 where nothing was there to divide by."""
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -98,13 +100,13 @@ def per_class(outcome: Outcome, labels: NDArray[np.int64]) -> NDArray[np.float64
     return np.array(scores)
 
 
-def confusion(outcome: Outcome) -> NDArray[np.float64]:
+def confusion(outcome: TrialResult) -> NDArray[np.float64]:
     """`(C, C)`: counts at each replicate's best epoch, their mean; true class down, predicted across."""
     mean: NDArray[np.float64] = outcome.at_best(outcome.confusion).mean(axis=0)
     return mean
 
 
-def _classes(outcome: Outcome, labels: NDArray[np.int64], classes: Sequence[str]) -> str:
+def _classes(outcome: TrialResult, labels: NDArray[np.int64], classes: Sequence[str]) -> str:
     scores = per_class(outcome, labels)
     means = scores.mean(axis=0)
     spreads = scores.std(axis=0, ddof=1) if len(scores) > 1 else np.full(means.shape, np.nan)
@@ -136,7 +138,7 @@ def _listed(samples: pd.DataFrame, texts: Mapping[str, str] | None) -> str:
     return of + markdown(header, body)
 
 
-def _modalities(store: Store, config: Config, outcome: Outcome, labels: NDArray[np.int64]) -> str:
+def _modalities(store: Store, config: Config, outcome: TrialResult, labels: NDArray[np.int64]) -> str:
     if config.ablation:
         return f"The configuration sees the {CALLED[config.modalities[0]]} alone.\n"
     alone = {modality: _alone(store, config, modality) for modality in MODALITIES}
@@ -169,8 +171,8 @@ def _modalities(store: Store, config: Config, outcome: Outcome, labels: NDArray[
     )
 
 
-def _alone(store: Store, config: Config, modality: str) -> Outcome | None:
+def _alone(store: Store, config: Config, modality: str) -> TrialResult | None:
     """The best finished trial of the sweep that sees one modality alone, by the same encoder."""
     order = ranked(summarise(store))
     mine = order[(order["ablation"] == ALONE[modality]) & (order[f"{modality}_encoder"] == config.encoders[modality])]
-    return None if mine.empty else store.outcome(str(mine.iloc[0]["trial_id"]))
+    return None if mine.empty else store.result(str(mine.iloc[0]["trial_id"]))

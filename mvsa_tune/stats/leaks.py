@@ -123,10 +123,10 @@ class Accuracy:
 
 def check_sweep(store: Store, dataset: Dataset) -> None:
     """Raise InputError where a sweep is of other data."""
-    if store.sweep.data_fingerprint != dataset.fingerprint:
+    if store.manifest.data_fingerprint != dataset.fingerprint:
         raise InputError(
-            f"{store.folder} is a sweep of other data ({store.sweep.data}): its fingerprint is "
-            f"{store.sweep.data_fingerprint[:12]}, that of {dataset.folder} {dataset.fingerprint[:12]}"
+            f"{store.folder} is a sweep of other data ({store.manifest.data}): its fingerprint is "
+            f"{store.manifest.data_fingerprint[:12]}, that of {dataset.folder} {dataset.fingerprint[:12]}"
         )
 
 
@@ -134,10 +134,10 @@ def accuracies(
     store: Store, trial: str, dataset: Dataset, split: Split, groups: Mapping[str, Groups]
 ) -> list[Accuracy]:
     """How right a trial of a sweep on that split is on samples with and without twins, a line for each kind of duplicate."""
-    outcome, labels = store.outcome(trial), np.array(dataset.labels, dtype=np.int64)
+    outcome, labels = store.result(trial), np.array(dataset.labels, dtype=np.int64)
     there = outcome.rows != NO_ROW  # (R, N)
     right = outcome.best == labels[outcome.rows]
-    folds = [one.fold for one in store.sweep.replicates]
+    folds = [one.fold for one in store.manifest.replicates]
     found = []
     for kind, grouping in groups.items():
         # (R, N, C)

@@ -1,4 +1,4 @@
-"""The documents' own questions, of any sweep: is one encoder pair worse than another, does a batch size help, does fusion beat one modality?
+"""The reference's own questions, of any sweep: is one encoder pair worse than another, does a batch size help, does fusion beat one modality?
 
 Each is answered by the configurations that differ in that one thing alone: the mean of their differences, pair by pair, over seeds and samples. The
 questions are fixed by what was swept, before any number is seen; p is Holm's over all that are asked.
@@ -16,7 +16,7 @@ from mvsa_tune.stats.alignment import Array
 from mvsa_tune.stats.intervals import Crossed
 from mvsa_tune.stats.tests import ALPHA, Difference, family
 
-# Values of one axis that are compared two by two; of more each is compared with the documents' own (or the first), up to so many.
+# Values of one axis that are compared two by two; of more each is compared with the reference's own (or the first), up to so many.
 TWO_BY_TWO, MOST_VALUES = 3, 12
 ALONE = {1: "the text alone", 2: "the picture alone"}
 
@@ -48,7 +48,7 @@ def questions(configs: Sequence[Config], values: Sequence[Array]) -> tuple[Quest
 
 
 def contrasts(configs: Sequence[Config]) -> Iterator[Contrast]:
-    """What can be asked, in the order of the documents' doubts: encoders, batch size, fusion, width, then the rest."""
+    """What can be asked, in the order of the reference's doubts: encoders, batch size, fusion, width, then the rest."""
     both = [config for config in configs if config.ablation == 0]
     encoders = lambda config: join_pair(config) if config.ablation == 0 else None  # noqa: E731
     pairs = list(dict.fromkeys(map(join_pair, both)))

@@ -27,7 +27,7 @@ def summarise(store: Store) -> pd.DataFrame:
         done = mine[mine["status"].isin([FINISHED, STOPPED])]
         line: dict[str, object] = {"sweep": store.folder.name, "trial_id": config.id}
         line |= {name: getattr(config, name) for name in CONFIG_FIELDS}
-        line |= {"status": _status(mine, store.sweep.not_run.get(config.id)), "n": len(done)}
+        line |= {"status": _status(mine, store.manifest.not_run.get(config.id)), "n": len(done)}
         for score in scores:
             values = done[score].astype(float)
             line |= {f"{score}_{how}": getattr(values, how)() for how in ("mean", "std", "min", "max")}

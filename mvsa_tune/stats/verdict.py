@@ -1,4 +1,4 @@
-"""The answer in words: what is best, what it cannot be told from, how much of its lead is luck, and the documents' own questions."""
+"""The answer in words: what is best, what it cannot be told from, how much of its lead is luck, and the reference's own questions."""
 
 from mvsa_tune.stats.analysis import Analysis
 

@@ -1,6 +1,6 @@
 """The epoch: the best one's number, the last one's, and one that is free of choosing the epoch on the data that it is scored on.
 
-The documents report the best validation accuracy over the epochs: a maximum over noisy numbers, chosen on the samples that it is scored on.
+The reference experiment report the best validation accuracy over the epochs: a maximum over noisy numbers, chosen on the samples that it is scored on.
 
 **Cross-fitted.** The validation samples are shared out to `parts`; each part is scored at the epoch that is best on all the others
 (Stone 1974, doi 10.1111/j.2517-6161.1974.tb00994.x; for choosing among candidates, Varma & Simon 2006, doi 10.1186/1471-2105-7-91). No sample

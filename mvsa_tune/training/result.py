@@ -22,7 +22,7 @@ def none() -> Any:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What a trial has found by its E-th epoch. R replicates, N validation samples at most, C classes.
 
     A replicate with fewer samples has `NO_ROW` and `NO_CLASS` behind them.
@@ -116,7 +116,7 @@ class Outcome:
         return last
 
     @cached_property
-    def answers(self) -> "Answers":
+    def correctness(self) -> "Correctness":
         """Which validation samples are answered rightly."""
         present = self.rows != NO_ROW
         right = (self.predicted == self.labels) & present
@@ -125,7 +125,7 @@ class Outcome:
             mine = right[:, r : r + 1, own]
             # By a single sample no epoch can be chosen without it.
             shares[r, own] = cross_fitted(mine)[0] if mine.shape[2] >= PARTS else mine[-1, 0]
-        return Answers(self.rows, shares, self.at_best(right), right[-1])
+        return Correctness(self.rows, shares, self.at_best(right), right[-1])
 
     @property
     def diverged(self) -> NDArray[np.int64]:
@@ -135,7 +135,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Correctness:
     """Which validation samples a trial answers rightly: what its accuracy's interval, and any difference, is made of.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mvsa_tune.config import Config
-from mvsa_tune.training.result import NO_CLASS, NO_ROW, Outcome
+from mvsa_tune.training.result import NO_CLASS, NO_ROW, TrialResult
 from mvsa_tune.training.schedules import Plateau, factor
 
 # What is found in each epoch; the latter of the test samples, by which nothing is chosen.
@@ -107,11 +107,11 @@ class Trainer(ABC):
         """Share of the whole training that is done."""
         return self.epoch / self.config.epochs
 
-    def fit(self) -> Outcome:
+    def fit(self) -> TrialResult:
         """Train to the last epoch."""
         return self.advance(self.config.epochs)
 
-    def advance(self, until: int) -> Outcome:
+    def advance(self, until: int) -> TrialResult:
         """Train up to epoch `until`, evaluating after each. But for a plateau nothing waits for the device before the end.
 
         However a training is cut into calls, its numbers are the same.
@@ -129,10 +129,10 @@ class Trainer(ABC):
             self._observe(found["val_loss"])
         arrays = self._arrays()  # waits for the device
         self.seconds += time.perf_counter() - started
-        return Outcome(**arrays, seconds=self.seconds, device=device_name(self.device), select=self.config.select)
+        return TrialResult(**arrays, seconds=self.seconds, device=device_name(self.device), select=self.config.select)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of an `Outcome`."""
+        """The arrays of an `TrialResult`."""
         arrays = {name: torch.stack(curve).cpu().numpy() for name, curve in self.curves.items()}
         for prefix, part in {"": self.validation, "test_": self.test}.items():
             if part:

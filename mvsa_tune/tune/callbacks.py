@@ -14,7 +14,7 @@ from mvsa_tune.files import write_text_whole
 from mvsa_tune.finetuning.checkpoints import Checkpoints
 from mvsa_tune.results.provenance import provenance
 from mvsa_tune.results.store import Store
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune import tensorboard
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.progress import Progress
@@ -41,7 +41,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.plan = plan
         self.progress = progress
         self.hparams = tensorboard.varying(plan.configs)
-        self.diverged: dict[str, Outcome] = {}
+        self.diverged: dict[str, TrialResult] = {}
         self.problem: OSError | None = None  # why nothing can be recorded any more
         self.forgiving = forgiving
         self.lost: set[str] = set()  # trials whose nodes died too often for Tune: they are none the worse for it
@@ -69,7 +69,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if PROGRESS in result:
             self.progress.advance(config.id, result[PROGRESS])
             return
-        outcome: Outcome = result.pop(OUTCOME)
+        outcome: TrialResult = result.pop(OUTCOME)
         if outcome.diverged.any():
             self.diverged[config.id] = outcome  # the trial raises next; this may be all that there will be of it
         elif result.get("done"):
@@ -97,7 +97,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self._record(config, outcome)
         self.progress.fail(config, reason)
 
-    def _record(self, config: Config, outcome: Outcome) -> None:
+    def _record(self, config: Config, outcome: TrialResult) -> None:
         with self._noting_problems():
             # The rows come last: they say that the rest is there.
             tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome, self.hparams)

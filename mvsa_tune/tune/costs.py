@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def step_seconds(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
     """Measure one minibatch step of each configuration, in seconds, on vectors made up for the purpose.
 
-    Configurations of the same shapes are measured once; about half a second for the documents' grid on a CPU.
+    Configurations of the same shapes are measured once; about half a second for the reference's grid on a CPU.
     """
     # A cluster's GPUs are elsewhere: what is measured here then says which trials take longer, not how long.
     device = torch.device(plan.placement.device if torch.cuda.is_available() else "cpu")

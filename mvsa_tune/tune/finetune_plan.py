@@ -36,7 +36,7 @@ class FinetunePlan(Plan):
     """
 
     weights: Mapping[str, Path] = field(default_factory=dict)
-    text: str = "documents"
+    text: str = "reference"
     recomputed: bool = False
     checkpoint_seconds: float = 60.0
 
@@ -129,7 +129,7 @@ class FinetunePlan(Plan):
         return [*pictures, *self.weights.values(), folder / "sweep.json"]
 
     def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
-        """`Outcome.scores` of each trial that was cut off, by id, up to the last rung that it had gone past."""
+        """`TrialResult.scores` of each trial that was cut off, by id, up to the last rung that it had gone past."""
         task = self.task(folder)
         begun = [config for config in configs if Checkpoints(folder, config).folder.exists()]
         curves = {config.id: FineTuner(config, task).scores_gone_past() for config in begun}

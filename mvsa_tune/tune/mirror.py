@@ -14,7 +14,7 @@ from typing import Any
 
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
-from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import key_of, read_rows, to_lines
 
 EVERY = 30  # seconds between two copies: what the loss of the driver's disk can cost
@@ -84,8 +84,8 @@ class Mirror:
     def _check_same(self, names: list[str]) -> None:
         here = self.folder / DESCRIPTION
         if DESCRIPTION in names and here.exists():
-            there = Sweep.from_json(self.place.cat_file(f"{self.root}/{DESCRIPTION}").decode())
-            if different := Sweep.from_json(here.read_text(encoding="utf-8")).differences(there):
+            there = SweepManifest.from_json(self.place.cat_file(f"{self.root}/{DESCRIPTION}").decode())
+            if different := SweepManifest.from_json(here.read_text(encoding="utf-8")).differences(there):
                 raise InputError(
                     f"--storage: {self.where} holds another sweep than {self.folder} ({'; '.join(different)}): choose another --name"
                 )

@@ -55,7 +55,7 @@ class Plan:
     asha: Asha | None = None
     max_failures: int = 1
     search: Search | None = None
-    protocol: str = "documents"
+    protocol: str = "reference"
 
     @property
     def epochs(self) -> int:
@@ -95,7 +95,7 @@ class Plan:
         return {}
 
     def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
-        """`Outcome.scores` of each trial that goes on from a checkpoint, by id, as far as the scheduler has let it pass."""
+        """`TrialResult.scores` of each trial that goes on from a checkpoint, by id, as far as the scheduler has let it pass."""
         return {}
 
     def task(self, folder: Path) -> "Task | FinetuneTask":

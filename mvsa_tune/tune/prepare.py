@@ -37,7 +37,7 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
     """
     add_data_flags(parser, caches=caches)
     parser.add_argument("--demo", action="store_true", help="use the built-in demo set, made in data/demo")
-    parser.add_argument("--pairs", nargs="+", metavar="IMAGE+TEXT", help="encoder pairs (default: the documents')")
+    parser.add_argument("--pairs", nargs="+", metavar="IMAGE+TEXT", help="encoder pairs (default: the reference's)")
     parser.add_argument(
         "--seeds",
         type=int,
@@ -50,8 +50,8 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
     parser.add_argument(
         "--protocol",
         choices=list(PROTOCOLS),
-        default="documents",
-        help="defaults of every flag that is not given, and what is reported (default documents)",
+        default="reference",
+        help="defaults of every flag that is not given, and what is reported (default reference)",
     )
     parser.add_argument(
         "--scheduler", choices=["asha", "none"], default="asha", help="stop what cannot win (default asha), or nothing"

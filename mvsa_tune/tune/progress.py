@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tqdm import tqdm
 
 from mvsa_tune.config import Config
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {elapsed}<{remaining}{postfix}"
 OPEN_BAR = "{desc} {elapsed}{postfix}"
@@ -56,7 +56,7 @@ class Progress:
         self._move(trial, share)
         self._show()
 
-    def finish(self, config: Config, outcome: Outcome) -> None:
+    def finish(self, config: Config, outcome: TrialResult) -> None:
         """Note that a trial was trained to its end, or stopped before it: that one cannot be the best."""
         best = outcome.at_best(outcome.accuracy)
         spread = f" ± {best.std(ddof=1):.3f}" if len(best) > 1 else ""

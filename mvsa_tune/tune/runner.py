@@ -23,7 +23,7 @@ from mvsa_tune.cluster.nodes import tell_nodes
 from mvsa_tune.cluster.session import joined_ray, local_ray
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
-from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
 from mvsa_tune.results.store import Store
 from mvsa_tune.tune import trainable
@@ -134,10 +134,10 @@ def _closing(folder: Path, count: int, failed: int) -> str:
     return f"{told}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {place}"
 
 
-def _describe(plan: Plan, demo: bool) -> Sweep:
+def _describe(plan: Plan, demo: bool) -> SweepManifest:
     space = {name: str(dimension) for name, dimension in plan.search.space.items()} if plan.search else {}
     fixed = {name: str(value) for name, value in plan.search.fixed.items()} if plan.search else {}
-    return Sweep(
+    return SweepManifest(
         data=str(plan.dataset.folder),
         data_fingerprint=plan.dataset.fingerprint,
         layout=plan.dataset.layout,

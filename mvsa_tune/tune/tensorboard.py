@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvsa_tune.config import CONFIG_FIELDS, Config
 from mvsa_tune.files import write_whole
 from mvsa_tune.training import metrics
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 
 # The Custom Scalars page: each curve's mean with its spread as a band, all trials in one chart.
 CHARTS = {"validation accuracy": "val_acc", "validation loss": "val_loss", "training loss": "train_loss"}
@@ -24,7 +24,7 @@ LAYOUT = {
 }
 
 
-def write_trial(folder: Path, config: Config, outcome: Outcome, fields: Sequence[str] = CONFIG_FIELDS) -> None:
+def write_trial(folder: Path, config: Config, outcome: TrialResult, fields: Sequence[str] = CONFIG_FIELDS) -> None:
     """Write a trial's log below `folder`, whole or not at all, in place of any earlier one of the same trial.
 
     Per curve and epoch: `mean/CURVE`, and `spread/CURVE_low` and `_high`, the mean less and plus one standard deviation
@@ -86,7 +86,7 @@ def folder_name(config: Config) -> str:
     return re.sub(r"[^\w.+=() -]", "_", config.name)
 
 
-def _scores(outcome: Outcome) -> dict[str, float]:
+def _scores(outcome: TrialResult) -> dict[str, float]:
     best = outcome.at_best(outcome.accuracy)
     scores = {
         "acc_best_mean": best.mean(),

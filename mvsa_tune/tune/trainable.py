@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mvsa_tune.training.stack import StackTrainer
     from mvsa_tune.training.task import Task
 
-# Where a result carries the trial's Outcome, the metric that Tune sees (`Outcome.scores`), and the resource ASHA counts; or,
+# Where a result carries the trial's TrialResult, the metric that Tune sees (`TrialResult.scores`), and the resource ASHA counts; or,
 # between those, how much of the trial is done.
 OUTCOME = "outcome"
 METRIC = "val_acc"

@@ -16,10 +16,10 @@ import grid as script
 from conftest import grid
 from mvsa_tune.cluster.session import address_of
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.splits import documents_split
+from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import default_folder
 from mvsa_tune.results.store import Store
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 from mvsa_tune.training.task import Task
 from mvsa_tune.tune.plan import find_caches
 from own_cluster import OwnCluster, can_hide, own_cluster
@@ -48,21 +48,21 @@ def wait(process: subprocess.Popen[str], until: Callable[[], bool], seconds: flo
         time.sleep(0.05)
 
 
-def trained_here(data: Path, store: Store) -> dict[str, Outcome]:
+def trained_here(data: Path, store: Store) -> dict[str, TrialResult]:
     """Every third configuration of a sweep, trained in this process."""
     dataset = read_dataset(data)
-    caches, _ = find_caches(dataset, default_folder(data), store.sweep.configs)
-    split = documents_split(dataset.labels)
+    caches, _ = find_caches(dataset, default_folder(data), store.manifest.configs)
+    split = reference_split(dataset.labels)
     task = Task(
         caches,
         labels=np.array(dataset.labels),
         classes=3,
         split=split,
-        replicates=store.sweep.replicates,
+        replicates=store.manifest.replicates,
         device="cpu",
         threads=1,
     )
-    return {config.id: task.build(config).fit() for config in store.sweep.configs[::3]}
+    return {config.id: task.build(config).fit() for config in store.manifest.configs[::3]}
 
 
 @pytest.mark.skipif(not can_hide(), reason="needs Linux's mount namespaces, to hide a folder from a node")
@@ -89,9 +89,9 @@ def test_a_sweep_whose_first_node_dies_and_whose_second_one_joins_late_and_sees_
     # the second node has fetched what the first one saw, and nothing else lies there
     assert not cluster.cached("first") and not list(kept.glob(".*.tmp"))
     store = Store(place)
-    assert store.recorded() == [config.id for config in store.sweep.configs]
+    assert store.recorded() == [config.id for config in store.manifest.configs]
     for trial, expected in trained_here(tiny, store).items():
-        found = store.outcome(trial)
+        found = store.result(trial)
         for name, value in vars(expected).items():
             if isinstance(value, np.ndarray):
                 np.testing.assert_array_equal(getattr(found, name), value, err_msg=f"{trial} {name}")

@@ -15,9 +15,10 @@ from mvsa_tune.errors import InputError
 def test_a_node_as_the_driver_is_passes_and_one_of_another_version_is_named_with_both() -> None:
     driver = Driver(versions())
     driver.check()
-    other = replace(driver, versions={**driver.versions, "torch": "1.0", "code": "0.0 abc"})
+    other = replace(driver, versions={**driver.versions, "torch": "1.0", "mvsa_tune": "0.0, numerics 0"})
     with pytest.raises(
-        InputError, match=rf"has code {versions()['code']}, not 0.0 abc, torch .*, not 1.0: install the same"
+        InputError,
+        match=rf"has mvsa_tune {versions()['mvsa_tune']}, not 0.0, numerics 0, torch .*, not 1.0: install the same",
     ):
         other.check()
 

@@ -65,7 +65,7 @@ def test_every_seed_is_trained_on_every_fold_as_it_would_be_alone(folded: Path, 
     assert set(rows["split"]) == {"kfold:3"} and rows["test_acc_best"].isna().all()
     store = Store(folded)
     config = next(one for one in store.configs() if one.ablation == 0)
-    kept = store.outcome(config.id)
+    kept = store.result(config.id)
     assert len({(own >= 0).sum() for own in kept.rows}) > 1  # unequal they are
     for r, (_, row) in enumerate(rows.iterrows()):
         alone = train(data, config, Replicate(row["seed"], row["fold"]), "kfold:3").fit()
@@ -85,7 +85,7 @@ def test_what_reads_predictions_reads_those_of_folds(
     assert "41 validation samples in all, each on 13 to 14 of its own" in capsys.readouterr().out
     samples = pd.read_csv(folded / "errors.csv")
     assert len(samples) == 41 and set(samples["n"]) == {2}  # each is validated on once a seed
-    kept = store.outcome(config.id)
+    kept = store.result(config.id)
     rows = pd.read_csv(folded / "trials.csv").query("ablation == 0")
     right = sum(accuracy * (own >= 0).sum() for accuracy, own in zip(rows["val_acc_best"], kept.rows, strict=True))
     assert samples["wrong"].sum() == pytest.approx(82 - right)
@@ -136,10 +136,10 @@ def test_a_protocol_is_its_papers_settings_where_no_flag_says_otherwise(cheema: 
     paper = {"D": 128, "batch_size": 32, "dropout": 0.5, "normalise": "l2", "schedule": "plateau", "select": "loss"}
     assert all(getattr(one, name) == value for one in store.configs() for name, value in paper.items())
     assert [(one.lr, one.epochs) for one in store.configs()] == [(0.1, 20), (0.02, 20)]
-    assert store.sweep.replicates == (Replicate(42, 1), Replicate(42, 2)) and store.sweep.split == "files:splits"
+    assert store.manifest.replicates == (Replicate(42, 1), Replicate(42, 2)) and store.manifest.split == "files:splits"
     assert PROTOCOLS["cheema2021"].split_for(cheema) == "kfold:10:test"  # no files beside it
-    assert script.configurations(script.parse([])) == script.documents_grid()
-    assert script.parse([]).split == "documents"
+    assert script.configurations(script.parse([])) == script.reference_grid()
+    assert script.parse([]).split == "reference"
 
 
 def test_test_scores_are_scikit_learns_of_the_epoch_of_the_least_loss(cheema: Path, data: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_tables_say_whose_protocol_and_show_the_mean_over_folds(cheema: Path
 
 def test_nothing_is_chosen_on_test_samples(cheema: Path) -> None:
     store = Store(cheema)
-    recorded = {trial: store.outcome(trial) for trial in store.recorded()}
+    recorded = {trial: store.result(trial) for trial in store.recorded()}
     before = store.scores(), best(summarise(store))
     for trial, outcome in recorded.items():  # the worst of all answers, and the best
         upside_down = {

@@ -92,9 +92,9 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     ended = grid(*flags, "--quiet", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     store = Store(tmp_path / "s")
-    assert store.sweep.classes == classes and store.sweep.layout == "table"
+    assert store.manifest.classes == classes and store.manifest.layout == "table"
     config = store.configs()[0]
-    outcome = store.outcome(config.id)
+    outcome = store.result(config.id)
     assert outcome.confusion.shape[2:] == (count, count) and set(np.unique(outcome.last)) <= set(range(count))
 
     assert main(["errors", str(store.folder), "--texts"]) == 0
@@ -129,7 +129,7 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     table_of = pd.read_csv(tmp_path / "labels.probabilities.csv")
     np.testing.assert_allclose(table_of[list(classes)], probabilities, atol=2e-6)
 
-    # New pairs in another form than the sweep's: the same pairs in the documents' lists, and one with a label of the sweep.
+    # New pairs in another form than the sweep's: the same pairs in the reference's lists, and one with a label of the sweep.
     new = tmp_path / "new"
     (new / "data").mkdir(parents=True)
     for number, sample in enumerate(dataset.samples[LABELLED - 1 :]):

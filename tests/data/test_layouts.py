@@ -1,4 +1,4 @@
-"""The forms: which a folder has, and the documents' and Cheema et al.'s. The release and tables have files of their own."""
+"""The forms: which a folder has, and the reference's and Cheema et al.'s. The release and tables have files of their own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -94,10 +94,10 @@ def test_a_bad_list_of_cheemas_is_one_clear_line(tmp_path: Path, case: str) -> N
 
 def test_two_forms_in_one_folder_are_an_error_until_one_is_named(tmp_path: Path) -> None:
     folder = make_cheema(make_set(tmp_path))
-    with pytest.raises(InputError, match="--layout documents or --layout cheema"):
+    with pytest.raises(InputError, match="--layout reference or --layout cheema"):
         read_dataset(folder)
     assert read_dataset(folder, layout="cheema").guids == ["17", "3", "250", "4"]
-    assert len(read_dataset(folder, layout="documents").guids) == 44
+    assert len(read_dataset(folder, layout="reference").guids) == 44
 
 
 def test_a_form_that_is_not_there_is_told_by_what_it_lacks(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_documents_lists_may_have_other_labels_if_they_are_named(tmp_path: P
 
 def test_the_order_of_the_labels_is_part_of_the_fingerprint_and_not_of_the_contents(tmp_path: Path) -> None:
     folder = make_set(tmp_path)
-    usual, named = read_dataset(folder), read_dataset(folder, layout="documents", labels=LABELS)
+    usual, named = read_dataset(folder), read_dataset(folder, layout="reference", labels=LABELS)
     other = read_dataset(folder, labels=LABELS[::-1])
     more = read_dataset(folder, labels=(*LABELS, "mixed"))
     assert usual.fingerprint == named.fingerprint
@@ -144,20 +144,20 @@ def test_the_documents_fingerprints_are_those_of_caches_and_sweeps_before_there_
 
 def test_the_real_set_is_found_to_have_the_documents_form(real: Path) -> None:
     dataset = read_dataset(real)
-    assert dataset.layout == "documents" and dataset.classes == LABELS and not dataset.dropped
+    assert dataset.layout == "reference" and dataset.classes == LABELS and not dataset.dropped
     assert dataset.label_counts == (1193, 419, 2388) and len(dataset.samples) - len(dataset.labels) == 511
     assert dataset.fingerprint == "c659b9b1809e6d9a04cd9455725c26092cf9e0f12d1e0e31a0d1ca3d9d6aef31"
     assert dataset.content_fingerprint == "563419f78952317dfa343016c7fbfa364d7c9516084aded8660c8edf2c997410"
 
 
 def test_the_real_set_is_the_same_data_in_every_form(real: Path, tmp_path: Path) -> None:
-    documents = read_dataset(real)
+    reference = read_dataset(real)
     for name in ("table", "paths", "cheema", "release"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "data").symlink_to(real / "data")
     rows = [
         {"id": one.guid, "image": f"data/{one.guid}.jpg", "text": one.text, "label": "" if one.label is None else LABELS[one.label]}
-        for one in documents.samples
+        for one in reference.samples
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
     frame.to_csv(tmp_path / "table" / "set.csv", index=False)
@@ -171,9 +171,9 @@ def test_the_real_set_is_the_same_data_in_every_form(real: Path, tmp_path: Path)
     (tmp_path / "release" / "labelResultAll.txt").write_text("\n".join(["ID\ttext,image", *lines]))
     for name in ("table", "paths"):
         found = read_dataset(tmp_path / name)
-        assert found.layout == "table" and found.fingerprint == documents.fingerprint
-        assert found.content_fingerprint == documents.content_fingerprint
-    assert read_dataset(tmp_path / "paths").not_utf8 == documents.not_utf8
-    labelled_alone = replace(documents, samples=documents.samples[:4000]).fingerprint
+        assert found.layout == "table" and found.fingerprint == reference.fingerprint
+        assert found.content_fingerprint == reference.content_fingerprint
+    assert read_dataset(tmp_path / "paths").not_utf8 == reference.not_utf8
+    labelled_alone = replace(reference, samples=reference.samples[:4000]).fingerprint
     for name in ("cheema", "release"):
         assert read_dataset(tmp_path / name).fingerprint == labelled_alone

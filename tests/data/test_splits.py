@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from conftest import make_set
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.duplicates import duplicate_groups
-from mvsa_tune.data.splits import Split, documents_split, make_split, read_split, write_split
+from mvsa_tune.data.splits import Split, make_split, read_split, reference_split, write_split
 from mvsa_tune.errors import InputError
 
 
@@ -59,13 +59,13 @@ def holds(split: Split, dataset: Dataset) -> None:
             assert np.ptp(counts) <= 3, counts
 
 
-def test_the_documents_split_is_a_shuffled_tenth() -> None:
+def test_the_reference_split_is_a_shuffled_tenth() -> None:
     labels = [0, 1, 2, 2] * 1000
-    split = documents_split(labels)
+    split = reference_split(labels)
     assert (len(split.train[0]), len(split.validation[0]), len(split.test[0])) == (3600, 400, 0)
     assert sorted([*split.train[0], *split.validation[0]]) == list(range(4000))
     for count in (20, 21, 4000, 4511):
-        split = documents_split([0, 1, 2, *[2] * (count - 3)])
+        split = reference_split([0, 1, 2, *[2] * (count - 3)])
         train, validation = train_test_split(np.arange(count), test_size=0.1, random_state=42)
         assert np.array_equal(split.train[0], train) and np.array_equal(split.validation[0], validation)
         assert split.train[0].dtype == train.dtype
@@ -82,7 +82,7 @@ def test_folds_take_turns_and_keep_duplicates_and_classes_together(dataset: Data
 def test_folds_are_the_same_whatever_the_versions_of_the_libraries(dataset: Dataset) -> None:
     """By scikit-learn's own shuffling they were others before its release 1.8, which Python 3.10 cannot have."""
     known = {
-        "documents": "48395bb03f13",
+        "reference": "48395bb03f13",
         "kfold:5": "2b19cc112df5",
         "kfold:10:test": "c68c5231ff74",
         "holdout:0.2": "75a28538e66e",
@@ -161,16 +161,16 @@ def test_a_bad_split_file_is_named_with_its_line(case: str, dataset: Dataset, tm
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("kfold", "write documents, kfold:K"),
-        ("kfold:x", "write documents, kfold:K"),
-        ("kfold:5:tests", "write documents, kfold:K"),
+        ("kfold", "write reference, kfold:K"),
+        ("kfold:x", "write reference, kfold:K"),
+        ("kfold:5:tests", "write reference, kfold:K"),
         ("kfold:1", "from 2 to 30, the samples of the rarest class"),
         ("kfold:2:test", "from 3 to 30"),
         ("kfold:31", "from 2 to 30"),
-        ("holdout:1.5", "write documents, kfold:K"),
+        ("holdout:1.5", "write reference, kfold:K"),
         ("holdout:0.01", "--split holdout:0.01: "),
         ("files:nowhere", "no such folder"),
-        ("random", "write documents, kfold:K"),
+        ("random", "write reference, kfold:K"),
     ],
 )
 def test_a_split_that_cannot_be_is_told(text: str, told: str, dataset: Dataset) -> None:
@@ -180,16 +180,16 @@ def test_a_split_that_cannot_be_is_told(text: str, told: str, dataset: Dataset) 
 
 def test_too_few_samples_or_an_absent_class_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too few"):
-        documents_split([0, 1, 2])
+        reference_split([0, 1, 2])
     folder = make_set(tmp_path / "set")
     (folder / "train.txt").write_text((folder / "train.txt").read_text().replace("neutral", "positive"))
     with pytest.raises(InputError, match="no training sample is labelled neutral"):
-        make_split("documents", read_dataset(folder), [42])
+        make_split("reference", read_dataset(folder), [42])
 
 
 def test_a_split_comes_back_from_its_file_and_a_damaged_one_does_not(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "split.npz"
-    for text in ("documents", "kfold:3:test", "holdout:0.3"):
+    for text in ("reference", "kfold:3:test", "holdout:0.3"):
         split = make_split(text, dataset, [42, 7]).without({0, 45})
         write_split(path, split)
         back = read_split(path, text)
@@ -197,7 +197,7 @@ def test_a_split_comes_back_from_its_file_and_a_damaged_one_does_not(dataset: Da
         assert back.folds_of(7) == split.folds_of(7)
         assert all({0, 45}.isdisjoint(part) for fold in back.train for part in parts(back, fold))
     path.write_bytes(path.read_bytes()[:200])
-    assert read_split(path, "documents") is None and read_split(tmp_path / "none", "documents") is None
+    assert read_split(path, "reference") is None and read_split(tmp_path / "none", "reference") is None
 
 
 def test_no_duplicates_straddle_a_fold_of_the_real_set(real: Path) -> None:

@@ -9,7 +9,7 @@ from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.embeddings.pipeline import Task, embed_blocks
 from mvsa_tune.encoders.towers import Tower
 
-TASK = Task("image", "documents", "float32", batch_size=8, threads=2, skipped=frozenset())
+TASK = Task("image", "reference", "float32", batch_size=8, threads=2, skipped=frozenset())
 
 
 class Watched(Tower):
@@ -66,7 +66,7 @@ def test_torchs_threads_are_the_encoders(demo: Dataset) -> None:
 @pytest.mark.parametrize("skipped", [(), (0, 1, 9)])
 def test_batches_are_full_whatever_is_skipped(demo: Dataset, skipped: tuple[int, ...]) -> None:
     tower = Watched()
-    task = Task("image", "documents", "float32", 8, 2, frozenset(demo.guids[row] for row in skipped))
+    task = Task("image", "reference", "float32", 8, 2, frozenset(demo.guids[row] for row in skipped))
     ((_, block),) = embed_blocks(tower, task, {0: demo.samples[:40]})
     assert set(tower.batches[:-1]) <= {8} and sum(tower.batches) == 40 - len(skipped)
     assert [row for row in range(40) if not block.vectors[row]] == list(skipped)

@@ -14,7 +14,7 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoints import Checkpoints, read_tensors
 from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
 from mvsa_tune.finetuning.replicate import build_network
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune.trainable import METRIC, OUTCOME, PROGRESS, RESOURCE, DivergedError
 from test_trainable import trial
 from tiny_models import text_model
@@ -51,13 +51,13 @@ def task(demo: Dataset, tmp_path: Path) -> FinetuneTask:
     )
 
 
-def finish(tuner: FineTuner, until: int = CONFIG.epochs) -> Outcome:
+def finish(tuner: FineTuner, until: int = CONFIG.epochs) -> TrialResult:
     while (outcome := tuner.advance(until)) is None:
         pass
     return outcome
 
 
-def assert_same(found: Outcome, expected: Outcome) -> None:
+def assert_same(found: TrialResult, expected: TrialResult) -> None:
     for name in ("train_loss", "val_loss", "confusion", "rows", "best", "last"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 

@@ -73,7 +73,7 @@ def test_killed_in_the_middle_of_a_trial_it_goes_on_from_the_last_checkpoint_to_
     assert again.returncode == 0, again.stderr
     first, second = (pd.read_csv(place / "trials.csv")[NUMBERS] for place in (tuned, tmp_path / "results" / "chaos"))
     pd.testing.assert_frame_equal(first, second)
-    ours, theirs = (Store(place).outcome(config_of(tuned).id) for place in (tuned, tmp_path / "results" / "chaos"))
+    ours, theirs = (Store(place).result(config_of(tuned).id) for place in (tuned, tmp_path / "results" / "chaos"))
     for name in ("train_loss", "val_loss", "confusion", "best", "last"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
@@ -83,7 +83,7 @@ def test_the_best_weights_label_the_unlabelled_as_they_labelled_the_validation_s
 ) -> None:
     # The validation samples as a new set of unlabelled ones: their labels are on record.
     store, config = Store(tuned), config_of(tuned)
-    outcome = store.outcome(config.id)
+    outcome = store.result(config.id)
     new, few = make_set(tmp_path / "new", count=0, unlabelled=0), demo.samples
     rows = outcome.rows[0]
     (new / "train.txt").unlink()
@@ -113,7 +113,7 @@ def test_an_exported_configuration_gives_what_predict_gives_without_ray(
         "42-0.safetensors",
         "43-0.safetensors",
     ]
-    assert card["encoders"]["text"]["preprocessing"].startswith("text documents; ")
+    assert card["encoders"]["text"]["preprocessing"].startswith("text reference; ")
     assert (
         card["metrics"]["val_acc_best"]["n"] == 2 and len(card["metrics"]["val_acc_best"]["interval_replicates"]) == 2
     )
@@ -133,7 +133,7 @@ def test_a_refit_is_trained_on_all_labelled_samples_for_the_median_of_the_best_e
 ) -> None:
     config = config_of(tuned, ablation=1)
     assert main(["predict", str(tuned), "--config", config.id, "--refit", "--out", str(tmp_path / "list.txt")]) == 0
-    epochs = int(np.median(Store(tuned).outcome(config.id).best_epoch))
+    epochs = int(np.median(Store(tuned).result(config.id).best_epoch))
     assert f"trained on all 600 labelled samples for {epochs} epochs" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "list.txt")) == 60
 
@@ -188,7 +188,7 @@ def test_unreadable_pictures_are_listed_and_left_out_on_request(
     assert "1 pictures cannot be read" in said and "139.jpg: not a picture" in said
     torch.manual_seed(0)
     assert finetune.main([*mine, "--dry-run", "--skip-bad"]) == 0
-    assert "left out  1 samples, unreadable: 139; leaves documents, " in capsys.readouterr().out
+    assert "left out  1 samples, unreadable: 139; leaves reference, " in capsys.readouterr().out
 
 
 def test_trials_that_do_not_fit_into_memory_are_told_before_they_start(

@@ -114,7 +114,7 @@ def test_many_samples_are_labelled_as_a_few_are(exported: Path) -> None:
         head(vectors | {"text": vectors["text"][:7]})
 
 
-def test_the_interval_of_one_run_is_the_documents() -> None:
+def test_the_interval_of_one_run_is_the_reference() -> None:
     assert [round(end, 3) for end in wilson(0.787, 400)] == [0.744, 0.824]
 
 

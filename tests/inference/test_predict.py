@@ -57,7 +57,7 @@ def test_each_replicate_is_the_one_of_its_best_epoch(swept: Path, demo: Dataset)
     store = Store(swept)
     differing_epochs = set()
     for config in (one for one in store.configs() if one.ablation == 0):
-        recorded = store.outcome(config.id)
+        recorded = store.result(config.id)
         head = chosen_head(store, config, None, None)
         assert head.about["training"]["differs_from_recorded"] == 0
         vectors = raw(demo)
@@ -140,7 +140,7 @@ def test_new_pairs_are_embedded_as_the_heads_own_were(swept: Path, demo: Dataset
     head = chosen_head(store, choose(store, "best"), None, None)
     dataset = read_dataset(new_pairs(demo, tmp_path / "new"), needs_labels=False)
     then = head.about["encoders"]["text"]
-    raw_text = then["preprocessing"].replace("text documents", "text raw")
+    raw_text = then["preprocessing"].replace("text reference", "text raw")
     assert raw_text != then["preprocessing"]
     otherwise = embedded_as(head, preprocessing=raw_text, dtype="float16")
     made = embed_new(otherwise, dataset, tmp_path / "raw", {})["text"].manifest
@@ -202,7 +202,7 @@ def test_a_folder_without_unlabelled_samples_is_told(swept: Path, tmp_path: Path
     folder = make_set(tmp_path / "labelled", unlabelled=0)
     store = Store(swept)
     with pytest.raises(
-        InputError, match=r"has no unlabelled samples: the documents' form lists them in test_without_label\.txt"
+        InputError, match=r"has no unlabelled samples: the reference's form lists them in test_without_label\.txt"
     ):
         predict(store, choose(store, "best"), folder, None, {})
 
@@ -235,7 +235,7 @@ def test_what_differs_from_the_record_is_counted_and_another_split_refused(swept
     config = choose(Store(copy), "best")
     path = copy / "predictions" / f"{config.id}.npz"
     kept = dict(np.load(path, allow_pickle=False))
-    best = Store(copy).outcome(config.id).best_epoch[1] - 1
+    best = Store(copy).result(config.id).best_epoch[1] - 1
     kept["predicted"][best, 1, :2] = (kept["predicted"][best, 1, :2] + 1) % 3
     np.savez(path, **kept)
     assert chosen_head(Store(copy), config, None, None).about["training"]["differs_from_recorded"] == 2
@@ -262,7 +262,7 @@ def test_other_vectors_and_other_data_are_refused(
     assert "is not the data of" in refused("export", copy, "--data", other, "--out", tmp_path / "out")
     assert "--cache" in refused("predict", copy, "--cache", tmp_path / "empty")
     described = (copy / "sweep.json").read_text()
-    sha = Store(copy).sweep.vectors["demo-words text"]
+    sha = Store(copy).manifest.vectors["demo-words text"]
     (copy / "sweep.json").write_text(described.replace(sha, "0" * 64))
     assert "is not what" in refused("predict", copy) and not (copy / "heads").exists()
 

@@ -111,7 +111,7 @@ def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) 
     for question in analysis.questions:
         assert question.answer in words
     store = analysis.store
-    assert store.sweep.data_fingerprint[:12] in words and store.sweep.code in words
+    assert store.manifest.data_fingerprint[:12] in words and store.manifest.code in words
     assert str(store.rows()["command"].iloc[0]) in words
 
 
@@ -147,7 +147,7 @@ def test_every_plot_is_a_file_of_each_kind_and_the_same_every_time(copied: Path)
 
 
 def test_tweets_and_pictures_are_shown_only_when_asked_for(copied: Path, page: str) -> None:
-    dataset = read_dataset(Path(Store(copied).sweep.data))
+    dataset = read_dataset(Path(Store(copied).manifest.data))
     assert "<img" not in page and "data:image" not in page
     words = Tags(page).words
     assert not [one.guid for one in dataset.samples if one.text in words]
@@ -171,11 +171,11 @@ def test_samples_of_another_set_are_refused(copied: Path, tmp_path: Path, capsys
 
 def test_hostile_texts_stay_texts(copied: Path) -> None:
     hostile = "</td><script>alert(1)</script><img src=x onerror=alert(2)> \" ' &"
-    dataset = read_dataset(Path(Store(copied).sweep.data))
+    dataset = read_dataset(Path(Store(copied).manifest.data))
     samples = {one.guid: dataclasses.replace(one, text=hostile, picture=Path("/nowhere")) for one in dataset.samples}
     analysis = analyse(Store(copied))
-    analysis.store.__dict__["sweep"] = dataclasses.replace(
-        analysis.store.sweep, demo=True, data=hostile, classes=(hostile, "$x^2$", "<b>")
+    analysis.store.__dict__["manifest"] = dataclasses.replace(
+        analysis.store.manifest, demo=True, data=hostile, classes=(hostile, "$x^2$", "<b>")
     )
     folder = copied.parent / "hostile"
     shutil.copytree(copied, folder, dirs_exist_ok=True)

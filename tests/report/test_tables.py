@@ -5,13 +5,13 @@ import pytest
 
 import finetune
 from conftest import make_set
-from grid import documents_grid
+from grid import reference_grid
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.report.lines import published_lines
-from mvsa_tune.report.tables import DOCUMENTS_COUNTS, tables_markdown
-from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.report.tables import REFERENCE_COUNTS, tables_markdown
+from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse
 from test_store import PROVENANCE, SEEDS, outcome
@@ -20,13 +20,13 @@ from test_store import PROVENANCE, SEEDS, outcome
 def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_at: int = 0, **change: object) -> str:
     dataset = read_dataset(make_set(folder / "set"))
     fields = {
-        "data": "d", "data_fingerprint": dataset.fingerprint, "layout": "documents", "classes": LABELS,
-        "label_counts": DOCUMENTS_COUNTS, "dropped": {}, "demo": False,
-        "split": "documents", "split_digest": "d", "protocol": "documents", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
+        "data": "d", "data_fingerprint": dataset.fingerprint, "layout": "reference", "classes": LABELS,
+        "label_counts": REFERENCE_COUNTS, "dropped": {}, "demo": False,
+        "split": "reference", "split_digest": "d", "protocol": "reference", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
         "space": {}, "finetuned": {}, "code": "1",
     }  # fmt: skip
     store = Store(folder / "s")
-    store.begin(Sweep(**{**fields, **change}), dataset)  # type: ignore[arg-type]
+    store.begin(SweepManifest(**{**fields, **change}), dataset)  # type: ignore[arg-type]
     for config in trained:
         store.add(config, outcome([[6, 8]] * (stopped_at or config.epochs)), PROVENANCE)
     return tables_markdown(analyse(store))
@@ -46,11 +46,11 @@ def test_every_published_cell_is_a_line() -> None:
     assert len(lines) == 24 + 4  # table 3 stands for both CLIPs
     assert sum(line.finetuned for line in lines) == 4
     finetuned = set(finetune.configurations(finetune.parse([])))
-    assert {line.config for line in lines} == set(documents_grid()) | finetuned
+    assert {line.config for line in lines} == set(reference_grid()) | finetuned
 
 
-def test_the_documents_grid_stands_beside_the_published_values(tmp_path: Path) -> None:
-    grid = documents_grid()
+def test_the_reference_grid_stands_beside_the_published_values(tmp_path: Path) -> None:
+    grid = reference_grid()
     text = tables(tmp_path, grid, grid[:2], not_run={grid[4].id: "no image cache of resnet50"})
     first = rows(text, 1)
     assert len(first) == 10 and [len(rows(text, number)) for number in (2, 3, 4)] == [4, 8, 6]
@@ -69,7 +69,7 @@ def test_the_documents_grid_stands_beside_the_published_values(tmp_path: Path) -
 
 @pytest.mark.parametrize("change", [{"label_counts": (1, 2, 3)}, {"demo": True}])
 def test_no_published_value_stands_beside_other_data(tmp_path: Path, change: dict[str, object]) -> None:
-    text = tables(tmp_path, documents_grid(), documents_grid()[:1], **change)
+    text = tables(tmp_path, reference_grid(), reference_grid()[:1], **change)
     assert "0.755" not in text and "| published" not in text
     assert ("demo set" in text.splitlines()[0]) == ("demo" in change)
 
@@ -82,7 +82,7 @@ def test_no_published_value_stands_beside_another_training(tmp_path: Path) -> No
 
 def test_other_pairs_get_the_same_tables(tmp_path: Path) -> None:
     pairs = ["a+t", "b+t", "c+t"]
-    configs = documents_grid(pairs)
+    configs = reference_grid(pairs)
     text = tables(tmp_path, configs, configs)
     assert [row["vision"] for row in rows(text, 1)] == ["a"] * 4 + ["b"] * 4
     assert [row["vision"] for row in rows(text, 2)] == ["c"] * 4
@@ -98,7 +98,7 @@ def test_other_pairs_get_the_same_tables(tmp_path: Path) -> None:
 
 def test_every_configuration_of_a_sweep_has_its_row(tmp_path: Path) -> None:
     odd = [Config(image_encoder="a", text_encoder="t", D=7, lr=0.5, batch_size=9, ablation=n) for n in (0, 1, 2)]
-    text = tables(tmp_path, odd + documents_grid(), [])
+    text = tables(tmp_path, odd + reference_grid(), [])
     assert len(rows(text, 3)) == 8 and len(rows(text, 4)) == 6
     others = text.split("## Other configurations of this sweep")[1]
     assert sum(line.split("|")[6].strip() == "7" for line in others.splitlines() if line.startswith("| ")) == 3
@@ -110,12 +110,12 @@ def test_a_table_without_rows_says_what_would_add_some(tmp_path: Path) -> None:
     assert "`--batch-size 32` would add some" in text
 
 
-def test_the_published_cells_are_the_documents(real: Path) -> None:
-    documents = real.parent / "documents" / "tables.csv"
-    if not documents.exists():
-        pytest.skip("the documents are not beside the real set")
-    package = Path(__file__).parents[2] / "mvsa_tune" / "published.csv"
-    with documents.open() as theirs, package.open() as ours:
+def test_the_published_cells_are_the_reference(real: Path) -> None:
+    published = real.parent / "documents" / "tables.csv"
+    if not published.exists():
+        pytest.skip("the reference are not beside the real set")
+    package = ROOT / "mvsa_tune" / "report" / "published.csv"
+    with published.open() as theirs, package.open() as ours:
         assert list(csv.DictReader(ours)) == list(csv.DictReader(theirs))
 
 

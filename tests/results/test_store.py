@@ -12,32 +12,32 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.errors import InputError
-from mvsa_tune.results.manifest import Sweep
+from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.store import COLUMNS, Store
 from mvsa_tune.stats.summary import best, summarise
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 
 CONFIGS = tuple(Config(image_encoder="eye", text_encoder="ear", D=D, epochs=2) for D in (8, 16, 32))
 SEEDS = (Replicate(42), Replicate(43))
 
 
-def sweep(dataset: Dataset, **change: object) -> Sweep:
+def sweep(dataset: Dataset, **change: object) -> SweepManifest:
     fields = {
-        "data": "somewhere", "data_fingerprint": dataset.fingerprint, "layout": "documents", "classes": LABELS,
+        "data": "somewhere", "data_fingerprint": dataset.fingerprint, "layout": "reference", "classes": LABELS,
         "label_counts": (14, 13, 13), "dropped": {}, "demo": False,
-        "split": "documents", "split_digest": "d", "protocol": "documents", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
+        "split": "reference", "split_digest": "d", "protocol": "reference", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
         "space": {}, "finetuned": {}, "code": "1",
     }  # fmt: skip
-    return Sweep(**{**fields, **change})  # type: ignore[arg-type]
+    return SweepManifest(**{**fields, **change})  # type: ignore[arg-type]
 
 
-def outcome(right: list[list[int]], loss: float = 1.0) -> Outcome:
+def outcome(right: list[list[int]], loss: float = 1.0) -> TrialResult:
     """Two replicates on ten samples, all of class 0; `right[e][r]` of them told right."""
     predicted = (np.arange(10) >= np.array(right)[:, :, None]).astype(np.uint8)
     return found(np.zeros(10, dtype=int), np.tile(np.arange(10), (2, 1)), predicted, loss, 4.0)
 
 
-def outcome_of(labels: np.ndarray, rows: np.ndarray, best: np.ndarray, last: np.ndarray) -> Outcome:
+def outcome_of(labels: np.ndarray, rows: np.ndarray, best: np.ndarray, last: np.ndarray) -> TrialResult:
     """What R replicates said of the samples in `rows` `(R, N)` at their best epoch, the first of two, and at the last."""
     return found(labels, rows, np.stack([best, last]))
 
@@ -137,12 +137,12 @@ def test_a_trial_whose_predictions_are_gone_runs_again(store: Store, dataset: Da
 def test_an_outcome_comes_back_as_it_was(store: Store) -> None:
     found = outcome([[5, 7], [6, 6]])
     store.add(CONFIGS[0], found, PROVENANCE)
-    back = store.outcome(CONFIGS[0].id)
+    back = store.result(CONFIGS[0].id)
     for name in (item.name for item in dataclasses.fields(found)):
         np.testing.assert_array_equal(getattr(back, name), getattr(found, name))
         assert type(getattr(back, name)) is type(getattr(found, name))
-    for name, kept in vars(store.answers(CONFIGS[0].id)).items():
-        np.testing.assert_array_equal(kept, getattr(found.answers, name))
+    for name, kept in vars(store.correctness(CONFIGS[0].id)).items():
+        np.testing.assert_array_equal(kept, getattr(found.correctness, name))
     np.testing.assert_allclose(store.scores()[CONFIGS[0].id], [0.6, 0.65])
 
 
@@ -204,7 +204,7 @@ def test_the_newest_row_of_a_replicate_counts(store: Store) -> None:
         ({"vectors": {"eye image": "bb"}}, "vectors of eye image: aa there, bb now"),
         ({"code": "2"}, "code: 1 there, 2 now"),
         ({"space": {"lr": "1e-5..0.1"}}, r"search space, lr: none there, 1e-5\.\.0\.1 now"),
-        ({"split": "kfold:5"}, "split: documents there, kfold:5 now"),
+        ({"split": "kfold:5"}, "split: reference there, kfold:5 now"),
         ({"skipped": {"7": "empty"}}, "unreadable samples: 0"),
     ],
 )
@@ -244,7 +244,7 @@ def test_replicates_keep_their_order(tmp_path: Path, dataset: Dataset) -> None:
 
 
 def test_a_sweep_survives_its_file(store: Store, dataset: Dataset) -> None:
-    assert Store(store.folder).sweep == sweep(dataset)
+    assert Store(store.folder).manifest == sweep(dataset)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, dataset: Dataset) -> None:
@@ -291,7 +291,7 @@ def test_answers_are_right_where_prediction_and_label_agree() -> None:
         labels=np.where(rows < 0, 255, labels[rows]).astype(np.uint8),
         predicted=said.astype(np.uint8),
         confusion=confusion,
-    ).answers
+    ).correctness
     assert mine.best.tolist() == [[True, True, True, False], [True, True, False, False]]
     assert mine.last.tolist() == [[True, True, True, False], [False, True, True, False]]
     assert mine.cross_fitted[1, 3] == 0 and (mine.cross_fitted <= 1).all()

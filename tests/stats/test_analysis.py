@@ -22,7 +22,7 @@ from mvsa_tune.stats.importance import importances
 from mvsa_tune.stats.questions import contrasts, questions
 from mvsa_tune.stats.tests import MCNEMAR, REDRAWN_T
 from mvsa_tune.stats.verdict import verdict
-from mvsa_tune.training.result import Answers
+from mvsa_tune.training.result import Correctness
 from test_store import sweep
 
 LABELLED = 40
@@ -62,10 +62,10 @@ def configs(**axes: list[object]) -> list[Config]:
     return product({"epochs": [2], "pair": ["eye+ear"], **axes})
 
 
-def answers_to(rows: list[list[int]]) -> Answers:
+def answers_to(rows: list[list[int]]) -> Correctness:
     array = np.array(rows, dtype=np.int32)
     right = (array % 2 == 1) & (array >= 0)
-    return Answers(array, right.astype(np.float32), right, right)
+    return Correctness(array, right.astype(np.float32), right, right)
 
 
 def test_folds_of_a_seed_make_one_row_in_the_order_of_the_samples() -> None:

@@ -18,7 +18,7 @@ from mvsa_tune.data import duplicates
 from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
 from mvsa_tune.data.duplicates import Duplicates, connected, duplicate_groups, joined, look, members, near_pairs
 from mvsa_tune.data.labels import LABELS
-from mvsa_tune.data.splits import Split, documents_split
+from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.inference.select import choose
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.audit import audit, figures, group_rows
@@ -190,9 +190,9 @@ def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Datase
     # Any groups will do, of one to a dozen: the demo set has no duplicates of its own.
     groups = np.sort(np.random.default_rng(3).integers(0, 300, len(demo.samples)))
     np.random.default_rng(4).shuffle(groups)
-    split = documents_split(demo.labels)
+    split = reference_split(demo.labels)
     found = accuracies(store, config.id, demo, split, {"made": groups})[0]
-    kept = store.outcome(config.id)
+    kept = store.result(config.id)
     tally: dict[str, list[bool]] = {"every": [], "alone": [], "twins": [], "agree": [], "differ": []}
     for rows, said in zip(kept.rows, kept.best, strict=True):
         for row, answer in zip(rows, said, strict=True):

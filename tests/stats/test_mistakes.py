@@ -17,11 +17,11 @@ from mvsa_tune.data.labels import LABELS
 from mvsa_tune.inference.select import choose
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.error_analysis import by_sample, confusion, disputed, per_class, write_mistakes
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 from test_store import outcome_of, sweep
 
 
-def hand_made() -> Outcome:
+def hand_made() -> TrialResult:
     """Three replicates, four validation samples, two epochs, of which each replicate's best is another."""
     best = np.array([[0, 1, 2, 2], [0, 2, 2, 1], [0, 1, 2, 0]], dtype=np.uint8)
     rows = np.tile(np.array([5, 3, 1, 0], dtype=np.int32), (3, 1))
@@ -59,7 +59,7 @@ def test_the_report_agrees_with_the_predictions(swept: Path, demo: Dataset, caps
     config = choose(Store(swept), "best")
     labels = np.array(demo.labels)
     written = pd.read_csv(swept / "errors.csv", dtype={"guid": str}).set_index("guid")
-    kept = Store(swept).outcome(config.id)
+    kept = Store(swept).result(config.id)
     assert written["wrong"].sum() == (kept.best != labels[kept.rows]).sum() > 0
     assert not any(demo.samples[row].text.strip() in page for row in kept.rows[0])
 
@@ -78,7 +78,7 @@ def test_modalities_agree_as_counted_by_hand(swept: Path, demo: Dataset, capsys:
     assert main(["errors", str(swept), "--config", best[0], "--texts"]) == 0
     page = capsys.readouterr().out
     found = table(page)
-    right = {a: store.outcome(one).best == labels[store.outcome(one).rows] for a, one in best.items()}
+    right = {a: store.result(one).best == labels[store.result(one).rows] for a, one in best.items()}
     cells = {
         "both": (True, True),
         "text alone": (True, False),

@@ -23,7 +23,7 @@ from mvsa_tune.config import HEAD_NAMES, Config, Replicate
 from mvsa_tune.data.dataset import Dataset, Sample
 from mvsa_tune.data.splits import Split, make_split
 from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 from mvsa_tune.training.schedules import SCHEDULES
 from mvsa_tune.training.stack import Samples, StackTrainer
 
@@ -34,7 +34,7 @@ MEND = (
 )
 BASE = Config(image_encoder="eye", text_encoder="ear", D=8, lr=0.01, batch_size=16, epochs=4)
 REPLICATES = (Replicate(42, 0), Replicate(7, 1))
-SPLITS = ("documents", "kfold:3", "kfold:3:test", "holdout:0.2")
+SPLITS = ("reference", "kfold:3", "kfold:3:test", "holdout:0.2")
 # What differs from BASE, by the name of the case.
 TRAININGS: dict[str, dict[str, Any]] = {
     **{f"head {name}": {"head": name} for name in HEAD_NAMES},
@@ -64,7 +64,7 @@ def dataset() -> Dataset:
     return Dataset(folder, tuple(samples))
 
 
-def frozen(change: dict[str, Any]) -> Outcome:
+def frozen(change: dict[str, Any]) -> TrialResult:
     rng = np.random.default_rng(0)
     labels = np.array(dataset().labels)
     # Small fractions of powers of two: the same numbers on every machine.
@@ -84,7 +84,7 @@ def frozen(change: dict[str, Any]) -> Outcome:
     return StackTrainer(replace(BASE, **change), REPLICATES, samples, *parts).fit()
 
 
-def finetuned(change: dict[str, Any], folder: Path) -> Outcome:
+def finetuned(change: dict[str, Any], folder: Path) -> TrialResult:
     data = dataset()
     split: Split = make_split("kfold:3:test", data, (42,))
     task = FinetuneTask(
@@ -107,13 +107,13 @@ def finetuned(change: dict[str, Any], folder: Path) -> Outcome:
     return outcome
 
 
-def numbers(outcome: Outcome) -> dict[str, Any]:
+def numbers(outcome: TrialResult) -> dict[str, Any]:
     """What is held: losses of the last epoch, and what the best epoch and the cross-fitted accuracy come to."""
     return {
         "train_loss": outcome.train_loss[-1].tolist(),
         "val_loss": outcome.val_loss[-1].tolist(),
         "best_epoch": outcome.best_epoch.tolist(),
-        "cross_fitted": outcome.answers.accuracy.tolist(),
+        "cross_fitted": outcome.correctness.accuracy.tolist(),
     }
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.splits import documents_split
+from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import default_folder, open_cache
 from mvsa_tune.training.stacks import _load, build_trainer
 from mvsa_tune.training.task import Task
@@ -39,7 +39,7 @@ def task(tiny: Path) -> Task:
         caches,
         labels=np.array(dataset.labels),
         classes=3,
-        split=documents_split(dataset.labels),
+        split=reference_split(dataset.labels),
         replicates=(Replicate(1), Replicate(2)),
         device="cpu",
         threads=1,

@@ -11,7 +11,7 @@ from transformers.optimization import get_scheduler
 
 from mvsa_tune.config import HEAD_NAMES, Config, Replicate
 from mvsa_tune.training.metrics import f1_macro
-from mvsa_tune.training.result import Outcome
+from mvsa_tune.training.result import TrialResult
 from mvsa_tune.training.stack import Samples, StackTrainer, epoch_steps, generators, minibatches, normalised
 
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, lr=1e-2, batch_size=16, epochs=3)
@@ -178,7 +178,7 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 
 class Reference(nn.Module):
-    """The documents' head in plain torch.nn; its dropout takes masks from outside."""
+    """The reference's head in plain torch.nn; its dropout takes masks from outside."""
 
     def __init__(self, modalities: Sequence[str], D: int) -> None:
         super().__init__()
@@ -370,7 +370,7 @@ def test_training_knows_nothing_of_a_sample_it_validates_on() -> None:
     np.testing.assert_array_equal(clean.train_loss, other.train_loss)
 
 
-def learned(outcome: Outcome) -> float:
+def learned(outcome: TrialResult) -> float:
     return float(outcome.accuracy.max())
 
 

@@ -21,7 +21,7 @@ from mvsa_tune import __version__
 from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.data.splits import documents_split
+from mvsa_tune.data.splits import reference_split
 from mvsa_tune.results import provenance
 from mvsa_tune.training.stack import Samples, StackTrainer
 from mvsa_tune.tune import runner as sweep
@@ -119,7 +119,7 @@ def train_directly(dataset: Dataset, folder: Path):  # type: ignore[no-untyped-d
         )
         for modality, encoder in (("image", "eye"), ("text", "ear"))
     }
-    split = documents_split(dataset.labels)
+    split = reference_split(dataset.labels)
     train, validation = (torch.from_numpy(part[0]).expand(2, -1) for part in (split.train, split.validation))
     config = Config(image_encoder="eye", text_encoder="ear", D=4, lr=0.01, batch_size=8, epochs=3)
     samples = Samples(vectors, torch.tensor(dataset.labels), 3)

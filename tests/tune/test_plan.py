@@ -14,7 +14,7 @@ from mvsa_tune.cluster.resources import Placement, place
 from mvsa_tune.cluster.session import Node
 from mvsa_tune.config import Config, Replicate, product
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.data.splits import Split, documents_split
+from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.embeddings.cache import default_folder
 from mvsa_tune.errors import InputError
 from mvsa_tune.machine import cpu_count, keep_freed_memory
@@ -98,7 +98,7 @@ def test_what_no_node_can_hold_is_refused_with_what_there_is() -> None:
 def make(dataset: Dataset, configs: list[Config]) -> Plan:
     caches, missing = find_caches(dataset, default_folder(dataset.folder), configs)
     assert not missing
-    split = documents_split(dataset.labels)
+    split = reference_split(dataset.labels)
     return Plan(dataset, split, (Replicate(42), Replicate(43)), tuple(configs), caches, {}, {}, Placement(1, 0, 1))
 
 

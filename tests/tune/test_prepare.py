@@ -92,7 +92,7 @@ def test_a_bad_set_is_one_clear_line(case: str, tiny: Path, capsys: pytest.Captu
 
 def test_a_missing_cache_is_told_before_anything_starts(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "--data", tiny, "--pairs", "eye+ear", "clip-vit-b-32+ear", "--results", tiny / "results")
-    assert "1 of 2 configurations have no embedding cache" not in told  # the documents' grid: more than two
+    assert "1 of 2 configurations have no embedding cache" not in told  # the reference's grid: more than two
     assert f"python -m mvsa_tune embed --data {tiny} --encoder clip-vit-b-32" in told
     assert "--skip-missing" in told
     assert not (tiny / "results").exists()

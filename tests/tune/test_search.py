@@ -28,7 +28,7 @@ def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_large
     assert len(store.configs()) == 8 and store.recorded(("stopped",))
     chosen = confirmed.configs()
     assert len(chosen) == 2 and {config.id for config in chosen} <= set(store.recorded())
-    seen, fresh = ({one.seed for one in one_sweep.sweep.replicates} for one_sweep in (store, confirmed))
+    seen, fresh = ({one.seed for one in one_sweep.manifest.replicates} for one_sweep in (store, confirmed))
     assert seen == {42, 43} and fresh == {44, 45, 46}
     # both numbers stand in the table
     summary, again = (pd.read_csv(one / "summary.csv").set_index("trial_id") for one in (folder, confirmed.folder))

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import finetune
-from conftest import make_set
+from conftest import ROOT, make_set
 from grid import reference_grid
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import read_dataset

@@ -61,6 +61,32 @@ class Split:
             digest.update(f"{name} {len(rows)}\0".encode() + rows.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def fold_digests(self) -> dict[int, str]:
+        """By fold: SHA-256 over its rows to train on, to validate on and to test on, in order."""
+        digests = {}
+        for fold in self.train:
+            digest = hashlib.sha256()
+            for part in PARTS:
+                rows = getattr(self, part)[fold]
+                digest.update(f"{part} {len(rows)}\0".encode() + rows.astype("<i8").tobytes())
+            digests[fold] = digest.hexdigest()
+        return digests
+
+    def union(self, other: "Split") -> "Split":
+        """Return a split with the folds of both, this one's first.
+
+        Raises:
+            ValueError: the splits were made in different ways, or a fold that both have differs in its rows.
+        """
+        if (self.name, self.by_seed) != (other.name, other.by_seed):
+            raise ValueError(f"splits {self.name} and {other.name} cannot be joined: they were made in different ways")
+        shared = self.fold_digests.keys() & other.fold_digests.keys()
+        different = sorted(fold for fold in shared if self.fold_digests[fold] != other.fold_digests[fold])
+        if different:
+            raise ValueError(f"split {self.name}: fold {different[0]} has other rows in one than in the other")
+        return _from_arrays(self.name, self.arrays() | other.arrays(), self.by_seed)
+
     def without(self, rows: Collection[int]) -> "Split":
         """The same split, some rows left out of every part."""
         arrays = {name: part[~np.isin(part, list(rows))] for name, part in self.arrays().items()}

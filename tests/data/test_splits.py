@@ -1,5 +1,6 @@
 """Splits: what each part holds, that duplicates never straddle one, and what a bad split file is told."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,27 @@ def test_a_split_comes_back_from_its_file_and_a_damaged_one_does_not(dataset: Da
         assert all({0, 45}.isdisjoint(part) for fold in back.train for part in parts(back, fold))
     path.write_bytes(path.read_bytes()[:200])
     assert read_split(path, "reference") is None and read_split(tmp_path / "none", "reference") is None
+
+
+def test_a_folds_digest_depends_on_its_rows_alone(dataset: Dataset) -> None:
+    alone, both = make_split("holdout:0.2", dataset, [7]), make_split("holdout:0.2", dataset, [42, 7])
+    assert list(both.fold_digests) == [42, 7] and both.fold_digests[7] == alone.fold_digests[7]
+    assert len(set(both.fold_digests.values())) == 2
+    reversed_rows = dataclasses.replace(alone, train={7: alone.train[7][::-1]})
+    moved = dataclasses.replace(alone, validation=alone.test, test=alone.validation)
+    assert len({split.fold_digests[7] for split in (alone, reversed_rows, moved)}) == 3
+
+
+def test_a_union_has_the_folds_of_both_and_shared_folds_must_be_equal(dataset: Dataset) -> None:
+    first, more = make_split("holdout:0.2", dataset, [42, 7]), make_split("holdout:0.2", dataset, [7, 5])
+    union = first.union(more)
+    assert union.digest == make_split("holdout:0.2", dataset, [42, 7, 5]).digest
+    assert union.fold_digests == first.fold_digests | more.fold_digests and union.folds_of(5) == (5,)
+    assert first.union(first).digest == first.digest
+    with pytest.raises(ValueError, match="fold 7 has other rows"):
+        first.union(more.without({int(more.train[7][0])}))
+    with pytest.raises(ValueError, match=r"holdout:0\.2 and kfold:5 cannot be joined"):
+        first.union(make_split("kfold:5", dataset, [42]))
 
 
 def test_no_duplicates_straddle_a_fold_of_the_real_set(real: Path) -> None:

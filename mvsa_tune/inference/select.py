@@ -16,7 +16,7 @@ from torch import Tensor
 from mvsa_tune.cluster.resources import Placement
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.embeddings.cache import Cache, default_folder
+from mvsa_tune.embeddings.cache import Cache, default_folder, find_caches
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.finetuning.replicate import NETWORK
 from mvsa_tune.inference.finetuned import FineTuned, best_files, open_finetuned, refit_on_all, text_normalisation
@@ -29,7 +29,6 @@ from mvsa_tune.training.result import NO_ROW, TrialResult
 from mvsa_tune.training.stack import StackTrainer
 from mvsa_tune.training.task import Task
 from mvsa_tune.tune.finetune_plan import FinetunePlan
-from mvsa_tune.tune.plan import find_caches
 
 Caches = Mapping[tuple[str, str], Cache]
 

@@ -1,10 +1,8 @@
-"""Rows → one line a configuration; intervals."""
-
-import math
+"""One line per configuration of a sweep, their ranking, and the choice of one of them."""
 
 import pandas as pd
 
-from mvsa_tune.config import CONFIG_FIELDS, Config
+from mvsa_tune.config import CONFIG_FIELDS, Config, Replicate
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.results.schema import CROSS, FINISHED, STOPPED, TEST_RESULTS
 from mvsa_tune.results.store import Store
@@ -13,39 +11,42 @@ SCORES = (CROSS, "val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_we
 
 
 def summarise(store: Store) -> pd.DataFrame:
-    """One row a configuration of the sweep, in its order.
+    """Return one row per configuration of the sweep, in its order.
 
-    Columns: `sweep, trial_id`, the configuration, `status` (`finished`, `stopped at epoch E`, the reason it failed or could
-    not run, or `not run yet`), `n` (replicates finished or stopped), for each score its `_mean`, `_std` (n − 1; empty for
-    n = 1), `_min` and `_max` over them (those on test samples where the split has any), `best_epoch_median`, `epochs_run` and `seconds` (the whole trial's).
+    Columns: `sweep`, `trial_id`, the configuration, `status` (`finished`, `stopped at epoch E`, why it failed or could not run,
+    or `not run yet`), `n` (replicates that finished or were stopped), for each score (those on test samples if the split has any)
+    its `_mean`, `_std` (n − 1; empty for n = 1), `_min` and `_max` over them, `best_epoch_median`, `epochs_run`, and `seconds`
+    of the whole trial.
     """
-    rows = store.rows()
-    lines = []
+    rows, configs = store.rows(), store.configs()
+    identity = ("sweep", "trial_id", *CONFIG_FIELDS)
+    lines = [(store.folder.name, config.id, *(getattr(config, name) for name in CONFIG_FIELDS)) for config in configs]
+    summary = pd.DataFrame(lines, columns=identity)
+    trials = dict(iter(rows.groupby("trial_id")))
+    not_run = store.manifest.not_run
+    summary["status"] = [
+        _status(trials.get(config.id, rows.iloc[:0]), not_run.get(config.id, "not run yet")) for config in configs
+    ]
+    done = rows[rows["status"].isin([FINISHED, STOPPED])].groupby("trial_id")
     scores = [*SCORES, *(TEST_RESULTS if rows[list(TEST_RESULTS)].notna().any(axis=None) else ())]
-    groups = dict(iter(rows.groupby("trial_id")))
-    for config in store.configs():
-        mine = groups.get(config.id, rows.iloc[:0])
-        done = mine[mine["status"].isin([FINISHED, STOPPED])]
-        line: dict[str, object] = {"sweep": store.folder.name, "trial_id": config.id}
-        line |= {name: getattr(config, name) for name in CONFIG_FIELDS}
-        line |= {"status": _status(mine, store.manifest.not_run.get(config.id)), "n": len(done)}
-        for score in scores:
-            values = done[score].astype(float)
-            line |= {f"{score}_{how}": getattr(values, how)() for how in ("mean", "std", "min", "max")}
-        line |= {"best_epoch_median": done["best_epoch"].median()}
-        line |= {"epochs_run": mine["epochs_run"].max(), "seconds": mine["seconds"].sum()}
-        lines.append(line)
-    return pd.DataFrame(lines)
+    numbers = done.agg(
+        n=("seed", "size"),
+        **{f"{score}_{how}": (score, how) for score in scores for how in ("mean", "std", "min", "max")},
+        best_epoch_median=("best_epoch", "median"),
+    )
+    trial = rows.groupby("trial_id").agg(epochs_run=("epochs_run", "max"), seconds=("seconds", "sum"))
+    summary = summary.join(numbers, on="trial_id").join(trial, on="trial_id")
+    return summary.fillna({"n": 0, "seconds": 0.0}).astype({"n": int})
 
 
 def ranked(summary: pd.DataFrame) -> pd.DataFrame:
-    """The finished configurations by mean cross-fitted accuracy, the best first, the earlier one of equals first."""
+    """Return the finished configurations by mean cross-fitted accuracy, the best first, the earlier one of equals first."""
     finished = summary[summary["status"] == FINISHED]
     return finished.sort_values(f"{CROSS}_mean", ascending=False, kind="stable", ignore_index=True)
 
 
 def best(summary: pd.DataFrame) -> pd.Series | None:
-    """The first of `ranked`; None without any."""
+    """Return the first of `ranked`; None if it is empty."""
     finished = ranked(summary)
     return None if finished.empty else finished.iloc[0]
 
@@ -67,17 +68,14 @@ def choose(store: Store, which: str) -> Config:
     return next(config for config in store.configs() if config.id == which)
 
 
-def wilson(share: float, n: int) -> list[float]:
-    """95 % score interval of a share of n (Wilson 1927)."""
-    z = 1.959963984540054
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return [centre - half, centre + half]
+def replicates_of(store: Store, trial: str) -> tuple[Replicate, ...]:
+    """Return the replicates that are recorded of a trial, in the order of its result."""
+    return store.manifest.replicates
 
 
-def _status(rows: pd.DataFrame, not_run: str | None) -> str:
+def _status(rows: pd.DataFrame, not_run: str) -> str:
     if rows.empty:
-        return not_run or "not run yet"
+        return not_run
     failures = rows.loc[~rows["status"].isin([FINISHED, STOPPED]), "status"]
     if not failures.empty:
         return str(failures.iloc[0])

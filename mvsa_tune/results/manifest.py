@@ -1,20 +1,24 @@
-"""What a sweep is: two commands that differ in it may not share a results folder."""
+"""`sweep.json`: what a results folder is about, which commands may add to it, and what they add."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.errors import some
 
+FORMAT = 2  # of the results folder; `results.upgrade` brings older ones to it
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
 class SweepManifest:
-    """What a results folder holds the answer to; two commands that differ in it may not share a folder.
+    """What a results folder is about: all that was asked of it so far.
 
     Attributes:
-        data: the data folder, as given.
+        data: the data folder, as the last command named it.
         data_fingerprint: of its content.
         layout: the form that it has on disk.
         classes: the labels, in order.
@@ -22,16 +26,16 @@ class SweepManifest:
         dropped: guids of the pairs that the form's own rules drop, and why.
         demo: whether this is the built-in demo set.
         split: the split's name.
-        split_digest: of the rows in its parts.
+        folds: a digest of the rows of each fold.
         protocol: whose defaults were taken, for the tables' heading.
-        replicates: seeds and folds of every trial.
-        configs: what was asked for, in order; none in a search.
-        space: the search space, each dimension as its flag writes it; none in a grid.
+        replicates: every seed and fold that a command asked for; a trial may have fewer.
+        configs: every configuration that was asked for, in order; none in a search.
+        space: the search space, each dimension as its flag writes it; empty in a grid.
         not_run: why a configuration could not run, by its id.
         skipped: guids of the samples left out, whose pictures could not be read, and why.
         vectors: SHA-256 of the caches used, by `ENCODER MODALITY`.
         finetuned: `weights` and `preprocessing` of encoders that are fine-tuned, by `ENCODER MODALITY`.
-        code: version and source of the code that the numbers depend on.
+        numerics: `NUMERICS_VERSION` of the code that trained.
     """
 
     data: str
@@ -42,7 +46,7 @@ class SweepManifest:
     dropped: Mapping[str, str]
     demo: bool
     split: str
-    split_digest: str
+    folds: Mapping[int, str]
     protocol: str
     replicates: tuple[Replicate, ...]
     configs: tuple[Config, ...]
@@ -51,57 +55,101 @@ class SweepManifest:
     skipped: Mapping[str, str]
     vectors: Mapping[str, str]
     finetuned: Mapping[str, Mapping[str, str]]
-    code: str
+    numerics: int
 
     def to_json(self) -> str:
-        """Write as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """Return the manifest as JSON."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "SweepManifest":
-        """Read what `to_json` wrote."""
-        fields = json.loads(text)
+        """Return the manifest that `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: the text is damaged, or of a later version's format.
+        """
+        values = json.loads(text)
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']}, where this version reads format {FORMAT}")
         return SweepManifest(
             **{
-                **fields,
-                "classes": tuple(fields["classes"]),
-                "label_counts": tuple(fields["label_counts"]),
-                "replicates": tuple(Replicate(**one) for one in fields["replicates"]),
-                "configs": tuple(Config(**one) for one in fields["configs"]),
+                **{item.name: values[item.name] for item in fields(SweepManifest)},
+                "classes": tuple(values["classes"]),
+                "label_counts": tuple(values["label_counts"]),
+                "folds": {int(fold): digest for fold, digest in values["folds"].items()},
+                "replicates": tuple(Replicate(**replicate) for replicate in values["replicates"]),
+                "configs": tuple(Config(**config) for config in values["configs"]),
             }
         )
 
-    def facts(self) -> dict[str, str]:
-        """What makes this sweep the one it is, for a person, by name: the same facts, the same sweep."""
-        seeds = dict.fromkeys(str(one.seed) for one in self.replicates)
-        folds = {one.fold for one in self.replicates}
-        return {
-            "data fingerprint": self.data_fingerprint[:12],
-            "labels": ", ".join(self.classes),
-            "split": self.split,
-            "rows of the split": self.split_digest[:12],
-            "replicates": f"seeds {some([*seeds])}, {len(folds)} folds, {len(self.replicates)} in all",
-            "configurations": _counted([config.id for config in self.configs]),
-            **{f"search space, {name}": values for name, values in self.space.items()},
-            "unreadable samples": _counted(sorted(self.skipped)),
-            **{f"vectors of {key}": sha256[:12] for key, sha256 in self.vectors.items()},
-            **{f"fine-tuned {key}": "; ".join(origin.values()) for key, origin in self.finetuned.items()},
-            "code": self.code,
-        }
+    def conflicts(self, other: "SweepManifest") -> list[str]:
+        """Return in which respects `other` cannot share a folder with this manifest, each with both values.
+
+        More configurations, seeds or folds are no conflict, nor is a cache that one of the two does not use.
+        """
+        facts: list[tuple[str, Any, Any, Callable[[Any], str]]] = [
+            ("data fingerprint", self.data_fingerprint, other.data_fingerprint, _digits),
+            ("labels", self.classes, other.classes, ", ".join),
+            ("split", self.split, other.split, str),
+            *_shared("rows of fold", self.folds, other.folds, _digits),
+            ("search space", self.space, other.space, _written),
+            ("unreadable samples", set(self.skipped), set(other.skipped), _counted),
+            *_shared("vectors of", self.vectors, other.vectors, _digits),
+            *_shared("fine-tuned", self.finetuned, other.finetuned, lambda origin: "; ".join(origin.values())),
+            ("numerics version", self.numerics, other.numerics, str),
+        ]
+        return [f"{name}: {write(first)} there, {write(now)} now" for name, first, now, write in facts if first != now]
 
     def differences(self, other: "SweepManifest") -> list[str]:
-        """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
-        mine, theirs = self.facts(), other.facts()
-        # A cache that was not there before is no difference; one that was made again with other content is.
-        come_later = ("vectors of ", "fine-tuned ")
-        names = [name for name in mine | theirs if not name.startswith(come_later) or (name in mine and name in theirs)]
-        return [
-            f"{name}: {mine.get(name, 'none')} there, {theirs.get(name, 'none')} now"
-            for name in names
-            if mine.get(name) != theirs.get(name)
+        """Return the conflicts with `other`, and how its seeds, folds and configurations differ."""
+        facts = [
+            ("seeds", *(some(_seeds(manifest.replicates)) for manifest in (self, other))),
+            ("folds", *(str(len({r.fold for r in manifest.replicates})) for manifest in (self, other))),
         ]
+        lines = [f"{name}: {before} there, {now} now" for name, before, now in facts if before != now]
+        if shared := set(self.configs) ^ set(other.configs):
+            only = [sum(config in manifest.configs for config in shared) for manifest in (self, other)]
+            lines.append(f"configurations: {only[0]} there alone, {only[1]} now alone")
+        return [*self.conflicts(other), *lines]
+
+    def joined(self, other: "SweepManifest") -> "SweepManifest":
+        """Return the manifest of a folder that holds both: what a later command `other` asks for is added."""
+        asked_again = {config.id for config in other.configs}
+        return replace(
+            other,
+            protocol=self.protocol,
+            folds={**self.folds, **other.folds},
+            replicates=_union(self.replicates, other.replicates),
+            configs=_union(self.configs, other.configs),
+            not_run={trial: why for trial, why in self.not_run.items() if trial not in asked_again}
+            | dict(other.not_run),
+            vectors={**self.vectors, **other.vectors},
+            finetuned={**self.finetuned, **other.finetuned},
+        )
 
 
-def _counted(names: Sequence[str]) -> str:
-    """How many, and which: the digits stand for the names."""
-    return f"{len(names)} ({hashlib.sha256(' '.join(names).encode()).hexdigest()[:6]})"
+def _union(first: Iterable[Key], second: Iterable[Key]) -> tuple[Key, ...]:
+    return tuple(dict.fromkeys([*first, *second]))
+
+
+def _shared(
+    name: str, first: Mapping[Key, Value], second: Mapping[Key, Value], write: Callable[[Value], str]
+) -> list[tuple[str, Any, Any, Callable[[Any], str]]]:
+    """Return the facts about the keys that are in both mappings."""
+    return [(f"{name} {key}", first[key], second[key], write) for key in first if key in second]
+
+
+def _digits(digest: str) -> str:
+    return digest[:12]
+
+
+def _written(space: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {values}" for name, values in space.items()) or "none"
+
+
+def _counted(guids: Collection[str]) -> str:
+    return f"{len(guids)} ({some(sorted(guids))})" if guids else "0"
+
+
+def _seeds(replicates: Iterable[Replicate]) -> list[str]:
+    return list(dict.fromkeys(str(replicate.seed) for replicate in replicates))

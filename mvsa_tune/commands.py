@@ -10,7 +10,6 @@ from mvsa_tune.data.dataset import Sample
 from mvsa_tune.data.readers import LAYOUTS
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
-from mvsa_tune.report.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from mvsa_tune.inference.finetuned import FineTuned
@@ -36,7 +35,6 @@ def add_uses(commands: Any) -> None:
     wrong.set_defaults(command=list_errors)
     drawn = commands.add_parser("report", help="write a sweep's report: one page, and its plots")
     drawn.add_argument("--samples", action="store_true", help="show texts and pictures of those most often wrong")
-    drawn.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the headings (default en)")
     drawn.set_defaults(command=report_sweep)
     both = commands.add_parser("compare", help="compare two sweeps of the same data and split")
     both.add_argument("sweeps", type=Path, nargs=2, metavar="SWEEP", help="results/A results/B")
@@ -142,7 +140,7 @@ def report_sweep(options: Namespace) -> int:
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.samples else None
-    page, *drawn = write_report(analyse(store), samples=samples, lang=options.lang)
+    page, *drawn = write_report(analyse(store), samples=samples)
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(drawn) // 2} plots in {store.folder / 'plots'}/")
     return 0
 

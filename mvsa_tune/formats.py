@@ -50,17 +50,12 @@ def markdown_section(table: Table) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def latex(tables: Sequence[Table], preamble: str = "") -> str:
-    """A document of tables that compiles by itself; each `table` environment can be taken out of it.
-
-    Args:
-        tables: what it holds.
-        preamble: what is needed beyond Latin letters, as a package for Chinese.
-    """
+def latex(tables: Sequence[Table]) -> str:
+    """A document of tables that compiles by itself; each `table` environment can be taken out of it."""
     parts = [
         r"\documentclass[10pt]{article}",
-        preamble or r"\usepackage[T1]{fontenc}",
-        r"\usepackage[utf8]{inputenc}" if not preamble else "",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage[utf8]{inputenc}",
         r"\usepackage{booktabs,graphicx}",
         r"\usepackage[a4paper,landscape,margin=1.5cm]{geometry}",
         r"\begin{document}",

@@ -89,7 +89,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
     seeds = check_seeds(range(first, first + options.confirm_seeds))
     split = split_of(options.split, plan.dataset, seeds, plan.skipped)
     final = replace(plan, configs=chosen, split=split, replicates=replicates(seeds, split), asha=None, search=None)
-    return run_sweep(final, place, demo=options.demo, quiet=options.quiet, grows=True, show=False, lang=options.lang)
+    return run_sweep(final, place, demo=options.demo, quiet=options.quiet, grows=True, show=False)
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
@@ -127,16 +127,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mvsa_tune.tune.runner import INTERRUPTED, run_sweep
 
         with mirrored(folder, options.storage):
-            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False, lang=options.lang)
+            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False)
             if searched == INTERRUPTED:
                 return searched
             confirmed = confirm(plan, folder, options)
             if confirmed != INTERRUPTED:
                 from mvsa_tune.report.write import report, write_results
 
-                print(write_results(Store(folder), options.lang)[1])
+                print(write_results(Store(folder))[1])
                 if options.report:
-                    report(folder, options.lang, quiet=options.quiet)
+                    report(folder, quiet=options.quiet)
             return max(searched, confirmed)
 
     return report_errors(command, "search.py")

@@ -5,8 +5,8 @@ the disk. What is there when a trial begins is where it goes on.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoints import Checkpoints, read_about, read_tensors, write_tensors
 from mvsa_tune.finetuning.data import Prepared
 from mvsa_tune.finetuning.replicate import ReplicateTrainer, below
-from mvsa_tune.training.result import NO_CLASS, NO_ROW, TrialResult
+from mvsa_tune.training.result import TrialResult, join, lengthened
 from mvsa_tune.training.task import Shared
-from mvsa_tune.training.trainer import CURVES, TEST_CURVES
 
 OUTCOME = "outcome."  # what a checkpoint tells of its training without loading it
 
@@ -185,40 +184,3 @@ class FineTuner:
 def epochs_of(found: TrialResult | None) -> int:
     """Epochs of an outcome; 0 of none."""
     return found.epochs if found else 0
-
-
-# Of an outcome's arrays: those that have a value a sample, and those that are `(R, …)`, where the others are `(E, R, …)`.
-PER_SAMPLE = ("rows", "labels", "predicted")
-OF_A_REPLICATE = ("rows", "labels")
-
-
-def join(outcomes: Sequence[TrialResult]) -> TrialResult:
-    """The outcomes of single replicates, of as many epochs each, as one of all: where one has fewer samples, it is filled up."""
-    arrays: dict[str, Any] = {}
-    for name, first in vars(outcomes[0]).items():
-        if not isinstance(first, np.ndarray):
-            continue
-        parts = [getattr(one, name) for one in outcomes]
-        if name.endswith(PER_SAMPLE) and first.size:
-            longest = max(part.shape[-1] for part in parts)
-            nothing = NO_ROW if name.endswith("rows") else NO_CLASS
-            parts = [
-                np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, longest - part.shape[-1])], constant_values=nothing)
-                for part in parts
-            ]
-        by_replicate = 0 if name.endswith(OF_A_REPLICATE) else 1
-        arrays[name] = np.concatenate(parts, axis=by_replicate) if first.size else first
-    return replace(outcomes[0], **arrays, seconds=sum(one.seconds for one in outcomes))
-
-
-def lengthened(found: TrialResult, epochs: int) -> TrialResult:
-    """The outcome of a replicate that is trained no further, its losses not being finite, as if of so many epochs."""
-    more = epochs - found.epochs
-    nan = np.full((more, 1), np.nan, dtype=np.float32)
-    repeated: dict[str, Any] = {
-        name: np.concatenate([curve, np.repeat(curve[-1:], more, axis=0)])
-        for name in (*CURVES, *TEST_CURVES)
-        if (curve := getattr(found, name)).size
-    }
-    losses = {name: np.concatenate([getattr(found, name), nan]) for name in ("train_loss", "val_loss")}
-    return replace(found, **{**repeated, **losses})

@@ -41,7 +41,7 @@ from mvsa_tune.results.schema import (
     write_rows,
 )
 from mvsa_tune.results.upgrade import is_older_format, upgrade
-from mvsa_tune.training.result import Correctness, TrialResult, join
+from mvsa_tune.training.result import Correctness, TrialResult, join, take
 
 
 class Store:
@@ -163,7 +163,7 @@ class Store:
         if path.exists() and (earlier := self._others(path, replicates, result.epochs)):
             known, together = [*earlier[0], *replicates], join([earlier[1], result])
         order = sorted(range(len(known)), key=lambda r: self._replicate_order.get(known[r], len(known)))
-        write_predictions(path, [known[r] for r in order], together.take(order))
+        write_predictions(path, [known[r] for r in order], take(together, order))
         self._append(config, replicates, result_rows(config, result), provenance)
 
     def _others(
@@ -175,7 +175,7 @@ class Store:
         except InputError:  # damaged: its trial is being trained again
             return None
         others = [r for r, replicate in enumerate(known) if replicate not in replicates]
-        return ([known[r] for r in others], result.take(others)) if others and result.epochs == epochs else None
+        return ([known[r] for r in others], take(result, others)) if others and result.epochs == epochs else None
 
     def add_failure(
         self, config: Config, replicates: Sequence[Replicate], reason: str, provenance: Mapping[str, str]

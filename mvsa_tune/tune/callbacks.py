@@ -18,7 +18,7 @@ from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune import tensorboard
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.progress import Progress
-from mvsa_tune.tune.trainable import OUTCOME, PROGRESS, config_of
+from mvsa_tune.tune.trainable import PROGRESS, RESULT, Trial
 
 # What is no fault of the trial's. Which of the two Ray tells depends on the moment.
 NODE_DIED = "its node died"
@@ -56,7 +56,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tell the progress display."""
-        self.progress.start(config_of(trial.config).id)
+        self.progress.start(Trial.from_tune(trial.config).config.id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -65,7 +65,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
         It is taken out of Tune's result, which Tune would keep in memory and write again.
         """
-        config = config_of(trial.config)
+        config = Trial.from_tune(trial.config).config
         if PROGRESS in result:
             self.progress.advance(config.id, result[PROGRESS])
             return
@@ -78,12 +78,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a trial failed and is tried again."""
-        config = config_of(trial.config)
+        config = Trial.from_tune(trial.config).config
         self.progress.say(f"{config.name}: {reason_of(trial)}; trying again")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why a trial failed, and what is whole of it."""
-        config, reason = config_of(trial.config), reason_of(trial)
+        config, reason = Trial.from_tune(trial.config).config, reason_of(trial)
         if self.forgiving and reason in (NODE_DIED, OUT_OF_REACH):
             self.lost.add(config.id)
             self.progress.say(f"{config.name}: {reason}; it runs again")

@@ -152,7 +152,9 @@ class Config:
         So a new field leaves all ids as they are. A default, once released, never changes.
         """
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        changed = {item.name: fields[item.name] for item in dataclasses.fields(self) if fields[item.name] != item.default}
+        changed = {
+            item.name: fields[item.name] for item in dataclasses.fields(self) if fields[item.name] != item.default
+        }
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
 
     @property

@@ -12,6 +12,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -158,24 +159,26 @@ class Store:
         self, config: Config, replicates: Sequence[Replicate], result: TrialResult, provenance: Mapping[str, str]
     ) -> None:
         """Record replicates of a trial as far as they were trained, beside those that are recorded already."""
-        path = self._predictions_path(config.id)
-        known, together = list(replicates), result
-        if path.exists() and (earlier := self._others(path, replicates, result.epochs)):
-            known, together = [*earlier[0], *replicates], join([earlier[1], result])
-        order = sorted(range(len(known)), key=lambda r: self._replicate_order.get(known[r], len(known)))
-        write_predictions(path, [known[r] for r in order], take(together, order))
+        write_predictions(self._predictions_path(config.id), *self.with_recorded(config, replicates, result))
         self._append(config, replicates, result_rows(config, result), provenance)
 
-    def _others(
-        self, path: Path, replicates: Sequence[Replicate], epochs: int
-    ) -> tuple[list[Replicate], TrialResult] | None:
-        """Return what a predictions file holds of other replicates, trained for as many epochs; None for nothing."""
-        try:
-            known, result = read_replicates(path), read_result(path)
-        except InputError:  # damaged: its trial is being trained again
-            return None
-        others = [r for r, replicate in enumerate(known) if replicate not in replicates]
-        return ([known[r] for r in others], take(result, others)) if others and result.epochs == epochs else None
+    def with_recorded(
+        self, config: Config, replicates: Sequence[Replicate], result: TrialResult
+    ) -> tuple[list[Replicate], TrialResult]:
+        """Return a new result joined with those recorded of other replicates that were trained for as many epochs.
+
+        The replicates, which are returned with it, are in the order of the sweep.
+        """
+        known = list(replicates)
+        path = self._predictions_path(config.id)
+        with suppress(InputError):  # there is no file yet, or it is damaged and its trial was trained again
+            earlier, recorded = read_replicates(path), read_result(path)
+            others = [r for r, replicate in enumerate(earlier) if replicate not in replicates]
+            if others and recorded.epochs == result.epochs:
+                known = [*(earlier[r] for r in others), *replicates]
+                result = join([take(recorded, others), result])
+        order = sorted(range(len(known)), key=lambda r: self._replicate_order.get(known[r], len(known)))
+        return [known[r] for r in order], take(result, order)
 
     def add_failure(
         self, config: Config, replicates: Sequence[Replicate], reason: str, provenance: Mapping[str, str]

@@ -88,7 +88,7 @@ def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
     from mvsa_tune.inference.export import export, export_network
     from mvsa_tune.inference.select import choose, chosen_head, chosen_network
-    from mvsa_tune.results.store import Store
+    from mvsa_tune.results.store import Store, sweep_data
 
     store = Store(options.sweep)
     config = choose(store, options.config)
@@ -98,7 +98,7 @@ def export_head(options: Namespace) -> int:
     if config.finetuned:
         if options.onnx:
             raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
-        own, weights = store.own_data(options.data), weights_by_name(options.weights)
+        own, weights = sweep_data(store, options.data), weights_by_name(options.weights)
         head = chosen_network(store, config, own, weights, refit=options.refit)
         written = export_network(head, mine, options.out)
     else:
@@ -147,4 +147,6 @@ def report_sweep(options: Namespace) -> int:
 
 def _samples(store: "Store", moved: Path | None) -> dict[str, Sample]:
     """The samples of a sweep's data, by guid."""
-    return {sample.guid: sample for sample in store.own_data(moved).samples}
+    from mvsa_tune.results.store import sweep_data
+
+    return {sample.guid: sample for sample in sweep_data(store, moved).samples}

@@ -87,3 +87,13 @@ def _tabular(table: Table) -> str:
             r"\end{table}",
         ]
     )
+
+
+def short(value: object) -> str:
+    """Write a value as a person would: 1e-4 for 0.0001."""
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.12g}"
+    mantissa, _, exponent = f"{value:.11e}".partition("e")
+    scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return scientific if abs(value) < 1e-3 and value else text

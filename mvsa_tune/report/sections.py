@@ -242,7 +242,9 @@ def _reproduce(analysis: Analysis) -> Section:
     store = analysis.store
     rows = store.rows()
     commands = _each(rows["command"])
-    facts = [("data", store.manifest.data), *store.manifest.facts().items()]
+    manifest = store.manifest
+    facts = [("data", manifest.data), *((name, text) for name, (_, text) in manifest.facts().items())]
+    facts += manifest.extent().items()
     facts += [(f"{name} of the rows", "; ".join(_each(rows[name])) or "none yet") for name in WORKED_WITH]
     seconds = float(rows["seconds"].sum())
     facts.append(("training time", f"{seconds:,.0f} s over {len(rows):,} replicates"))

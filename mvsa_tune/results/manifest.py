@@ -1,16 +1,16 @@
 """`sweep.json`: what a results folder is about, which commands may add to it, and what they add."""
 
+import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.errors import some
 
 FORMAT = 2  # of the results folder; `results.upgrade` brings older ones to it
 Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -82,35 +82,55 @@ class SweepManifest:
             }
         )
 
+    def facts(self) -> dict[str, tuple[object, str]]:
+        """Return what two commands that share a folder must agree on: by name, its value and how it is written."""
+        return {
+            "data fingerprint": (self.data_fingerprint, self.data_fingerprint[:12]),
+            "labels": (self.classes, ", ".join(self.classes)),
+            "split": (self.split, self.split),
+            **{f"rows of fold {fold}": (digest, digest[:12]) for fold, digest in self.folds.items()},
+            "search space": (
+                self.space,
+                ", ".join(f"{name} {values}" for name, values in self.space.items()) or "none",
+            ),
+            "unreadable samples": (set(self.skipped), f"{len(self.skipped)} ({some(sorted(self.skipped)) or 'none'})"),
+            **{f"vectors of {key}": (sha256, sha256[:12]) for key, sha256 in self.vectors.items()},
+            **{f"fine-tuned {key}": (origin, "; ".join(origin.values())) for key, origin in self.finetuned.items()},
+            "numerics version": (self.numerics, str(self.numerics)),
+        }
+
     def conflicts(self, other: "SweepManifest") -> list[str]:
         """Return in which respects `other` cannot share a folder with this manifest, each with both values.
 
         More configurations, seeds or folds are no conflict, nor is a cache that one of the two does not use.
         """
-        facts: list[tuple[str, Any, Any, Callable[[Any], str]]] = [
-            ("data fingerprint", self.data_fingerprint, other.data_fingerprint, _digits),
-            ("labels", self.classes, other.classes, ", ".join),
-            ("split", self.split, other.split, str),
-            *_shared("rows of fold", self.folds, other.folds, _digits),
-            ("search space", self.space, other.space, _written),
-            ("unreadable samples", set(self.skipped), set(other.skipped), _counted),
-            *_shared("vectors of", self.vectors, other.vectors, _digits),
-            *_shared("fine-tuned", self.finetuned, other.finetuned, lambda origin: "; ".join(origin.values())),
-            ("numerics version", self.numerics, other.numerics, str),
+        mine, theirs = self.facts(), other.facts()
+        return [
+            f"{name}: {text} there, {theirs[name][1]} now"
+            for name, (value, text) in mine.items()
+            if name in theirs and theirs[name][0] != value
         ]
-        return [f"{name}: {write(first)} there, {write(now)} now" for name, first, now, write in facts if first != now]
 
     def differences(self, other: "SweepManifest") -> list[str]:
         """Return the conflicts with `other`, and how its seeds, folds and configurations differ."""
-        facts = [
-            ("seeds", *(some(_seeds(manifest.replicates)) for manifest in (self, other))),
-            ("folds", *(str(len({r.fold for r in manifest.replicates})) for manifest in (self, other))),
+        pairs = [
+            (name, first, second)
+            for (name, first), second in zip(self.extent().items(), other.extent().values(), strict=True)
         ]
-        lines = [f"{name}: {before} there, {now} now" for name, before, now in facts if before != now]
-        if shared := set(self.configs) ^ set(other.configs):
-            only = [sum(config in manifest.configs for config in shared) for manifest in (self, other)]
-            lines.append(f"configurations: {only[0]} there alone, {only[1]} now alone")
-        return [*self.conflicts(other), *lines]
+        return [
+            *self.conflicts(other),
+            *(f"{name}: {first} there, {second} now" for name, first, second in pairs if first != second),
+        ]
+
+    def extent(self) -> dict[str, str]:
+        """Return which seeds, how many folds and how many configurations were asked for, as texts by name."""
+        seeds = dict.fromkeys(str(replicate.seed) for replicate in self.replicates)
+        ids = hashlib.sha256(" ".join(sorted(config.id for config in self.configs)).encode()).hexdigest()
+        return {
+            "seeds": some(list(seeds)),
+            "folds": str(len({replicate.fold for replicate in self.replicates})),
+            "configurations": f"{len(self.configs)} ({ids[:6]})",
+        }
 
     def joined(self, other: "SweepManifest") -> "SweepManifest":
         """Return the manifest of a folder that holds both: what a later command `other` asks for is added."""
@@ -130,26 +150,3 @@ class SweepManifest:
 
 def _union(first: Iterable[Key], second: Iterable[Key]) -> tuple[Key, ...]:
     return tuple(dict.fromkeys([*first, *second]))
-
-
-def _shared(
-    name: str, first: Mapping[Key, Value], second: Mapping[Key, Value], write: Callable[[Value], str]
-) -> list[tuple[str, Any, Any, Callable[[Any], str]]]:
-    """Return the facts about the keys that are in both mappings."""
-    return [(f"{name} {key}", first[key], second[key], write) for key in first if key in second]
-
-
-def _digits(digest: str) -> str:
-    return digest[:12]
-
-
-def _written(space: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {values}" for name, values in space.items()) or "none"
-
-
-def _counted(guids: Collection[str]) -> str:
-    return f"{len(guids)} ({some(sorted(guids))})" if guids else "0"
-
-
-def _seeds(replicates: Iterable[Replicate]) -> list[str]:
-    return list(dict.fromkeys(str(replicate.seed) for replicate in replicates))

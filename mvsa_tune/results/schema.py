@@ -170,17 +170,17 @@ def key_of(row: Row) -> tuple[str, Replicate]:
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the whole file, or leave it as it was. Columns that this version does not know follow its own."""
     header = list(dict.fromkeys([*NAMES, *(name for row in rows for name in row)]))
-    write_text_whole(path, _csv_text(header, [dict(zip(header, header, strict=True)), *rows]))
+    write_text_whole(path, csv_text(header, [dict(zip(header, header, strict=True)), *rows]))
 
 
 def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append rows in one write, under the file's own header, and wait until they are on the disk."""
     with path.open(encoding="utf-8") as file:
         header = next(csv.reader(file))
-    append_synced(path, _csv_text(header, rows))
+    append_synced(path, csv_text(header, rows))
 
 
-def _csv_text(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
     for row in rows:  # each on one line, so that damage to a line costs no other row

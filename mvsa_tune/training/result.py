@@ -199,7 +199,7 @@ def cross_fitted(correct: NDArray[np.bool_], parts: int = PARTS, rounds: int = R
 
 def take(result: TrialResult, indices: Sequence[int]) -> TrialResult:
     """Return the result of some replicates, in the order of `indices`, with their share of the seconds."""
-    arrays = {
+    arrays: dict[str, Any] = {
         name: array[list(indices)] if name.endswith(("rows", "labels")) else array[:, list(indices)]
         for name, array in vars(result).items()
         if isinstance(array, np.ndarray) and array.size

@@ -5,7 +5,7 @@ the disk. What is there when a trial begins is where it goes on.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -50,9 +50,9 @@ class FinetuneTask(Shared):
     # Samples prepared in this process, by encoders: a worker serves many trials, and texts are tokenised once.
     prepared: dict[tuple[tuple[str, str], ...], Prepared] = field(default_factory=dict, compare=False, repr=False)
 
-    def build(self, config: Config) -> "FineTuner":
-        """A configuration's training, from where its checkpoints are."""
-        return FineTuner(config, self)
+    def build(self, config: Config, replicates: Sequence[Replicate]) -> "FineTuner":
+        """Return the training of a configuration's replicates, which goes on from their checkpoints."""
+        return FineTuner(config, self, replicates)
 
     def prepare(self, config: Config) -> Prepared:
         """The samples, for the towers of a configuration's encoders."""
@@ -91,12 +91,13 @@ def _load(name: str, modality: str, weights: Path | None) -> ModelTower:
 class FineTuner:
     """The replicates of one configuration, trained one after another: what a trial of Ray Tune advances."""
 
-    def __init__(self, config: Config, task: FinetuneTask) -> None:
+    def __init__(self, config: Config, task: FinetuneTask, replicates: Sequence[Replicate]) -> None:
         self.config = config
         self.task = task
+        self.replicates = replicates
         self.device = torch.device(task.device)
         self.checkpoints = Checkpoints(task.sweep, config)
-        self.found = [self._recorded(replicate) for replicate in task.replicates]
+        self.found = [self._recorded(replicate) for replicate in replicates]
         self.current: tuple[int, ReplicateTrainer] | None = None  # the one in memory, and its place
         self.saved = time.monotonic()
 
@@ -138,7 +139,7 @@ class FineTuner:
             self.current = None
             return
         self.found[place] = found
-        replicate = self.task.replicates[place]
+        replicate = self.replicates[place]
         if found.best_epoch[0] == found.epochs:
             about = {"seed": replicate.seed, "fold": replicate.fold, "epoch": found.epochs}
             write_tensors(self.checkpoints.best(replicate), trainer.network.state_dict(), about)
@@ -152,7 +153,7 @@ class FineTuner:
     def _trainer(self, place: int) -> ReplicateTrainer:
         if self.current is None or self.current[0] != place:
             self.current = None  # before the next one needs the memory
-            replicate = self.task.replicates[place]
+            replicate = self.replicates[place]
             trainer = ReplicateTrainer(
                 self.config,
                 replicate,

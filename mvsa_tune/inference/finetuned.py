@@ -115,7 +115,7 @@ def refit_on_all(config: Config, task: FinetuneTask, outcome: TrialResult) -> tu
     epochs = int(np.median(outcome.best_epoch))
     seeds = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in task.replicates))
     whole = replace(task, sweep=task.sweep / "refit", split=task.split.whole(), replicates=seeds, milestones=())
-    tuner = FineTuner(config, whole)
+    tuner = FineTuner(config, whole, seeds)
     while tuner.advance(epochs) is None:
         pass
     return [tuner.checkpoints.last(one) for one in seeds], epochs

@@ -27,7 +27,6 @@ from mvsa_tune.results.store import Store, sweep_data
 from mvsa_tune.stats.summary import best, summarise
 from mvsa_tune.training.result import NO_ROW, TrialResult
 from mvsa_tune.training.stack import StackTrainer
-from mvsa_tune.training.stacks import build_trainer
 from mvsa_tune.training.task import Task
 from mvsa_tune.tune.finetune_plan import FinetunePlan
 
@@ -182,7 +181,7 @@ def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, re
     )
     print(f"training {config.name} again: it took {recorded.seconds:,.0f} s in the sweep", file=sys.stderr, flush=True)
     keep_freed_memory()
-    trainer = build_trainer(config, task)
+    trainer = task.build(config, replicates)
     if refit:
         trainer.advance(epochs)
         state = trainer.head.state_dict()

@@ -181,6 +181,7 @@ def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV, each on one line, without a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
     for row in rows:  # each on one line, so that damage to a line costs no other row

@@ -132,7 +132,7 @@ class FinetunePlan(Plan):
         """`TrialResult.scores` of each trial that was cut off, by id, up to the last rung that it had gone past."""
         task = self.task(folder)
         begun = [config for config in configs if Checkpoints(folder, config).folder.exists()]
-        curves = {config.id: FineTuner(config, task).scores_gone_past() for config in begun}
+        curves = {config.id: FineTuner(config, task, self.replicates).scores_gone_past() for config in begun}
         return {trial: curve for trial, curve in curves.items() if len(curve)}
 
 

@@ -150,7 +150,8 @@ class Mirror:
         known = {key_of(row) for row in read_rows(here)[0]}
         rows = [row for row in read_rows(theirs)[0] if key_of(row) not in known]
         header, _, rest = here.read_text(encoding="utf-8").partition("\n")
-        write_text_whole(here, f"{header}\n{csv_text(header.split(','), rows)}{rest}")
+        added = csv_text(header.split(","), rows)
+        write_text_whole(here, f"{header}\n{added}{rest}")
         theirs.unlink()
 
     def _name(self, path: str) -> str:

@@ -61,7 +61,7 @@ def trained_here(data: Path, store: Store) -> dict[str, TrialResult]:
         device="cpu",
         threads=1,
     )
-    return {config.id: task.build(config).fit() for config in store.manifest.configs[::3]}
+    return {config.id: task.build(config, task.replicates).fit() for config in store.manifest.configs[::3]}
 
 
 @pytest.mark.skipif(not can_hide(), reason="needs Linux's mount namespaces, to hide a folder from a node")

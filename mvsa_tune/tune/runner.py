@@ -78,7 +78,7 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
     todo = [] if plan.search else _todo(plan, store)
     if (progress := _recorded(plan, store)) and not quiet:
         added = sum(trial.is_addition for trial in todo)
-        rest = f"; {len(todo)} to train" + (f", of {added} further seeds or folds" if added else "")
+        rest = f"; {len(todo)} to train" + (f", {added} of them further seeds or folds" if added else "")
         print(f"{progress} recorded in {store.folder}{'' if plan.search else rest}")
     interrupted, rounds = False, ROUNDS if plan.placement.address else 1
     while rounds and _is_left(plan, todo, store):

@@ -238,7 +238,9 @@ def _rungs(
         return {}
     epochs = {config.id: config.epochs for config in store.configs()}
     recorded = {trial: curve for trial, curve in scores.items() if epochs[trial] == plan.epochs}
-    return recorded | plan.gone_past(store.folder, [trial.config for trial in todo if not trial.is_addition])
+    return recorded | plan.task(store.folder).scores_gone_past(
+        [trial.config for trial in todo if not trial.is_addition]
+    )
 
 
 def _expected(plan: Plan, todo: list[Trial], store: Store) -> int | None:
@@ -276,9 +278,7 @@ def _ordered(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> list[
 
 def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
     task = plan.task(folder)
-    return (
-        replace(task, driver=tell_nodes(plan.caches.values(), plan.files(folder))) if plan.placement.address else task
-    )
+    return replace(task, driver=tell_nodes(plan.caches.values(), task.files)) if plan.placement.address else task
 
 
 @contextmanager

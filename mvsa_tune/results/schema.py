@@ -46,7 +46,7 @@ class Column:
         name: its name in `trials.csv`.
         value: computes it from a trial's result, shape `(R,)`; None where whoever records the trial gives it.
         numeric: whether it holds numbers.
-        required: whether a row of a replicate that finished, or was stopped, must have it.
+        required: whether a row of a replicate that finished, or was stopped, is damaged without it.
         statistics: what the summary holds of it over replicates, as `NAME_STATISTIC`: pandas' names of aggregations.
         header: its heading in the tables; empty where they do not show it.
         cell: writes mean, standard deviation and interval (NaN where there is none) as a table's cell.
@@ -72,14 +72,14 @@ SPREAD = ("mean", "std", "min", "max")
 
 
 def _score(name: str, value: Callable[[TrialResult], NDArray[Any]], **more: Any) -> Column:
-    tested = name.startswith("test_")
-    return Column(name, value, numeric=True, **{"required": not tested, "statistics": SPREAD, **more})
+    return Column(name, value, numeric=True, **{"statistics": SPREAD, **more})
 
 
 SCORES = (
     _score(
         "val_acc_best",
         lambda result: metrics.accuracy(result.at_best(result.confusion)),
+        required=True,
         header="best epoch",
         correctness="best",
     ),
@@ -117,9 +117,9 @@ SCORES = (
 RANKED_BY = "val_acc_cross"
 
 COST = (
-    Column("seconds", numeric=True, required=True),  # a replicate's equal share of its stack's time
+    Column("seconds", numeric=True),  # a replicate's equal share of its stack's time
     Column("device"),
-    Column("epochs_run", numeric=True, required=True),
+    Column("epochs_run", numeric=True),
 )
 PROVENANCE = tuple(
     Column(name)
@@ -239,9 +239,7 @@ def _parse(header: Sequence[str], line: bytes) -> Row:
         if row[name] and not math.isfinite(float(row[name])):
             raise ValueError(f"{name} {row[name]}")
     if row["status"] in (FINISHED, STOPPED):
-        missing = [
-            column.name for column in COLUMNS if column.required and column.name in header and not row[column.name]
-        ]
+        missing = [column.name for column in COLUMNS if column.required and not row[column.name]]
         if missing:
             raise ValueError(f"{row['status']}, without {', '.join(missing)}")
     elif not row["status"].startswith(FAILED):

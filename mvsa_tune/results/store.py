@@ -234,6 +234,7 @@ class Store:
         return [newest[key] for key in sorted(newest, key=lambda key: (places[key[0]], order.get(key[1], len(order))))]
 
     def _rows(self) -> list[Row]:
+        _ = self.manifest  # first: it upgrades a folder of an older format
         return self._newest(read_rows(self.trials_path)[0])
 
     def rows(self) -> pd.DataFrame:

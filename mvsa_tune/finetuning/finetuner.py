@@ -19,9 +19,9 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.checkpoints import Checkpoints, read_about, read_tensors, write_tensors
+from mvsa_tune.finetuning.checkpoint import Checkpoints, read_about, read_tensors, write_tensors
 from mvsa_tune.finetuning.data import Prepared
-from mvsa_tune.finetuning.replicate import ReplicateTrainer, below
+from mvsa_tune.finetuning.trainer import ReplicateTrainer, below
 from mvsa_tune.training.result import TrialResult, join, lengthened
 from mvsa_tune.training.task import Shared
 

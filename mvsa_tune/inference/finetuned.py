@@ -19,10 +19,10 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.checkpoints import Checkpoints, read_tensors
+from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors
 from mvsa_tune.finetuning.data import Prepared
 from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
-from mvsa_tune.finetuning.replicate import below, build_network
+from mvsa_tune.finetuning.trainer import below, build_network
 from mvsa_tune.training.result import TrialResult
 
 BLOCK = 32  # samples labelled at once

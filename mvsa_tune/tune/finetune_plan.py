@@ -17,7 +17,7 @@ from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.embeddings.embed import check_pictures
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.checkpoints import Checkpoints
+from mvsa_tune.finetuning.checkpoint import Checkpoints
 from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.prepare import rows_of

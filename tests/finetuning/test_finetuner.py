@@ -11,9 +11,9 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.checkpoints import Checkpoints, read_tensors
+from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors
 from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
-from mvsa_tune.finetuning.replicate import build_network
+from mvsa_tune.finetuning.trainer import build_network
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune.trainable import METRIC, OUTCOME, PROGRESS, RESOURCE, DivergedError
 from test_trainable import trial

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from mvsa_tune.config import Config, Replicate
+from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
@@ -49,6 +51,31 @@ class FinetuneTask(Shared):
     checkpoint_seconds: float = 60.0
     # Samples prepared in this process, by encoders: a worker serves many trials, and texts are tokenised once.
     prepared: dict[tuple[tuple[str, str], ...], Prepared] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def on(cls, dataset: Dataset, text: str, sweep: Path, weights: Mapping[str, Path], **fields: Any) -> "FinetuneTask":
+        """Return the task on a data set's labelled samples, whose tweets go through the normalisation called `text`."""
+        labelled = dataset.samples[: len(dataset.labels)]
+        return cls(
+            labels=np.array(dataset.labels, dtype=np.int64),
+            classes=len(dataset.classes),
+            sweep=sweep.absolute(),
+            pictures=tuple(sample.picture.absolute() for sample in labelled),
+            texts=tuple(NORMALISERS[text](sample.text) for sample in labelled),
+            weights={name: path.absolute() for name, path in weights.items()},
+            **fields,
+        )
+
+    @property
+    def files(self) -> list[Path]:
+        """Pictures, weights that come from files, and the results folder, where checkpoints go."""
+        return [*self.pictures, *self.weights.values(), self.sweep / "sweep.json"]
+
+    def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
+        """Return the scores of the configurations that have checkpoints, as `Shared.scores_gone_past` says."""
+        begun = [config for config in configs if Checkpoints(self.sweep, config).folder.exists()]
+        scores = {config.id: self.build(config, self.replicates).scores_gone_past() for config in begun}
+        return {config_id: curve for config_id, curve in scores.items() if len(curve)}
 
     def build(self, config: Config, replicates: Sequence[Replicate]) -> "FineTuner":
         """Return the training of a configuration's replicates, which goes on from their checkpoints."""

@@ -26,8 +26,8 @@ from mvsa_tune.data.text import reference
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.finetuning.data import Prepared
 from mvsa_tune.finetuning.finetuner import load_towers
-from mvsa_tune.finetuning.network import train_mode
-from mvsa_tune.finetuning.replicate import ReplicateTrainer
+from mvsa_tune.finetuning.model import train_mode
+from mvsa_tune.finetuning.trainer import ReplicateTrainer
 from mvsa_tune.machine import keep_freed_memory
 
 

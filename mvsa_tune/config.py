@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
+from mvsa_tune.dimensions import Choice, Dimension, Range
 from mvsa_tune.errors import InputError
+from mvsa_tune.formats import short
 from mvsa_tune.training.schedules import SCHEDULES
 
 MODALITIES = ("image", "text")
@@ -46,12 +48,22 @@ def one_of(choices: Iterable[Any]) -> Check:
     return lambda value: None if value in known else f"must be one of {', '.join(map(str, known))}"
 
 
-def setting(default: Any, doc: str, check: Check | None = None, *, axis: bool = True, finetuning: bool = False) -> Any:
+def setting(
+    default: Any,
+    doc: str,
+    check: Check | None = None,
+    *,
+    search: Dimension | None = None,
+    axis: bool = True,
+    finetuning: bool = False,
+) -> Any:
     """Declare a dataclass field with its documentation and check.
 
-    An `axis` field's flag takes several values; a `finetuning` one keeps its default where the encoders are frozen.
+    A field with a `search` dimension is searched over it by default. An `axis` field's flag takes several values; a
+    `finetuning` one keeps its default where the encoders are frozen.
     """
-    return field(default=default, metadata={"doc": doc, "check": check, "axis": axis, "finetuning": finetuning})
+    metadata = {"doc": doc, "check": check, "search": search, "axis": axis, "finetuning": finetuning}
+    return field(default=default, metadata=metadata)
 
 
 def check_fields(values: Any) -> None:
@@ -83,22 +95,38 @@ class Config:
 
     image_encoder: str | None = field(default="clip-vit-b-32")
     text_encoder: str | None = field(default="clip-vit-b-32")
-    head: str = setting("concat", f"fusion head: {', '.join(HEAD_NAMES)}", one_of(HEAD_NAMES))
-    D: int = setting(256, "width of each modality's hidden layer", within(1, 2**16))
-    lr: float = setting(1e-4, "learning rate of Adam", above(0))
-    batch_size: int = setting(512, "samples in a minibatch (BatchNorm needs two)", within(2, 2**24))
+    head: str = setting(
+        "concat",
+        f"fusion head: {', '.join(HEAD_NAMES)}",
+        one_of(HEAD_NAMES),
+        search=Choice(("concat", "gated", "bilinear", "linear", "late")),  # those that attend need a D from a list
+    )
+    D: int = setting(256, "width of each modality's hidden layer", within(1, 2**16), search=Range(32, 1024, log=True))
+    lr: float = setting(1e-4, "learning rate of Adam", above(0), search=Range(1e-5, 1e-2, log=True))
+    batch_size: int = setting(
+        512, "samples in a minibatch (BatchNorm needs two)", within(2, 2**24), search=Choice((32, 64, 128, 256, 512))
+    )
     ablation: int = setting(0, "0 both modalities, 1 text only, 2 image only", one_of(ABLATIONS))
     epochs: int = setting(100, "passes over the training samples", at_least(1), axis=False)
-    dropout: float = setting(0.3, "share of hidden units dropped in training", within(0, 1))
-    weight_decay: float = setting(0.0, "decoupled weight decay (AdamW's); 0 is Adam", within(0, 1))
-    label_smoothing: float = setting(0.0, "share of a label spread over all classes in training", within(0, 1))
+    dropout: float = setting(0.3, "share of hidden units dropped in training", within(0, 1), search=Range(0.0, 0.7))
+    weight_decay: float = setting(
+        0.0, "decoupled weight decay (AdamW's); 0 is Adam", within(0, 1), search=Range(1e-6, 1e-1, log=True)
+    )
+    label_smoothing: float = setting(
+        0.0, "share of a label spread over all classes in training", within(0, 1), search=Range(0.0, 0.2)
+    )
     schedule: str = setting(
         "constant",
         "learning rate: constant; linear or cosine, to 0; plateau: a tenth when validation loss stalls for 6 epochs",
         one_of(SCHEDULES),
+        search=Choice(("constant",)),
     )
-    warmup: float = setting(0.0, "share of the steps in which the learning rate rises from 0", within(0, 1))
-    normalise: str = setting("none", "none, or l2: each vector scaled to length 1", one_of(["none", "l2"]))
+    warmup: float = setting(
+        0.0, "share of the steps in which the learning rate rises from 0", within(0, 1), search=Choice((0.0,))
+    )
+    normalise: str = setting(
+        "none", "none, or l2: each vector scaled to length 1", one_of(["none", "l2"]), search=Choice(("none", "l2"))
+    )
     select: str = setting(
         "accuracy",
         "a replicate's best epoch: that of the best validation accuracy, or of the least validation loss",
@@ -186,16 +214,10 @@ CONFIG_HELP = {item.name: item.metadata["doc"] for item in dataclasses.fields(Co
 AXES = tuple(item.name for item in dataclasses.fields(Config) if item.metadata.get("axis"))
 FINETUNING = tuple(item.name for item in dataclasses.fields(Config) if item.metadata.get("finetuning"))
 CONFIG_FLAGS = tuple(name for name in CONFIG_HELP if name not in FINETUNING)
-
-
-def short(value: object) -> str:
-    """Write a value as a person would: 1e-4 for 0.0001."""
-    if not isinstance(value, float):
-        return str(value)
-    text = f"{value:.12g}"
-    mantissa, _, exponent = f"{value:.11e}".partition("e")
-    scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return scientific if abs(value) < 1e-3 and value else text
+# The dimensions of a search, by field.
+SEARCH_SPACE: dict[str, Dimension] = {
+    item.name: item.metadata["search"] for item in dataclasses.fields(Config) if item.metadata.get("search")
+}
 
 
 def product(grid: Mapping[str, Sequence[Any]]) -> list[Config]:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 PREAMBLE = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage{booktabs,graphicx}
@@ -50,5 +48,17 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 def _tabular(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    import pandas as pd  # half a second, which `--help` need not wait for
+
     style = pd.DataFrame(list(body), columns=list(header)).style.format(escape="latex").hide(axis="index")
     return style.format_index(escape="latex", axis="columns").to_latex(hrules=True)
+
+
+def short(value: object) -> str:
+    """Write a value as a person would: 1e-4 for 0.0001."""
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.12g}"
+    mantissa, _, exponent = f"{value:.11e}".partition("e")
+    scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return scientific if abs(value) < 1e-3 and value else text

@@ -6,7 +6,7 @@ the disk. What is there when a trial begins is where it goes on.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from mvsa_tune.config import Config, Replicate
+from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.checkpoints import Checkpoints, read_about, read_tensors, write_tensors
+from mvsa_tune.finetuning.checkpoint import Checkpoints, read_about, read_tensors, write_tensors
 from mvsa_tune.finetuning.data import Prepared
-from mvsa_tune.finetuning.replicate import ReplicateTrainer, below
-from mvsa_tune.training.result import NO_CLASS, NO_ROW, TrialResult
+from mvsa_tune.finetuning.trainer import ReplicateTrainer, below
+from mvsa_tune.training.result import TrialResult, join, lengthened
 from mvsa_tune.training.task import Shared
-from mvsa_tune.training.trainer import CURVES, TEST_CURVES
 
 OUTCOME = "outcome."  # what a checkpoint tells of its training without loading it
 
@@ -51,9 +52,34 @@ class FinetuneTask(Shared):
     # Samples prepared in this process, by encoders: a worker serves many trials, and texts are tokenised once.
     prepared: dict[tuple[tuple[str, str], ...], Prepared] = field(default_factory=dict, compare=False, repr=False)
 
-    def build(self, config: Config) -> "FineTuner":
-        """A configuration's training, from where its checkpoints are."""
-        return FineTuner(config, self)
+    @classmethod
+    def on(cls, dataset: Dataset, text: str, sweep: Path, weights: Mapping[str, Path], **fields: Any) -> "FinetuneTask":
+        """Return the task on a data set's labelled samples, whose tweets go through the normalisation called `text`."""
+        labelled = dataset.samples[: len(dataset.labels)]
+        return cls(
+            labels=np.array(dataset.labels, dtype=np.int64),
+            classes=len(dataset.classes),
+            sweep=sweep.absolute(),
+            pictures=tuple(sample.picture.absolute() for sample in labelled),
+            texts=tuple(NORMALISERS[text](sample.text) for sample in labelled),
+            weights={name: path.absolute() for name, path in weights.items()},
+            **fields,
+        )
+
+    @property
+    def files(self) -> list[Path]:
+        """Pictures, weights that come from files, and the results folder, where checkpoints go."""
+        return [*self.pictures, *self.weights.values(), self.sweep / "sweep.json"]
+
+    def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
+        """Return the scores of the configurations that have checkpoints, as `Shared.scores_gone_past` says."""
+        begun = [config for config in configs if Checkpoints(self.sweep, config).folder.exists()]
+        scores = {config.id: self.build(config, self.replicates).scores_gone_past() for config in begun}
+        return {config_id: curve for config_id, curve in scores.items() if len(curve)}
+
+    def build(self, config: Config, replicates: Sequence[Replicate]) -> "FineTuner":
+        """Return the training of a configuration's replicates, which goes on from their checkpoints."""
+        return FineTuner(config, self, replicates)
 
     def prepare(self, config: Config) -> Prepared:
         """The samples, for the towers of a configuration's encoders."""
@@ -92,12 +118,13 @@ def _load(name: str, modality: str, weights: Path | None) -> ModelTower:
 class FineTuner:
     """The replicates of one configuration, trained one after another: what a trial of Ray Tune advances."""
 
-    def __init__(self, config: Config, task: FinetuneTask) -> None:
+    def __init__(self, config: Config, task: FinetuneTask, replicates: Sequence[Replicate]) -> None:
         self.config = config
         self.task = task
+        self.replicates = replicates
         self.device = torch.device(task.device)
         self.checkpoints = Checkpoints(task.sweep, config)
-        self.found = [self._recorded(replicate) for replicate in task.replicates]
+        self.found = [self._recorded(replicate) for replicate in replicates]
         self.current: tuple[int, ReplicateTrainer] | None = None  # the one in memory, and its place
         self.saved = time.monotonic()
 
@@ -139,7 +166,7 @@ class FineTuner:
             self.current = None
             return
         self.found[place] = found
-        replicate = self.task.replicates[place]
+        replicate = self.replicates[place]
         if found.best_epoch[0] == found.epochs:
             about = {"seed": replicate.seed, "fold": replicate.fold, "epoch": found.epochs}
             write_tensors(self.checkpoints.best(replicate), trainer.network.state_dict(), about)
@@ -153,7 +180,7 @@ class FineTuner:
     def _trainer(self, place: int) -> ReplicateTrainer:
         if self.current is None or self.current[0] != place:
             self.current = None  # before the next one needs the memory
-            replicate = self.task.replicates[place]
+            replicate = self.replicates[place]
             trainer = ReplicateTrainer(
                 self.config,
                 replicate,
@@ -185,40 +212,3 @@ class FineTuner:
 def epochs_of(found: TrialResult | None) -> int:
     """Epochs of an outcome; 0 of none."""
     return found.epochs if found else 0
-
-
-# Of an outcome's arrays: those that have a value a sample, and those that are `(R, …)`, where the others are `(E, R, …)`.
-PER_SAMPLE = ("rows", "labels", "predicted")
-OF_A_REPLICATE = ("rows", "labels")
-
-
-def join(outcomes: Sequence[TrialResult]) -> TrialResult:
-    """The outcomes of single replicates, of as many epochs each, as one of all: where one has fewer samples, it is filled up."""
-    arrays: dict[str, Any] = {}
-    for name, first in vars(outcomes[0]).items():
-        if not isinstance(first, np.ndarray):
-            continue
-        parts = [getattr(one, name) for one in outcomes]
-        if name.endswith(PER_SAMPLE) and first.size:
-            longest = max(part.shape[-1] for part in parts)
-            nothing = NO_ROW if name.endswith("rows") else NO_CLASS
-            parts = [
-                np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, longest - part.shape[-1])], constant_values=nothing)
-                for part in parts
-            ]
-        by_replicate = 0 if name.endswith(OF_A_REPLICATE) else 1
-        arrays[name] = np.concatenate(parts, axis=by_replicate) if first.size else first
-    return replace(outcomes[0], **arrays, seconds=sum(one.seconds for one in outcomes))
-
-
-def lengthened(found: TrialResult, epochs: int) -> TrialResult:
-    """The outcome of a replicate that is trained no further, its losses not being finite, as if of so many epochs."""
-    more = epochs - found.epochs
-    nan = np.full((more, 1), np.nan, dtype=np.float32)
-    repeated: dict[str, Any] = {
-        name: np.concatenate([curve, np.repeat(curve[-1:], more, axis=0)])
-        for name in (*CURVES, *TEST_CURVES)
-        if (curve := getattr(found, name)).size
-    }
-    losses = {name: np.concatenate([getattr(found, name), nan]) for name in ("train_loss", "val_loss")}
-    return replace(found, **{**repeated, **losses})

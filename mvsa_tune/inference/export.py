@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import sha256_of, write_text_whole, write_whole
-from mvsa_tune.finetuning.checkpoints import read_tensors, write_tensors
+from mvsa_tune.finetuning.checkpoint import read_tensors, write_tensors
 from mvsa_tune.inference.finetuned import FineTuned
 from mvsa_tune.inference.head import Head, read_head, save_head
 from mvsa_tune.results.schema import TEST_RESULTS

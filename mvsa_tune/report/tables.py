@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from mvsa_tune.config import short
 from mvsa_tune.errors import some
-from mvsa_tune.formats import Table, markdown_section
+from mvsa_tune.formats import Table, markdown_section, short
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.report.lines import Line, own_lines, published_lines
 from mvsa_tune.results.manifest import SweepManifest

@@ -14,14 +14,14 @@ from mvsa_tune.data.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.flags import DEFAULT_DATA, add_data_flags, read_data
 from mvsa_tune.data.splits import KINDS, Split, make_split
-from mvsa_tune.embeddings.cache import default_folder
+from mvsa_tune.embeddings.cache import default_folder, find_caches
 from mvsa_tune.embeddings.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.tune.describe import costs, outline, show
 from mvsa_tune.tune.mirror import mirrored
-from mvsa_tune.tune.plan import Plan, find_caches
+from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.space import Search
 
 

@@ -8,8 +8,8 @@ import torch
 
 from mvsa_tune.config import Config
 from mvsa_tune.finetuning.finetuner import FinetuneTask
-from mvsa_tune.finetuning.network import trainable_parameters
-from mvsa_tune.finetuning.replicate import ReplicateTrainer
+from mvsa_tune.finetuning.model import trainable_parameters
+from mvsa_tune.finetuning.trainer import ReplicateTrainer
 from mvsa_tune.tune.saved import saved_bytes
 
 # Samples in the step that is measured.

@@ -62,7 +62,7 @@ class TrialTrainable(tune.Trainable):
             raise DivergedError(self.diverged)
         if self.trainer is None:
             config = config_of(self.config)
-            self.trainer = self.task.build(config)
+            self.trainer = self.task.build(config, self.task.replicates)
             # Where a training goes on from a checkpoint, Tune's scheduler knows what it has gone past.
             ends = {*self.task.milestones, config.epochs}
             self.ends = sorted(end for end in ends if max(1, self.trainer.epoch) <= end <= config.epochs)

@@ -100,7 +100,7 @@ def finetuned(change: dict[str, Any], folder: Path) -> TrialResult:
         weights={},
     )
     names = {"image_encoder": "demo-convolutions", "text_encoder": "demo-tokens", "encoder_lr": 1e-3, "epochs": 2}
-    tuner = FineTuner(replace(BASE, **{**names, **change}), task)
+    tuner = FineTuner(replace(BASE, **{**names, **change}), task, REPLICATES)
     outcome = None
     while outcome is None:
         outcome = tuner.advance(2)

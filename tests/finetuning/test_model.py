@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mvsa_tune.finetuning.network import Network, Noise, freeze, layers, recompute, train_mode
+from mvsa_tune.finetuning.model import Network, Noise, freeze, layers, recompute, train_mode
 from mvsa_tune.tune.saved import saved_bytes
 
 

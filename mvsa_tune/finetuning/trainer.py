@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.finetuning.data import Prepared
-from mvsa_tune.finetuning.network import Inputs, Network, Noise, freeze, recompute, train_mode, trainable_parameters
+from mvsa_tune.finetuning.model import Inputs, Network, Noise, freeze, recompute, train_mode, trainable_parameters
 from mvsa_tune.models.heads import build_head, initialise
 from mvsa_tune.training.stack import generators, minibatches
 from mvsa_tune.training.trainer import Part, Trainer

@@ -70,7 +70,7 @@ def export_network(network: FineTuned, rows: pd.DataFrame, folder: Path) -> list
     written = []
     try:
         for path in network.files:
-            tensors = read_tensors(path)
+            tensors, _ = read_tensors(path, network.prefix)
             written.append(folder / path.name.replace(".best", ""))
             write_tensors(written[-1], tensors, {"config": dataclasses.asdict(network.config)})
         card = {**network.about, "metrics": metrics(network.about["training"], rows)}

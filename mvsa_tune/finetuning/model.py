@@ -123,7 +123,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def random_states(seed: int, device: torch.device) -> list[Tensor]:
-    """Return the states that a seed gives torch's global generators: the CPU's, then the GPU's if that is the device."""
+    """Return the states that a seed gives torch's global generators: the CPU's, then a GPU's if that is the device."""
     devices = dict.fromkeys([torch.device("cpu"), device])
     return [torch.Generator(device).manual_seed(seed).get_state() for device in devices]
 

@@ -4,7 +4,7 @@ trainer = task.build(config, replicates)  # continues from the checkpoints that 
 while (result := trainer.advance(config.epochs)) is None: ...  # each call trains one epoch of one replicate
 
 A replicate's numbers are a function of configuration, seed and fold alone, as in a stack. The head's weights, the order
-of the samples and the head's dropout come from the same generators: with encoders that do not move it trains as the head
+of the samples and the head's dropout come from the same generators: with encoders that do not move the head trains as
 on frozen ones. Only one replicate is in memory at a time, the others wait on the disk.
 """
 
@@ -290,4 +290,5 @@ def read_result(path: Path) -> TrialResult | None:
     if not path.exists():
         return None
     tensors, about = read_tensors(path, RESULT)
-    return TrialResult(**{name: tensor.numpy() for name, tensor in tensors.items()}, **about)
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return TrialResult(**arrays, **about)

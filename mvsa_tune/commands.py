@@ -56,8 +56,8 @@ def add_uses(commands: Any) -> None:
 def predict_labels(options: Namespace) -> int:
     """`predict`: the unlabelled samples → a list of labels."""
     from mvsa_tune.inference.predict import predict, warning, write_predictions
-    from mvsa_tune.inference.select import choose
     from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     config = choose(store, options.config)
@@ -87,8 +87,9 @@ def _agreement(training: Mapping[str, Any]) -> str:
 def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
     from mvsa_tune.inference.export import export, export_network
-    from mvsa_tune.inference.select import choose, chosen_head, chosen_network
+    from mvsa_tune.inference.select import chosen_head, chosen_network
     from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     config = choose(store, options.config)
@@ -121,9 +122,9 @@ def compare_sweeps(options: Namespace) -> int:
 
 def list_errors(options: Namespace) -> int:
     """`errors`: what a configuration gets wrong."""
-    from mvsa_tune.inference.select import choose
     from mvsa_tune.results.store import Store
     from mvsa_tune.stats.error_analysis import write_mistakes
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.texts else None

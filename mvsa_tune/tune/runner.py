@@ -33,7 +33,7 @@ from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FinetuneTask
+    from mvsa_tune.finetuning.trainer import FinetuneTask
     from mvsa_tune.training.task import Task
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
@@ -160,7 +160,7 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
 def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving: bool) -> tuple[bool, set[str]]:
     """Train configurations; return whether it was interrupted, and the trials that were lost with their nodes."""
     scores = store.scores() if plan.asha or plan.search else {}
-    rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
+    rungs = {**scores, **plan.task(store.folder).scores_gone_past(todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)
     progress = Progress(_expected(plan, todo, store), quiet=quiet)
     recorder = Recorder(store, plan, progress, forgiving=forgiving)
@@ -250,9 +250,7 @@ def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list
 
 def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
     task = plan.task(folder)
-    return (
-        replace(task, driver=tell_nodes(plan.caches.values(), plan.files(folder))) if plan.placement.address else task
-    )
+    return replace(task, driver=tell_nodes(plan.caches.values(), task.files)) if plan.placement.address else task
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.inference import predict as predicting
 from mvsa_tune.inference.head import Head, make_head, read_head
 from mvsa_tune.inference.predict import Predictions, embed_new, predict, warning, write_predictions
-from mvsa_tune.inference.select import choose, chosen_head
+from mvsa_tune.inference.select import chosen_head
 from mvsa_tune.results.store import Store
+from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.task import Task
 
 build = Task.build

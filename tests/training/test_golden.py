@@ -22,7 +22,7 @@ from mvsa_tune import NUMERICS_VERSION
 from mvsa_tune.config import SCHEDULES, Config, Replicate
 from mvsa_tune.data.dataset import Dataset, Sample
 from mvsa_tune.data.splits import Split, make_split
-from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask
+from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
 from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.training.stack import Samples, StackTrainer

@@ -17,8 +17,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.embeddings.cache import Cache, default_folder, find_caches
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.finetuner import FinetuneTask
-from mvsa_tune.finetuning.replicate import NETWORK
+from mvsa_tune.finetuning.trainer import NETWORK, FinetuneTask
 from mvsa_tune.inference.finetuned import FineTuned, best_files, open_finetuned, refit_on_all, text_normalisation
 from mvsa_tune.inference.head import Head, describe, make_head, read_head, save_head
 from mvsa_tune.machine import keep_freed_memory

@@ -14,7 +14,8 @@ from mvsa_tune.data.splits import most
 from mvsa_tune.embeddings.embed import check_pictures
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.finetuner import FinetuneTask, load_towers
+from mvsa_tune.finetuning.model import load_towers
+from mvsa_tune.finetuning.trainer import FinetuneTask
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.prepare import rows_of
 from mvsa_tune.tune.probe import Probe, probe

@@ -32,7 +32,7 @@ from mvsa_tune.tune.scheduler import make_scheduler
 from mvsa_tune.tune.trainable import Trial, TrialTrainable
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FinetuneTask
+    from mvsa_tune.finetuning.trainer import FinetuneTask
     from mvsa_tune.training.task import Task
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.

@@ -14,7 +14,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.machine import keep_freed_memory
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask
+    from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
     from mvsa_tune.training.stack import StackTrainer
     from mvsa_tune.training.task import Task
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.splits import most
+from mvsa_tune.data.splits import largest_fold
 from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.embeddings.embed import check_pictures
 from mvsa_tune.encoders.weights import weights_by_name
@@ -105,7 +105,7 @@ class FinetunePlan(Plan):
         needs = [0]
         for config in self.sized:
             cost = self.probes[config.id]
-            part = min(config.batch_size, most(self.split.train)) / config.accumulation
+            part = min(config.batch_size, largest_fold(self.split.train)) / config.accumulation
             needs.append(int(4 * (2 * cost.weights + 3 * cost.trained) + part * cost.sample_bytes))
         return max(needs)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mvsa_tune.data.dataset import LAYOUT_HELP, LAYOUTS, Sample
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
-from mvsa_tune.report.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from mvsa_tune.inference.finetuned import FineTuned
@@ -33,7 +32,6 @@ def add_uses(commands: Any) -> None:
     wrong.set_defaults(command=list_errors)
     drawn = commands.add_parser("report", help="write a sweep's report: one page, and its plots")
     drawn.add_argument("--samples", action="store_true", help="show texts and pictures of those most often wrong")
-    drawn.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the headings (default en)")
     drawn.set_defaults(command=report_sweep)
     both = commands.add_parser("compare", help="compare two sweeps of the same data and split")
     both.add_argument("sweeps", type=Path, nargs=2, metavar="SWEEP", help="results/A results/B")
@@ -55,8 +53,8 @@ def add_uses(commands: Any) -> None:
 def predict_labels(options: Namespace) -> int:
     """`predict`: the unlabelled samples → a list of labels."""
     from mvsa_tune.inference.predict import predict, warning, write_predictions
-    from mvsa_tune.inference.select import choose
     from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     config = choose(store, options.config)
@@ -86,8 +84,9 @@ def _agreement(training: Mapping[str, Any]) -> str:
 def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
     from mvsa_tune.inference.export import export, export_network
-    from mvsa_tune.inference.select import choose, chosen_head, chosen_network
+    from mvsa_tune.inference.select import chosen_head, chosen_network
     from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     config = choose(store, options.config)
@@ -120,9 +119,9 @@ def compare_sweeps(options: Namespace) -> int:
 
 def list_errors(options: Namespace) -> int:
     """`errors`: what a configuration gets wrong."""
-    from mvsa_tune.inference.select import choose
     from mvsa_tune.results.store import Store
     from mvsa_tune.stats.error_analysis import write_mistakes
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.texts else None
@@ -139,7 +138,7 @@ def report_sweep(options: Namespace) -> int:
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.samples else None
-    page, *drawn = write_report(analyse(store), samples=samples, lang=options.lang)
+    page, *drawn = write_report(analyse(store), samples=samples)
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(drawn) // 2} plots in {store.folder / 'plots'}/")
     return 0
 

@@ -5,8 +5,9 @@ import pytest
 
 import finetune
 import grid
-from mvsa_tune.config import AXES, FINETUNING, Config, config_from_texts, product, short
+from mvsa_tune.config import AXES, FINETUNING, Config, config_from_texts, product
 from mvsa_tune.errors import InputError
+from mvsa_tune.formats import short
 
 OTHER = {
     "image_encoder": "resnet50", "text_encoder": "roberta-base", "head": "gated", "D": 128, "lr": 2e-5, "batch_size": 32,

@@ -34,7 +34,7 @@ class Section:
 
     Attributes:
         key: its anchor.
-        heading: in English; the page translates it.
+        heading: of the section.
         text: its paragraphs; where there is nothing to show, why.
         facts: what is known, by name.
         plots: its figures.
@@ -51,14 +51,14 @@ class Section:
     command: str = ""
 
 
-def sections(analysis: Analysis, samples: Mapping[str, Sample] | None, lang: str) -> list[Section]:
+def sections(analysis: Analysis, samples: Mapping[str, Sample] | None) -> list[Section]:
     """All parts, the answer first."""
     labels = short_names([one.config for one in analysis.ranked])
     best = analysis.store.result(analysis.ranked[0].config.id) if analysis.ranked else None
     return [
         _answer(analysis),
         _questions(analysis),
-        Section("tables", "Tables", tables=tables(analysis, lang)),
+        Section("tables", "Tables", tables=tables(analysis)),
         _curves(analysis, labels, best),
         _accuracies(analysis, labels),
         _grids(analysis),

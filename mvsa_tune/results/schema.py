@@ -20,7 +20,7 @@ LEADING = ("image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ab
 RESULTS = (
     "val_acc_best", "best_epoch", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last",
 )  # fmt: skip
-# The accuracy at the epoch that is best on other validation samples than those scored (`epochs.cross_fitted`).
+# The accuracy at the epoch that is best on other validation samples than those scored (`training.result.cross_fitted`).
 CROSS = "val_acc_cross"
 # On the split's test part, if it has one: nothing is chosen by them.
 TEST_RESULTS = ("test_acc_best", "test_acc_last", "test_f1_macro_best", "test_f1_weighted_best")

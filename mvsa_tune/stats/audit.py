@@ -17,10 +17,10 @@ from mvsa_tune.data.duplicates import BITS, NEAR, Duplicates, Groups, members
 from mvsa_tune.data.splits import SPLIT_SEED, Rows, Split, make_split
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
-from mvsa_tune.inference.select import choose
 from mvsa_tune.results.provenance import code_version
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.leaks import UNLABELLED, Accuracy, Leak, Share, accuracies, check_sweep, find_leaks
+from mvsa_tune.stats.summary import choose
 
 HOW = {
     "text": "the same words (letters and digits) after the reference's normalisation; a text without any is nobody's duplicate",

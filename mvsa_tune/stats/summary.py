@@ -4,7 +4,8 @@ import math
 
 import pandas as pd
 
-from mvsa_tune.config import CONFIG_FIELDS
+from mvsa_tune.config import CONFIG_FIELDS, Config
+from mvsa_tune.errors import InputError, some
 from mvsa_tune.results.schema import CROSS, FINISHED, STOPPED, TEST_RESULTS
 from mvsa_tune.results.store import Store
 
@@ -47,6 +48,23 @@ def best(summary: pd.DataFrame) -> pd.Series | None:
     """The first of `ranked`; None without any."""
     finished = ranked(summary)
     return None if finished.empty else finished.iloc[0]
+
+
+def choose(store: Store, which: str) -> Config:
+    """Return the finished configuration with the id `which`, or the best one for `best`.
+
+    Raises:
+        InputError: there is no sweep, or no such configuration that was trained to its end.
+    """
+    if not store.manifest.replicates:
+        raise InputError(f"damaged {store.folder}/sweep.json: it names no replicates")
+    finished = store.recorded()
+    if which == "best" and (first := best(summarise(store))) is not None:
+        which = str(first["trial_id"])
+    if which not in finished:
+        known = f"finished are {some(finished)}" if finished else "none is"
+        raise InputError(f"--config {which}: no finished configuration of {store.folder}; {known}")
+    return next(config for config in store.configs() if config.id == which)
 
 
 def wilson(share: float, n: int) -> list[float]:

@@ -33,7 +33,7 @@ from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FinetuneTask
+    from mvsa_tune.finetuning.trainer import FinetuneTask
     from mvsa_tune.training.task import Task
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
@@ -50,7 +50,6 @@ def run_sweep(
     quiet: bool = False,
     grows: bool = False,
     show: bool = True,
-    lang: str = "en",
 ) -> int:
     """Train what of a plan is not recorded in `folder` yet, and write its tables.
 
@@ -61,7 +60,6 @@ def run_sweep(
         quiet: print nothing but the tables.
         grows: whether `folder` may hold a sweep of some of the plan's configurations.
         show: whether to print the tables.
-        lang: the language of the tables' headings.
 
     Returns:
         The exit code.
@@ -73,12 +71,12 @@ def run_sweep(
     for line in store.begin(_describe(plan, demo), plan.dataset, plan.split, grows=grows):
         print(line, file=sys.stderr)
     try:
-        return _run(plan, store, quiet=quiet, show=show, lang=lang)
+        return _run(plan, store, quiet=quiet, show=show)
     finally:
         store.end()
 
 
-def _run(plan: Plan, store: Store, *, quiet: bool, show: bool, lang: str) -> int:
+def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
     recorded = _recorded(plan, store)
     todo = [] if plan.search else [config for config in plan.runnable if config.id not in recorded]
     if recorded and not quiet:
@@ -94,7 +92,7 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool, lang: str) -> int
         todo = [config for config in todo if config.id in lost]
     from mvsa_tune.report.write import write_results  # SciPy and statsmodels take a while to import
 
-    analysis, markdown = write_results(store, lang)
+    analysis, markdown = write_results(store)
     summary = analysis.summary
     failed = int(summary["status"].str.startswith("failed").sum())
     if interrupted:
@@ -162,7 +160,7 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
 def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving: bool) -> tuple[bool, set[str]]:
     """Train configurations; return whether it was interrupted, and the trials that were lost with their nodes."""
     scores = store.scores() if plan.asha or plan.search else {}
-    rungs = {**scores, **plan.gone_past(store.folder, todo)} if plan.asha else {}
+    rungs = {**scores, **plan.task(store.folder).scores_gone_past(todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)
     progress = Progress(_expected(plan, todo, store), quiet=quiet)
     recorder = Recorder(store, plan, progress, forgiving=forgiving)
@@ -252,9 +250,7 @@ def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list
 
 def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
     task = plan.task(folder)
-    return (
-        replace(task, driver=tell_nodes(plan.caches.values(), plan.files(folder))) if plan.placement.address else task
-    )
+    return replace(task, driver=tell_nodes(plan.caches.values(), task.files)) if plan.placement.address else task
 
 
 @contextmanager

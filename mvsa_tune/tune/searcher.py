@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from mvsa_tune.config import Config
-from mvsa_tune.tune.space import Choice, Dimension, Search, make_config, point_of
+from mvsa_tune.dimensions import Choice, Dimension
+from mvsa_tune.tune.space import Search, make_config, point_of
 from mvsa_tune.tune.trainable import METRIC, RESOURCE, tune_config
 
 # How often in a row the sampler may propose what is known already before the space counts as used up.

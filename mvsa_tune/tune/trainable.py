@@ -14,7 +14,7 @@ from mvsa_tune.config import Config
 from mvsa_tune.machine import keep_freed_memory
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask
+    from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
     from mvsa_tune.training.stack import StackTrainer
     from mvsa_tune.training.task import Task
 
@@ -62,7 +62,7 @@ class TrialTrainable(tune.Trainable):
             raise DivergedError(self.diverged)
         if self.trainer is None:
             config = config_of(self.config)
-            self.trainer = self.task.build(config)
+            self.trainer = self.task.build(config, self.task.replicates)
             # Where a training goes on from a checkpoint, Tune's scheduler knows what it has gone past.
             ends = {*self.task.milestones, config.epochs}
             self.ends = sorted(end for end in ends if max(1, self.trainer.epoch) <= end <= config.epochs)

@@ -56,6 +56,7 @@ def test_a_cache_holds_what_the_encoder_gives(pairs: Dataset, capsys: pytest.Cap
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.ray
 def test_batches_blocks_and_workers_do_not_change_a_vector(pairs: Dataset, tmp_path: Path) -> None:
     reference = tmp_path / "reference"
     embed(pairs, reference, "demo-pixels", QUIET)
@@ -149,7 +150,7 @@ def test_finished_blocks_of_other_settings_are_not_used(pairs: Dataset, monkeypa
     np.testing.assert_allclose(stored(pairs, "demo-words", "text"), words, atol=1e-6)
 
 
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.ray)])
 def test_cut_texts_are_counted_once_however_often_it_is_interrupted(
     pairs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
 ) -> None:

@@ -19,11 +19,10 @@ from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
 from mvsa_tune.data.duplicates import Duplicates, connected, joined, members, near_pairs
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.data.splits import Split, reference_split
-from mvsa_tune.inference.select import choose
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.audit import audit, figures, group_rows
 from mvsa_tune.stats.leaks import accuracies, find_leaks
-from mvsa_tune.stats.summary import wilson
+from mvsa_tune.stats.summary import choose, wilson
 
 
 def scene(seed: int, size: tuple[int, int] = (240, 180)) -> Image.Image:

@@ -13,8 +13,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import default_folder, open_cache
-from mvsa_tune.training.stacks import _load, build_trainer
-from mvsa_tune.training.task import Task
+from mvsa_tune.training.task import Task, load_vectors
 from mvsa_tune.tune.trainable import (
     METRIC,
     OUTCOME,
@@ -59,7 +58,7 @@ def test_a_trial_reports_at_the_milestones_and_at_its_end(task: Task) -> None:
     reports = [one.step() for _ in range(3)]
     assert [report[RESOURCE] for report in reports] == [2, 4, 5]
     assert [report["done"] for report in reports] == [False, False, True]
-    whole = build_trainer(CONFIG, task).fit()
+    whole = task.build(CONFIG, task.replicates).fit()
     assert [report[METRIC] for report in reports] == [whole.scores[epoch - 1] for epoch in (2, 4, 5)]
 
 
@@ -82,7 +81,7 @@ def test_a_loss_that_is_not_finite_is_no_result_of_any_rung_and_then_an_error(ta
 
 def test_l2_normalisation_gives_every_vector_length_one_and_leaves_the_cache_raw(task: Task) -> None:
     raw, scaled = (
-        build_trainer(Config(image_encoder="eye", text_encoder="ear", D=4, normalise=how), task).samples.vectors
+        task.build(dataclasses.replace(CONFIG, normalise=how), task.replicates).samples.vectors
         for how in ("none", "l2")
     )
     for modality, vectors in raw.items():
@@ -99,17 +98,16 @@ def test_what_is_too_large_for_memory_trains_from_its_file_to_the_same_bits(
         np.save(cache.path, np.load(cache.path, allow_pickle=False).astype(np.float16))
     trained = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("mvsa_tune.training.stacks.IN_MEMORY", limit)
         monkeypatch.setattr("mvsa_tune.training.stack.IN_MEMORY", limit)
-        _load.cache_clear()
-        trainer = build_trainer(config, task)
+        load_vectors.cache_clear()
+        trainer = task.build(config, task.replicates)
         assert (trainer.vectors["image"].dtype == torch.float16) == (limit == 0)
         if sys.platform == "linux":  # without neighbours read along, where rows come from all over the file
             assert {"rr" in flags for flags in mapped_with(task.caches["eye", "image"].path)} == (
                 {True} if limit == 0 else set()
             )
         trained.append(trainer.fit())
-    _load.cache_clear()
+    load_vectors.cache_clear()
     for name in ("train_loss", "val_loss", "confusion"):
         np.testing.assert_array_equal(getattr(trained[0], name), getattr(trained[1], name))
 
@@ -121,10 +119,10 @@ def mapped_with(path: Path) -> list[list[str]]:
 
 
 def test_workers_share_a_cache_of_float32_with_its_file(task: Task) -> None:
-    vectors = _load(task.caches["eye", "image"].path, 40, "cpu", "none")
+    vectors = load_vectors(task.caches["eye", "image"].path, 40, "cpu", "none")
     with task.caches["eye", "image"].path.open("r+b") as file:
         file.seek(-4 * 6 * 4, 2)  # the last four rows of six are of unlabelled samples
         file.seek(-4, 1)
         file.write(np.float32(123).tobytes())
     assert vectors[-1, -1] == 123
-    _load.cache_clear()
+    load_vectors.cache_clear()

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
+from mvsa_tune.dimensions import Choice, Range
 from mvsa_tune.tune.searcher import Recorded, TpeSearcher
-from mvsa_tune.tune.space import PAIR, Budget, Choice, Range, Search, make_config
+from mvsa_tune.tune.space import PAIR, Budget, Search, make_config
 from mvsa_tune.tune.trainable import METRIC, RESOURCE, config_of
 
 SPACE = {PAIR: Choice(("eye+ear",)), "lr": Range(1e-5, 1e-1, log=True), "dropout": Range(0.0, 0.5)}

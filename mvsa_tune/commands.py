@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsa_tune.data.dataset import Sample
-from mvsa_tune.data.readers import LAYOUTS
+from mvsa_tune.data.dataset import LAYOUT_HELP, LAYOUTS, Sample
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
 
@@ -22,9 +21,7 @@ def add_uses(commands: Any) -> None:
     label = commands.add_parser("predict", help="label the unlabelled samples with a sweep's best head")
     label.add_argument("--out", type=Path, metavar="FILE", help="the list (default SWEEP/predicted.txt)")
     label.add_argument("--probabilities", action="store_true", help="write FILE's .probabilities.csv too")
-    label.add_argument(
-        "--layout", choices=list(LAYOUTS), help="the form of --data (default: the one it is found to have)"
-    )
+    label.add_argument("--layout", choices=list(LAYOUTS), help=LAYOUT_HELP)
     label.set_defaults(command=predict_labels)
     give = commands.add_parser("export", help="write a sweep's best head for use elsewhere")
     give.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to")

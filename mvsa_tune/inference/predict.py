@@ -80,10 +80,10 @@ def predict(
     Args:
         store: the sweep.
         config: whose head.
-        data: None for the sweep's own data; other pairs, in any form, are embedded first.
+        data: None for the sweep's own data; other pairs, in any layout, are embedded first.
         cache: where that data's caches are, or go.
         weights: of encoders, by name, for new pairs.
-        layout: the form of `data`; None for the one it is found to have.
+        layout: of `data` on disk; None to recognise it.
         refit: label with a head trained on all labelled samples.
 
     Raises:

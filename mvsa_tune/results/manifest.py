@@ -20,10 +20,10 @@ class SweepManifest:
     Attributes:
         data: the data folder, as the last command named it.
         data_fingerprint: of its content.
-        layout: the form that it has on disk.
+        layout: its layout on disk.
         classes: the labels, in order.
         label_counts: samples by label, in that order.
-        dropped: guids of the pairs that the form's own rules drop, and why.
+        dropped: guids of the pairs that the layout's rules drop, and why.
         demo: whether this is the built-in demo set.
         split: the split's name.
         folds: a digest of the rows of each fold.

@@ -1,9 +1,9 @@
-"""What choosing adds to a number, and what is left of it after correction: the best of K configurations, the best of E epochs.
+"""The bias of choosing, before and after its correction: the best of K configurations, the best of E epochs.
 
     python bench/choosing.py [--cases 1000] [--replicates 5] [--samples 400]
 
-On the simulated replicates of `simulated.py`. Bias is the estimate less the chosen one's true accuracy, in points; error is the root of the
-mean square of the same.
+On the simulated replicates of `simulated.py`. Bias is the estimate minus the true accuracy of what was chosen, in
+points; error is the root of the mean square of the same difference.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mvsa_tune.formats import markdown
 from mvsa_tune.stats.intervals import Interval, accuracy
 from mvsa_tune.stats.selection import winner
-from mvsa_tune.training.epochs import by_the_others, cross_fitted
+from mvsa_tune.training.result import cross_fitted
 from simulated import case, curves
 
 TRUTH = 0.76
@@ -39,6 +39,18 @@ def table(found: dict[str, list[list[float]]]) -> list[list[str]]:
             [method, f"{off.mean():+.2f} ± {off.std() / np.sqrt(len(errors)):.2f}", f"{np.sqrt((off**2).mean()):.2f}"]
         )
     return lines
+
+
+def by_the_others(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each replicate's accuracy at the epoch that is best on the mean of the others' curves, shape `(R,)`.
+
+    It is free of the replicate's own luck, not of the samples', which all replicates share. NaN for a single replicate.
+    `accuracy` is `(E, R)`.
+    """
+    if accuracy.shape[1] < 2:
+        return np.full(accuracy.shape[1], np.nan)
+    others = accuracy.sum(axis=1, keepdims=True) - accuracy
+    return np.take_along_axis(accuracy, others.argmax(axis=0)[None], axis=0)[0]
 
 
 def of_winners(cases: int, replicates: int, samples: int) -> str:

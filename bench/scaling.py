@@ -30,7 +30,6 @@ from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import expect_scattered_reads, open_cache, open_vectors
 from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.training.stack import Samples, StackTrainer
-from mvsa_tune.training.stacks import build_trainer
 from mvsa_tune.training.task import Task
 
 CONFIG = Config("mobilenet_v2", "minilm", D=128, epochs=1000)
@@ -149,7 +148,7 @@ def worker(barrier: Any, task: Task, config: Config) -> tuple[float, float]:
     keep_freed_memory()
     stack({name: torch.randn(40, 8) for name in ("image", "text")}, 1, config).advance(1)  # what torch takes once
     before = private_megabytes()
-    trainer = build_trainer(config, task)
+    trainer = task.build(config, task.replicates)
     for vectors in trainer.vectors.values():
         vectors.sum()  # every page is touched
     head = sum(parameter.numel() for parameter in trainer.head.parameters()) * 4 * 3 / 1e6  # with Adam's moments

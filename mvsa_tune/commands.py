@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsa_tune.data.dataset import Sample
-from mvsa_tune.data.readers import LAYOUTS
+from mvsa_tune.data.dataset import LAYOUT_HELP, LAYOUTS, Sample
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
-from mvsa_tune.report.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from mvsa_tune.inference.finetuned import FineTuned
@@ -23,9 +21,7 @@ def add_uses(commands: Any) -> None:
     label = commands.add_parser("predict", help="label the unlabelled samples with a sweep's best head")
     label.add_argument("--out", type=Path, metavar="FILE", help="the list (default SWEEP/predicted.txt)")
     label.add_argument("--probabilities", action="store_true", help="write FILE's .probabilities.csv too")
-    label.add_argument(
-        "--layout", choices=list(LAYOUTS), help="the form of --data (default: the one it is found to have)"
-    )
+    label.add_argument("--layout", choices=list(LAYOUTS), help=LAYOUT_HELP)
     label.set_defaults(command=predict_labels)
     give = commands.add_parser("export", help="write a sweep's best head for use elsewhere")
     give.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to")
@@ -36,7 +32,6 @@ def add_uses(commands: Any) -> None:
     wrong.set_defaults(command=list_errors)
     drawn = commands.add_parser("report", help="write a sweep's report: one page, and its plots")
     drawn.add_argument("--samples", action="store_true", help="show texts and pictures of those most often wrong")
-    drawn.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the headings (default en)")
     drawn.set_defaults(command=report_sweep)
     both = commands.add_parser("compare", help="compare two sweeps of the same data and split")
     both.add_argument("sweeps", type=Path, nargs=2, metavar="SWEEP", help="results/A results/B")
@@ -58,8 +53,8 @@ def add_uses(commands: Any) -> None:
 def predict_labels(options: Namespace) -> int:
     """`predict`: the unlabelled samples → a list of labels."""
     from mvsa_tune.inference.predict import predict, warning, write_predictions
-    from mvsa_tune.inference.select import choose
     from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     config = choose(store, options.config)
@@ -89,8 +84,9 @@ def _agreement(training: Mapping[str, Any]) -> str:
 def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
     from mvsa_tune.inference.export import export, export_network
-    from mvsa_tune.inference.select import choose, chosen_head, chosen_network
-    from mvsa_tune.results.store import Store
+    from mvsa_tune.inference.select import chosen_head, chosen_network
+    from mvsa_tune.results.store import Store, sweep_data
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     config = choose(store, options.config)
@@ -100,7 +96,7 @@ def export_head(options: Namespace) -> int:
     if config.finetuned:
         if options.onnx:
             raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
-        own, weights = store.own_data(options.data), weights_by_name(options.weights)
+        own, weights = sweep_data(store, options.data), weights_by_name(options.weights)
         head = chosen_network(store, config, own, weights, refit=options.refit)
         written = export_network(head, mine, options.out)
     else:
@@ -123,9 +119,9 @@ def compare_sweeps(options: Namespace) -> int:
 
 def list_errors(options: Namespace) -> int:
     """`errors`: what a configuration gets wrong."""
-    from mvsa_tune.inference.select import choose
     from mvsa_tune.results.store import Store
     from mvsa_tune.stats.error_analysis import write_mistakes
+    from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.texts else None
@@ -142,11 +138,13 @@ def report_sweep(options: Namespace) -> int:
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.samples else None
-    page, *drawn = write_report(analyse(store), samples=samples, lang=options.lang)
+    page, *drawn = write_report(analyse(store), samples=samples)
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(drawn) // 2} plots in {store.folder / 'plots'}/")
     return 0
 
 
 def _samples(store: "Store", moved: Path | None) -> dict[str, Sample]:
     """The samples of a sweep's data, by guid."""
-    return {sample.guid: sample for sample in store.own_data(moved).samples}
+    from mvsa_tune.results.store import sweep_data
+
+    return {sample.guid: sample for sample in sweep_data(store, moved).samples}

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
+from mvsa_tune.dimensions import Choice, Dimension, Range
 from mvsa_tune.errors import InputError
-from mvsa_tune.training.schedules import SCHEDULES
+from mvsa_tune.formats import short
+from mvsa_tune.models.heads import HEADS
 
 MODALITIES = ("image", "text")
 # The reference's ablation codes → the modalities the head sees.
 ABLATIONS: dict[int, tuple[str, ...]] = {0: ("image", "text"), 1: ("text",), 2: ("image",)}
-HEAD_NAMES = ("concat", "cross-attention", "co-attention", "merged-attention", "gated", "bilinear", "linear", "late")
+SCHEDULES = ("constant", "linear", "cosine", "plateau")  # `training.optimizer` says what each does
 NORMS = ("kept", "updated")
-ATTENTION_HEADS = 8  # the reference's: so many share D in every head that attends
 
 Kind = TypeVar("Kind")
 Check = Callable[[Any], str | None]
@@ -40,18 +41,27 @@ def within(low: float, high: float) -> Check:
     return lambda value: None if low <= value < high else f"must be at least {low:g} and below {high:g}"
 
 
-def one_of(choices: Iterable[Any]) -> Check:
-    """Return a check that a value is among `choices`."""
-    known = tuple(choices)
-    return lambda value: None if value in known else f"must be one of {', '.join(map(str, known))}"
+def one_of(choices: Collection[Any]) -> Check:
+    """Return a check that a value is among `choices`, as they are when it is checked: a registry may have grown."""
+    return lambda value: None if value in choices else f"must be one of {', '.join(map(str, choices))}"
 
 
-def setting(default: Any, doc: str, check: Check | None = None, *, axis: bool = True, finetuning: bool = False) -> Any:
+def setting(
+    default: Any,
+    doc: str,
+    check: Check | None = None,
+    *,
+    search: Dimension | None = None,
+    axis: bool = True,
+    finetuning: bool = False,
+) -> Any:
     """Declare a dataclass field with its documentation and check.
 
-    An `axis` field's flag takes several values; a `finetuning` one keeps its default where the encoders are frozen.
+    A field with a `search` dimension is searched over it by default. An `axis` field's flag takes several values; a
+    `finetuning` one keeps its default where the encoders are frozen.
     """
-    return field(default=default, metadata={"doc": doc, "check": check, "axis": axis, "finetuning": finetuning})
+    metadata = {"doc": doc, "check": check, "search": search, "axis": axis, "finetuning": finetuning}
+    return field(default=default, metadata=metadata)
 
 
 def check_fields(values: Any) -> None:
@@ -62,11 +72,6 @@ def check_fields(values: Any) -> None:
         problem = check(value) if check is not None and value is not None else None
         if problem:
             raise InputError(f"{flag(item.name)} {value}: {problem}")
-
-
-def attends(head: str) -> bool:
-    """Whether a head of that name attends, so that its D must be a multiple of `ATTENTION_HEADS`."""
-    return head.endswith("attention")
 
 
 def flag(name: str) -> str:
@@ -83,22 +88,38 @@ class Config:
 
     image_encoder: str | None = field(default="clip-vit-b-32")
     text_encoder: str | None = field(default="clip-vit-b-32")
-    head: str = setting("concat", f"fusion head: {', '.join(HEAD_NAMES)}", one_of(HEAD_NAMES))
-    D: int = setting(256, "width of each modality's hidden layer", within(1, 2**16))
-    lr: float = setting(1e-4, "learning rate of Adam", above(0))
-    batch_size: int = setting(512, "samples in a minibatch (BatchNorm needs two)", within(2, 2**24))
+    head: str = setting(
+        "concat",
+        f"fusion head: {', '.join(HEADS)}",
+        one_of(HEADS),
+        search=Choice(("concat", "gated", "bilinear", "linear", "late")),  # those that attend need a D from a list
+    )
+    D: int = setting(256, "width of each modality's hidden layer", within(1, 2**16), search=Range(32, 1024, log=True))
+    lr: float = setting(1e-4, "learning rate of Adam", above(0), search=Range(1e-5, 1e-2, log=True))
+    batch_size: int = setting(
+        512, "samples in a minibatch (BatchNorm needs two)", within(2, 2**24), search=Choice((32, 64, 128, 256, 512))
+    )
     ablation: int = setting(0, "0 both modalities, 1 text only, 2 image only", one_of(ABLATIONS))
     epochs: int = setting(100, "passes over the training samples", at_least(1), axis=False)
-    dropout: float = setting(0.3, "share of hidden units dropped in training", within(0, 1))
-    weight_decay: float = setting(0.0, "decoupled weight decay (AdamW's); 0 is Adam", within(0, 1))
-    label_smoothing: float = setting(0.0, "share of a label spread over all classes in training", within(0, 1))
+    dropout: float = setting(0.3, "share of hidden units dropped in training", within(0, 1), search=Range(0.0, 0.7))
+    weight_decay: float = setting(
+        0.0, "decoupled weight decay (AdamW's); 0 is Adam", within(0, 1), search=Range(1e-6, 1e-1, log=True)
+    )
+    label_smoothing: float = setting(
+        0.0, "share of a label spread over all classes in training", within(0, 1), search=Range(0.0, 0.2)
+    )
     schedule: str = setting(
         "constant",
         "learning rate: constant; linear or cosine, to 0; plateau: a tenth when validation loss stalls for 6 epochs",
         one_of(SCHEDULES),
+        search=Choice(("constant",)),
     )
-    warmup: float = setting(0.0, "share of the steps in which the learning rate rises from 0", within(0, 1))
-    normalise: str = setting("none", "none, or l2: each vector scaled to length 1", one_of(["none", "l2"]))
+    warmup: float = setting(
+        0.0, "share of the steps in which the learning rate rises from 0", within(0, 1), search=Choice((0.0,))
+    )
+    normalise: str = setting(
+        "none", "none, or l2: each vector scaled to length 1", one_of(["none", "l2"]), search=Choice(("none", "l2"))
+    )
     select: str = setting(
         "accuracy",
         "a replicate's best epoch: that of the best validation accuracy, or of the least validation loss",
@@ -122,8 +143,8 @@ class Config:
         for name in FINETUNING:
             if not self.finetuned and getattr(self, name) != getattr(Config, name):
                 raise InputError(f"{flag(name)} {getattr(self, name)}: of no use with frozen encoders (encoder_lr 0)")
-        if attends(self.head) and self.D % ATTENTION_HEADS:
-            raise InputError(f"--D {self.D}: --head {self.head} needs a multiple of {ATTENTION_HEADS}")
+        if self.D % (multiple := HEADS[self.head].D_multiple_of):
+            raise InputError(f"--D {self.D}: --head {self.head} needs a multiple of {multiple}")
         for modality in MODALITIES:
             if modality not in self.modalities:
                 object.__setattr__(self, f"{modality}_encoder", None)
@@ -147,9 +168,15 @@ class Config:
 
     @cached_property
     def id(self) -> str:
-        """Ten hexadecimal digits that depend on every field and on nothing else: the trial's identity."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        """Ten hexadecimal digits: a hash of the fields that differ from their defaults.
+
+        So a new field leaves all ids as they are. A default, once released, never changes.
+        """
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        changed = {
+            item.name: fields[item.name] for item in dataclasses.fields(self) if fields[item.name] != item.default
+        }
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
     def name(self) -> str:
@@ -171,12 +198,17 @@ class Config:
 
 
 def config_from_texts(texts: Mapping[str, str]) -> Config:
-    """Read a configuration from its fields as texts, as a CSV has them; ValueError if they are not one."""
+    """Return the configuration whose fields are texts, as in a CSV; a missing one has its default.
+
+    Raises:
+        ValueError: a text is not of its field's type, or a value is out of range.
+    """
     values: dict[str, Any] = {}
     for item in dataclasses.fields(Config):
-        text = texts[item.name]
-        kind: Callable[[str], Any] = type(getattr(Config, item.name))
-        values[item.name] = kind(text) if item.metadata else text or None  # an encoder may be none
+        if item.name in texts:
+            text = texts[item.name]
+            kind: Callable[[str], Any] = type(getattr(Config, item.name))
+            values[item.name] = kind(text) if item.metadata else text or None  # an encoder may be none
     return Config(**values)
 
 
@@ -186,16 +218,10 @@ CONFIG_HELP = {item.name: item.metadata["doc"] for item in dataclasses.fields(Co
 AXES = tuple(item.name for item in dataclasses.fields(Config) if item.metadata.get("axis"))
 FINETUNING = tuple(item.name for item in dataclasses.fields(Config) if item.metadata.get("finetuning"))
 CONFIG_FLAGS = tuple(name for name in CONFIG_HELP if name not in FINETUNING)
-
-
-def short(value: object) -> str:
-    """Write a value as a person would: 1e-4 for 0.0001."""
-    if not isinstance(value, float):
-        return str(value)
-    text = f"{value:.12g}"
-    mantissa, _, exponent = f"{value:.11e}".partition("e")
-    scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return scientific if abs(value) < 1e-3 and value else text
+# The dimensions of a search, by field.
+SEARCH_SPACE: dict[str, Dimension] = {
+    item.name: item.metadata["search"] for item in dataclasses.fields(Config) if item.metadata.get("search")
+}
 
 
 def product(grid: Mapping[str, Sequence[Any]]) -> list[Config]:

@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mvsa_tune.cli import report_errors
-from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, Config, Parser, add_flags, flag, join_pair
+from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, SEARCH_SPACE, Config, Parser, add_flags, flag, join_pair
+from mvsa_tune.dimensions import Choice
 from mvsa_tune.errors import InputError
 from mvsa_tune.tune import space
 from mvsa_tune.tune.describe import costs, show
@@ -31,22 +32,11 @@ from mvsa_tune.tune.prepare import (
     replicates,
     split_of,
 )
-from mvsa_tune.tune.space import PAIR, Budget, Choice, Range, Search, Space
+from mvsa_tune.tune.space import PAIR, Budget, Search, Space
 
-# Where to look. Each is a flag: --D 64 128, --lr 1e-5..1e-3.
-SPACE = {
-    PAIR: Choice(("clip-vit-b-32+clip-vit-b-32", "clip-vit-l-14+clip-vit-l-14", "resnet50+roberta-base")),
-    "head": Choice(("concat", "gated", "bilinear", "linear", "late")),  # those that attend want a D from a list
-    "D": Range(32, 1024, log=True),
-    "lr": Range(1e-5, 1e-2, log=True),
-    "weight_decay": Range(1e-6, 1e-1, log=True),
-    "dropout": Range(0.0, 0.7),
-    "batch_size": Choice((32, 64, 128, 256, 512)),
-    "normalise": Choice(("none", "l2")),
-    "label_smoothing": Range(0.0, 0.2),
-    "schedule": Choice(("constant",)),
-    "warmup": Choice((0.0,)),
-}
+# Pairs, and every field of `Config` that declares a dimension. Each is a flag: --D 64 128, --lr 1e-5..1e-3.
+PAIRS = ("clip-vit-b-32+clip-vit-b-32", "clip-vit-l-14+clip-vit-l-14", "resnet50+roberta-base")
+SPACE: Space = {PAIR: Choice(PAIRS), **SEARCH_SPACE}
 FIXED = [name for name in CONFIG_FLAGS if name not in AXES]  # the same for every trial
 
 
@@ -89,7 +79,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
     seeds = check_seeds(range(first, first + options.confirm_seeds))
     split = split_of(options.split, plan.dataset, seeds, plan.skipped)
     final = replace(plan, configs=chosen, split=split, replicates=replicates(seeds, split), asha=None, search=None)
-    return run_sweep(final, place, demo=options.demo, quiet=options.quiet, grows=True, show=False, lang=options.lang)
+    return run_sweep(final, place, demo=options.demo, quiet=options.quiet, grows=True, show=False)
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
@@ -127,16 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mvsa_tune.tune.runner import INTERRUPTED, run_sweep
 
         with mirrored(folder, options.storage):
-            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False, lang=options.lang)
+            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False)
             if searched == INTERRUPTED:
                 return searched
             confirmed = confirm(plan, folder, options)
             if confirmed != INTERRUPTED:
                 from mvsa_tune.report.write import report, write_results
 
-                print(write_results(Store(folder), options.lang)[1])
+                print(write_results(Store(folder))[1])
                 if options.report:
-                    report(folder, options.lang, quiet=options.quiet)
+                    report(folder, quiet=options.quiet)
             return max(searched, confirmed)
 
     return report_errors(command, "search.py")

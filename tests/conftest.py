@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,49 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 TAGS = ("negative", "neutral", "positive")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the tests that run a sweep, themselves or in a fixture, with `ray`."""
+    for item in items:
+        fixtures = [definitions[-1].func for definitions in item._fixtureinfo.name2fixturedefs.values()]
+        if any(map(runs_a_sweep, [item.function, *fixtures])):
+            item.add_marker("ray")
+
+
+def runs_a_sweep(function: Callable[..., Any]) -> bool:
+    """Return whether a function of the tests, or one that it calls, names `grid` of this file or starts a sweep of `chaos`."""
+    called = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return any(
+        value is grid
+        or (isinstance(value, ModuleType) and value.__name__ == "chaos")
+        or (
+            isinstance(value, FunctionType)
+            and value.__module__ == function.__module__
+            and value is not function
+            and runs_a_sweep(value)
+        )
+        for value in called
+    )
+
+
+@pytest.fixture(autouse=True)
+def _ray_is_marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no test start Ray that is not marked with `ray`: `make check` leaves those out."""
+    forbidden.append("ray" not in request.keywords)
+    yield
+    forbidden.pop()
+
+
+forbidden: list[bool] = []
+
+
+def _forbid_ray(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and forbidden and forbidden[-1] and "gcs_server" in str(arguments[0]):
+        raise RuntimeError("this test starts Ray: mark it with pytest.mark.ray")
+
+
+sys.addaudithook(_forbid_ray)
 
 
 def make_set(folder: Path, count: int = 40, unlabelled: int = 4, pairs: str = "data") -> Path:

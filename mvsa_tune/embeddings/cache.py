@@ -19,8 +19,9 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.encoders.registry import is_encoder
+from mvsa_tune.encoders.registry import ENCODERS, find_encoder, is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import is_file_name, sha256_of, write_text_whole, write_whole
 
@@ -250,13 +251,11 @@ def open_cache(dataset: Dataset, folder: Path, name: str, modality: str) -> Cach
     if not path.is_file():
         raise InputError(f"{path} is missing, though its manifest is there{mend}")
     _check_samples(dataset, manifest, path, mend)
-    found = sha256_of(path)
-    if found != manifest.sha256:
+    if (found := sha256_of(path)) != manifest.sha256:
         raise InputError(
             f"{path} is damaged: its SHA-256 is {found[:12]}…, its manifest says {manifest.sha256[:12]}…{mend}"
         )
-    # Absolute, because worker processes have another working folder.
-    cache = Cache(manifest, path.absolute())
+    cache = Cache(manifest, path.absolute())  # worker processes have another working folder
     shape = cache.vectors().shape
     if shape != (manifest.count, manifest.width):
         raise InputError(f"{path} has shape {shape}, its manifest says {(manifest.count, manifest.width)}{mend}")
@@ -292,3 +291,30 @@ def _ids_text(dataset: Dataset) -> str:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_caches(
+    dataset: Dataset, folder: Path, configs: Iterable[Config]
+) -> tuple[dict[tuple[str, str], Cache], dict[tuple[str, str], str]]:
+    """Open the caches that configurations need; return those that exist, and the commands that make the others.
+
+    Raises:
+        InputError: an encoder is unknown or has no such modality, or a cache does not fit the data.
+    """
+    caches, missing = {}, {}
+    for name, modality in dict.fromkeys((name, kind) for config in configs for kind, name in config.encoders.items()):
+        if cache := open_cache(dataset, folder, name, modality):
+            caches[name, modality] = cache
+            continue
+        encoder, cached = find_encoder(name, fetch=False), cached_encoders(folder)
+        if encoder and encoder.widths and modality not in encoder.widths:
+            raise InputError(f"encoder {name} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
+        if not encoder and name in cached:
+            raise InputError(f"no {modality} cache of {name} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
+        if not encoder:
+            raise InputError(
+                f"unknown encoder {name}: known are {', '.join(dict.fromkeys([*ENCODERS, *cached]))}, and open names such as "
+                "timm:NAME or hf:FOLDER; vectors made elsewhere become an encoder by `python -m mvsa_tune import --encoder NAME …`"
+            )
+        missing[name, modality] = how_to_make(dataset, folder, name, modality)
+    return caches, missing

@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsa_tune.config import Config, short
+from mvsa_tune.config import Config
+from mvsa_tune.formats import short
 from mvsa_tune.stats.analysis import Scored
 
 MOST_GRIDS = 4

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mvsa_tune.config import CONFIG_FIELDS, Config, short
-from mvsa_tune.formats import markdown
+from mvsa_tune.config import CONFIG_FIELDS, Config
+from mvsa_tune.formats import markdown, short
 from mvsa_tune.report.tables import TESTED, accuracy_cell, ends
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample
-from mvsa_tune.data.images import UnreadablePictureError, open_small
+from mvsa_tune.data.images import UnreadablePictureError, open_picture
 from mvsa_tune.formats import Table
 from mvsa_tune.report import plots
 from mvsa_tune.report.grids import grids
@@ -34,7 +34,7 @@ class Section:
 
     Attributes:
         key: its anchor.
-        heading: in English; the page translates it.
+        heading: of the section.
         text: its paragraphs; where there is nothing to show, why.
         facts: what is known, by name.
         plots: its figures.
@@ -51,14 +51,14 @@ class Section:
     command: str = ""
 
 
-def sections(analysis: Analysis, samples: Mapping[str, Sample] | None, lang: str) -> list[Section]:
+def sections(analysis: Analysis, samples: Mapping[str, Sample] | None) -> list[Section]:
     """All parts, the answer first."""
     labels = short_names([one.config for one in analysis.ranked])
     best = analysis.store.result(analysis.ranked[0].config.id) if analysis.ranked else None
     return [
         _answer(analysis),
         _questions(analysis),
-        Section("tables", "Tables", tables=tables(analysis, lang)),
+        Section("tables", "Tables", tables=tables(analysis)),
         _curves(analysis, labels, best),
         _accuracies(analysis, labels),
         _grids(analysis),
@@ -228,7 +228,7 @@ def shown_sample(guid: str, samples: Mapping[str, Sample]) -> list[str]:
         return ["", "not in the data"]
     sample = samples[guid]
     try:
-        picture = open_small(sample.picture, THUMBNAIL)
+        picture = open_picture(sample.picture, THUMBNAIL)
     except UnreadablePictureError as error:
         return [f"cannot be read: {error}", sample.text]
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -242,7 +242,9 @@ def _reproduce(analysis: Analysis) -> Section:
     store = analysis.store
     rows = store.rows()
     commands = _each(rows["command"])
-    facts = [("data", store.manifest.data), *store.manifest.facts().items()]
+    manifest = store.manifest
+    facts = [("data", manifest.data), *((name, text) for name, (_, text) in manifest.facts().items())]
+    facts += manifest.extent().items()
     facts += [(f"{name} of the rows", "; ".join(_each(rows[name])) or "none yet") for name in WORKED_WITH]
     seconds = float(rows["seconds"].sum())
     facts.append(("training time", f"{seconds:,.0f} s over {len(rows):,} replicates"))

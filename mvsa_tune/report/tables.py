@@ -5,11 +5,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from mvsa_tune.config import short
 from mvsa_tune.errors import some
-from mvsa_tune.formats import Table, markdown_section
+from mvsa_tune.formats import Table, markdown_section, short
 from mvsa_tune.protocols import PROTOCOLS
-from mvsa_tune.report.languages import translated
 from mvsa_tune.report.lines import Line, own_lines, published_lines
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
@@ -33,15 +31,15 @@ OTHERS = 5
 TESTED = {"test_acc_best": "test accuracy", "test_f1_weighted_best": "test F1 (weighted)"}
 
 
-def tables_markdown(analysis: Analysis, lang: str = "en") -> str:
+def tables_markdown(analysis: Analysis) -> str:
     """Write the tables of a sweep, what is best first."""
-    found = tables(analysis, lang)
-    published = any(translated("published", lang) in table.header for table in found)
+    found = tables(analysis)
+    published = any("published" in table.header for table in found)
     parts = [_heading(analysis, published), *(f"{line}\n" for line in verdict(analysis))]
     return "\n".join([*parts, *map(markdown_section, found)])
 
 
-def tables(analysis: Analysis, lang: str = "en") -> list[Table]:
+def tables(analysis: Analysis) -> list[Table]:
     """The four tables of a sweep, as texts.
 
     A sweep that holds published configurations, on the reference's data and split, gets the reference's rows, all of them; those that
@@ -52,11 +50,11 @@ def tables(analysis: Analysis, lang: str = "en") -> list[Table]:
     published, lines = _lines(analysis.store)
     made = []
     for number in TITLES:
-        title = f"{translated('Table', lang)} {number}. {_title(number, published, lang)}"
+        title = f"Table {number}. {_title(number, published)}"
         mine = [line for line in lines if line.table == number]
-        made.append(_table(title, mine, analysis, published, lang) if mine else Table(title, (), (), _absent(number)))
+        made.append(_table(title, mine, analysis, published) if mine else Table(title, (), (), _absent(number)))
     if others := [line for line in lines if line.table == OTHERS]:
-        made.append(_table(translated("Other configurations of this sweep", lang), others, analysis, False, lang))
+        made.append(_table("Other configurations of this sweep", others, analysis, False))
     return made
 
 
@@ -127,12 +125,12 @@ def _replicates(sweep: SweepManifest) -> str:
     return f"seeds {', '.join(seeds)}" + (f", each on {each} folds" if each > 1 else "")
 
 
-def _title(number: int, published: bool, lang: str) -> str:
+def _title(number: int, published: bool) -> str:
     which = {
         2: "CLIP ViT-L/14" if published else "further pairs",
         3: "batch size 32" if published else "other batch sizes",
     }
-    return translated(TITLES[number].format(which=which.get(number)), lang)
+    return TITLES[number].format(which=which.get(number))
 
 
 def _absent(number: int) -> str:
@@ -152,7 +150,7 @@ def _less_than_best(lines: Sequence[Line], analysis: Analysis) -> dict[str, Diff
     return {**({best: None} if best else {}), **analysis.behind_best(ids)}
 
 
-def _table(title: str, lines: Sequence[Line], analysis: Analysis, published: bool, lang: str) -> Table:
+def _table(title: str, lines: Sequence[Line], analysis: Analysis, published: bool) -> Table:
     summary = {row["trial_id"]: row for _, row in analysis.summary.iterrows()}
     tests = [name for name in TESTED if f"{name}_mean" in analysis.summary]
     less = _less_than_best(lines, analysis)
@@ -176,7 +174,7 @@ def _table(title: str, lines: Sequence[Line], analysis: Analysis, published: boo
         body.append([*cells, "; ".join(filter(None, [line.note, _why_not(line, row)]))])
     if not any(cells[-1] for cells in body):
         header, body = header[:-1], [cells[:-1] for cells in body]
-    return Table(title, [translated(one, lang) for one in header], body)
+    return Table(title, header, body)
 
 
 def ends(interval: Interval | None) -> str:

@@ -9,27 +9,25 @@ from mvsa_tune.report.tables import tables, tables_csv, tables_markdown
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
 
-CHINESE = r"\usepackage[UTF8]{ctex}"
 
-
-def write_results(store: Store, lang: str = "en") -> tuple[Analysis, str]:
+def write_results(store: Store) -> tuple[Analysis, str]:
     """Write `summary.csv`, `tables.md`, `tables.csv` and `tables.tex`; return what they say, and the page."""
     analysis = analyse(store)
     searched = bool(store.manifest.space)
-    page = leaderboard(analysis) if searched else tables_markdown(analysis, lang)
+    page = leaderboard(analysis) if searched else tables_markdown(analysis)
     write_text_whole(store.folder / "tables.md", page)
     numbers = tables_csv(analysis)
     write_whole(store.folder / "tables.csv", lambda file: numbers.to_csv(file, index=False, lineterminator="\n"))
-    write_text_whole(store.folder / "tables.tex", latex(tables(analysis, lang), "" if lang == "en" else CHINESE))
+    write_text_whole(store.folder / "tables.tex", latex(tables(analysis)))
     summary = analysis.with_intervals()
     write_whole(store.folder / "summary.csv", lambda file: summary.to_csv(file, index=False, lineterminator="\n"))
     return analysis, page
 
 
-def report(folder: Path, lang: str, *, quiet: bool) -> None:
+def report(folder: Path, *, quiet: bool) -> None:
     """Write the report of the sweep in a folder, and say where it is."""
     from mvsa_tune.report.page import write_report  # matplotlib takes a while to import
 
-    page, *_ = write_report(analyse(Store(folder)), lang=lang)
+    page, *_ = write_report(analyse(Store(folder)))
     if not quiet:
         print(f"Report: {page}")

@@ -132,8 +132,8 @@ def _listed(samples: pd.DataFrame, texts: Mapping[str, str] | None) -> str:
     for _, row in samples.head(SHOWN).iterrows():
         cells = [str(row[name]) for name in ("guid", "label", *votes)]
         shown = [texts.get(row["guid"], "")] if texts is not None else []
-        # What the data brings is one cell: its own line breaks and bars would end it.
-        body.append([" ".join(cell.replace("|", "\\|").split()) for cell in cells + shown])
+        # What the data brings is one cell: its line breaks would end it.
+        body.append([" ".join(cell.split()) for cell in cells + shown])
     of = f"{min(SHOWN, len(samples))} of {len(samples):,} samples; errors.csv has all.\n\n"
     return of + markdown(header, body)
 

@@ -182,7 +182,7 @@ def accuracy(right: Values, seed_variance: SeedVariance | None = None) -> Interv
     """The accuracy of a configuration and its interval.
 
     Args:
-        right: `(R, N)`, true where replicate r is right about sample n; shares (`epochs.cross_fitted`) will do.
+        right: `(R, N)`, true where replicate r is right about sample n; shares (`training.result.cross_fitted`) will do.
         seed_variance: of other configurations (`pooled`), for where R is 1.
 
     Raises:

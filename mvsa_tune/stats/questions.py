@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mvsa_tune.config import AXES, Config, join_pair, short
+from mvsa_tune.config import AXES, Config, join_pair
+from mvsa_tune.formats import short
 from mvsa_tune.stats.alignment import Array
 from mvsa_tune.stats.intervals import Crossed
 from mvsa_tune.stats.tests import ALPHA, Difference, family

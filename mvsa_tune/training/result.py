@@ -1,45 +1,54 @@
-"""What a trial has found: its curves and its predictions, and the scores that they give."""
+"""The result of a trial: its curves and predictions, the scores that follow from them; joining results.
 
-from dataclasses import dataclass, field
+The reference experiment reports the best validation accuracy over the epochs: a maximum over noisy numbers, chosen on
+the samples that it is measured on. `cross_fitted` gives an accuracy that is free of that choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvsa_tune.errors import InputError
 from mvsa_tune.training import metrics
-from mvsa_tune.training.epochs import PARTS, cross_fitted
 
 Kind = TypeVar("Kind", bound=np.generic)
 
-# What stands behind the samples of a replicate that has fewer than another: no row, and no class.
+# Padding of a replicate that has fewer samples than another: no row, and no class.
 NO_ROW, NO_CLASS = -1, 255
+# The arrays of a result that grow by an entry in each epoch; nothing is chosen by those of the test samples.
+CURVES = ("train_loss", "val_loss", "confusion", "predicted")
+TEST_CURVES = ("test_confusion", "test_predicted")
+# Of cross-fitting. Of 2, 5 and 10 parts, 2 have the least error (`bench/choosing.py`). More rounds average out the
+# chance of the dealing.
+PARTS, ROUNDS = 2, 20
 
 
-def none() -> Any:
-    """The array of a part that a split does not have."""
+def _empty() -> Any:
+    """Return the array of a part that the split does not have."""
     return np.zeros((0, 0), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial has found by its E-th epoch. R replicates, N validation samples at most, C classes.
-
-    A replicate with fewer samples has `NO_ROW` and `NO_CLASS` behind them.
+    """The result of a trial after E epochs, of R replicates with at most N validation samples each, in C classes.
 
     Attributes:
-        train_loss: `(E, R)` mean cross-entropy over the epoch's minibatches, dropout on.
+        train_loss: `(E, R)` mean cross-entropy over the epoch's minibatches, with dropout.
         val_loss: `(E, R)` mean cross-entropy on the validation samples.
-        confusion: `(E, R, C, C)` validation counts, true class down, predicted across.
-        rows: `(R, N)` row numbers of the validation samples.
-        labels: `(R, N)` their classes.
-        predicted: `(E, R, N)` classes predicted of them after each epoch.
-        seconds: time of the whole stack, in seconds.
+        confusion: `(E, R, C, C)` validation counts, true class down, predicted class across.
+        rows: `(R, N)` row numbers of the validation samples, padded with `NO_ROW`.
+        labels: `(R, N)` their classes, padded with `NO_CLASS`.
+        predicted: `(E, R, N)` their predicted classes after each epoch, padded with `NO_CLASS`.
+        seconds: training time of the whole stack.
         device: where it was trained.
-        select: which epoch is a replicate's best: that of the best validation `accuracy`, or of the least validation `loss`.
+        select: a replicate's best epoch is that of the best validation `accuracy`, or of the least validation `loss`.
         test_rows: `(R, M)` row numbers of the test samples; empty for a split without any. Nothing is chosen by them.
         test_labels: `(R, M)` their classes.
-        test_predicted: `(E, R, M)` classes predicted of them after each epoch.
+        test_predicted: `(E, R, M)` their predicted classes after each epoch.
         test_confusion: `(E, R, C, C)` test counts.
     """
 
@@ -52,14 +61,14 @@ class TrialResult:
     seconds: float
     device: str
     select: str = "accuracy"
-    test_rows: NDArray[np.int32] = field(default_factory=none)
-    test_labels: NDArray[np.uint8] = field(default_factory=none)
-    test_predicted: NDArray[np.uint8] = field(default_factory=none)
-    test_confusion: NDArray[np.int32] = field(default_factory=none)
+    test_rows: NDArray[np.int32] = field(default_factory=_empty)
+    test_labels: NDArray[np.uint8] = field(default_factory=_empty)
+    test_predicted: NDArray[np.uint8] = field(default_factory=_empty)
+    test_confusion: NDArray[np.int32] = field(default_factory=_empty)
 
     @property
     def epochs(self) -> int:
-        """E."""
+        """Number of epochs trained, E."""
         return len(self.confusion)
 
     @property
@@ -68,81 +77,82 @@ class TrialResult:
         return self.test_rows.size > 0
 
     def distinct(self, rows: str) -> int:
-        """How many different samples there are in `rows`, or in `test_rows`, over all replicates."""
+        """Count the different samples in `rows`, or in `test_rows`, over all replicates."""
         numbers = np.unique(getattr(self, rows))
         return int((numbers != NO_ROW).sum())
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """`(E, R)` validation accuracy."""
+        """Validation accuracy, shape `(E, R)`."""
         return metrics.accuracy(self.confusion)
 
     @property
     def _merit(self) -> NDArray[np.float64]:
-        """`(E, R)` what the best epoch has most of."""
+        """What is greatest in the best epoch, shape `(E, R)`."""
         if self.select == "accuracy":
             return self.accuracy
         return -np.where(np.isfinite(self.val_loss), self.val_loss, np.inf).astype(np.float64)
 
     @property
     def best_epoch(self) -> NDArray[np.int64]:
-        """`(R,)` each replicate's best epoch, from 1; of equals the first."""
+        """Best epoch of each replicate, from 1, shape `(R,)`; of equal ones the first."""
         return self._merit.argmax(axis=0) + 1
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """`(E,)` what a sweep maximises: the validation accuracy at the best epoch so far, averaged over replicates.
+        """What a sweep maximises: the validation accuracy at the best epoch so far, averaged over replicates, shape `(E,)`.
 
-        It is what the trial would be ranked by if it ended there, whatever chooses the epoch: so configurations are compared in
-        the same unit, where a loss would also tell how sure of themselves their heads are.
+        It is the score that the trial would have if it ended there. It is an accuracy even where the loss selects the
+        epoch, so that all configurations are compared in one unit.
         """
         best_so_far = [self._merit[: epoch + 1].argmax(axis=0) for epoch in range(self.epochs)]
         scores: NDArray[np.float64] = np.take_along_axis(self.accuracy, np.stack(best_so_far), axis=0).mean(axis=1)
         return scores
 
     def at_best(self, curve: NDArray[Kind]) -> NDArray[Kind]:
-        """A curve `(E, R, …)` at each replicate's best epoch: `(R, …)`."""
+        """Return a curve at each replicate's best epoch: `(E, R, …)` → `(R, …)`."""
         return curve[self.best_epoch - 1, np.arange(curve.shape[1])]
 
     @property
     def best(self) -> NDArray[np.uint8]:
-        """`(R, N)` classes predicted of the validation samples at each replicate's best epoch."""
+        """Predicted classes of the validation samples at each replicate's best epoch, shape `(R, N)`."""
         return self.at_best(self.predicted)
 
     @property
     def last(self) -> NDArray[np.uint8]:
-        """`(R, N)` classes predicted of them after epoch E."""
+        """Predicted classes of the validation samples after the last epoch, shape `(R, N)`."""
         last: NDArray[np.uint8] = self.predicted[-1]
         return last
 
     @cached_property
     def correctness(self) -> "Correctness":
-        """Which validation samples are answered rightly."""
+        """Which validation samples are predicted correctly."""
         present = self.rows != NO_ROW
-        right = (self.predicted == self.labels) & present
+        correct = (self.predicted == self.labels) & present
         shares = np.zeros(self.rows.shape, dtype=np.float32)
-        for r, own in enumerate(present):
-            mine = right[:, r : r + 1, own]
-            # By a single sample no epoch can be chosen without it.
-            shares[r, own] = cross_fitted(mine)[0] if mine.shape[2] >= PARTS else mine[-1, 0]
-        return Correctness(self.rows, shares, self.at_best(right), right[-1])
+        for r, samples in enumerate(present):
+            of_replicate = correct[:, r : r + 1, samples]
+            # A single sample leaves no other to choose its epoch by.
+            enough = of_replicate.shape[2] >= PARTS
+            shares[r, samples] = cross_fitted(of_replicate)[0] if enough else of_replicate[-1, 0]
+        return Correctness(self.rows, shares, self.at_best(correct), correct[-1])
 
     @property
     def diverged(self) -> NDArray[np.int64]:
-        """`(R,)` the first epoch, from 1, at which a loss was not finite; 0 where all were."""
+        """First epoch of each replicate, from 1, in which a loss was not finite, shape `(R,)`; 0 if there is none."""
         bad = ~(np.isfinite(self.train_loss) & np.isfinite(self.val_loss))
         return np.where(bad.any(axis=0), bad.argmax(axis=0) + 1, 0)
 
 
 @dataclass(frozen=True)
 class Correctness:
-    """Which validation samples a trial answers rightly: what its accuracy's interval, and any difference, is made of.
+    """Which validation samples a trial predicts correctly: intervals and tests are made of it.
 
     Attributes:
-        rows: `(R, N)` row numbers of the samples, `NO_ROW` behind a replicate's own; the other arrays are 0 there.
-        cross_fitted: `(R, N)` how often rightly at the epoch that is best without the sample (`epochs.cross_fitted`).
-        best: `(R, N)` whether rightly at the best epoch.
-        last: `(R, N)` whether rightly after the last.
+        rows: `(R, N)` row numbers of the samples, padded with `NO_ROW`; the other arrays are 0 there.
+        cross_fitted: `(R, N)` share of correct predictions at the epoch that is best on other samples (`cross_fitted`).
+        best: `(R, N)` whether the best epoch does.
+        last: `(R, N)` whether the last epoch does.
     """
 
     rows: NDArray[np.int32]
@@ -152,6 +162,81 @@ class Correctness:
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """`(R,)` the cross-fitted accuracy."""
-        right: NDArray[np.float64] = self.cross_fitted.sum(axis=1, dtype=np.float64)
-        return right / (self.rows != NO_ROW).sum(axis=1)
+        """Cross-fitted accuracy of each replicate, shape `(R,)`."""
+        correct: NDArray[np.float64] = self.cross_fitted.sum(axis=1, dtype=np.float64)
+        return correct / (self.rows != NO_ROW).sum(axis=1)
+
+
+def cross_fitted(correct: NDArray[np.bool_], parts: int = PARTS, rounds: int = ROUNDS) -> NDArray[np.float64]:
+    """Return how often each sample is predicted correctly at the epoch that is best on other samples, shape `(R, N)`.
+
+    In each round the samples are dealt to `parts`, and each part is scored at the epoch that is best on all the others
+    (Stone 1974, doi 10.1111/j.2517-6161.1974.tb00994.x; for choosing among candidates, Varma & Simon 2006,
+    doi 10.1186/1471-2105-7-91). The deals are the same in every call.
+
+    Args:
+        correct: `(E, R, N)`, whether replicate r predicts sample n correctly after epoch e.
+        parts: number of parts.
+        rounds: number of deals.
+
+    Raises:
+        InputError: There are fewer samples than parts.
+    """
+    _, replicates, samples = correct.shape
+    if samples < parts:
+        raise InputError(f"{samples} validation samples cannot be shared out to {parts} parts")
+    rng = np.random.default_rng(0)
+    total = correct.sum(axis=2)
+    scored = np.zeros((replicates, samples))
+    each = np.arange(replicates)[:, None]
+    for _ in range(rounds):
+        for part in np.array_split(rng.permutation(samples), parts):
+            in_part = correct[:, :, part]
+            chosen = (total - in_part.sum(axis=2)).argmax(axis=0)  # of equal epochs the first, as for the best epoch
+            scored[:, part] += in_part[chosen[:, None], each, np.arange(len(part))]
+    return scored / rounds
+
+
+def take(result: TrialResult, indices: Sequence[int]) -> TrialResult:
+    """Return the result of some replicates, in the order of `indices`, with their share of the seconds."""
+    arrays: dict[str, Any] = {
+        name: array[list(indices)] if name.endswith(("rows", "labels")) else array[:, list(indices)]
+        for name, array in vars(result).items()
+        if isinstance(array, np.ndarray) and array.size
+    }
+    return replace(result, **arrays, seconds=result.seconds * len(indices) / len(result.rows))
+
+
+def join(results: Sequence[TrialResult]) -> TrialResult:
+    """Join results of one configuration, of equally many epochs, along their replicates.
+
+    Replicates with fewer samples than others are padded; the seconds are summed; the device is the first one's.
+    """
+    arrays: dict[str, Any] = {}
+    for name, array in vars(results[0]).items():
+        if isinstance(array, np.ndarray) and array.size:
+            by_replicate = name.endswith(("rows", "labels"))  # (R, …), the others are (E, R, …)
+            parts = [getattr(result, name) for result in results]
+            if by_replicate or name.endswith("predicted"):
+                longest = max(part.shape[-1] for part in parts)
+                parts = [_padded(part, longest, NO_ROW if name.endswith("rows") else NO_CLASS) for part in parts]
+            arrays[name] = np.concatenate(parts, axis=0 if by_replicate else 1)
+    return replace(results[0], **arrays, seconds=sum(result.seconds for result in results))
+
+
+def _padded(array: NDArray[Kind], length: int, value: int) -> NDArray[Kind]:
+    """Lengthen an array's last axis to `length` by repeating `value`."""
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, length - array.shape[-1])], constant_values=value)
+
+
+def lengthened(result: TrialResult, epochs: int) -> TrialResult:
+    """Return a diverged replicate's result as one of `epochs` epochs: its last epoch repeated, with losses of NaN."""
+    more = epochs - result.epochs
+    curves: dict[str, Any] = {
+        name: np.concatenate([curve, np.repeat(curve[-1:], more, axis=0)])
+        for name in (*CURVES, *TEST_CURVES)
+        if (curve := getattr(result, name)).size
+    }
+    for name in ("train_loss", "val_loss"):
+        curves[name][result.epochs :] = np.nan
+    return replace(result, **curves)

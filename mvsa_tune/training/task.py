@@ -1,7 +1,12 @@
-"""What the trials of a sweep share, and what those over frozen encoders do besides."""
+"""What the trials of a sweep share: samples, split and device; and how a stack is built from the caches.
 
-from collections.abc import Mapping
+torch is imported by the functions that need it: the driver of a sweep, which trains nothing, starts a second sooner.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +15,11 @@ from numpy.typing import NDArray
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.splits import Split
-from mvsa_tune.embeddings.cache import Cache
+from mvsa_tune.embeddings.cache import Cache, expect_scattered_reads, open_vectors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mvsa_tune.cluster.nodes import Driver
     from mvsa_tune.training.stack import StackTrainer
 
@@ -22,14 +29,14 @@ class Shared:
     """What the trials of every sweep share.
 
     Attributes:
-        labels: `(N,)` of the labelled samples.
+        labels: `(N,)` classes of the labelled samples.
         classes: number of classes.
-        split: rows by fold.
-        replicates: the seeds and folds that each trial trains.
+        split: row numbers by fold.
+        replicates: seeds and folds that a whole trial trains.
         device: `cpu` or `cuda`.
-        threads: CPU threads a worker may use.
-        milestones: epochs at which a trial reports, besides its last: those at which the scheduler may stop it.
-        driver: on a cluster, what nodes are told of the driver's machine.
+        threads: CPU threads that a worker may use.
+        milestones: epochs, besides the last, at which a trial reports: there the scheduler may stop it.
+        driver: on a cluster, what the nodes need to know of the driver's machine.
     """
 
     labels: NDArray[np.int64]
@@ -41,24 +48,69 @@ class Shared:
     milestones: tuple[int, ...] = ()
     driver: "Driver | None" = None
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that every node of a cluster must see, besides the caches: those are sent to nodes that lack them."""
+        return []
+
+    def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
+        """Return the scores of the configurations whose trials go on from a checkpoint, by id.
+
+        They are `TrialResult.scores`, up to the last milestone that the scheduler has let the trial go past.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Task(Shared):
-    """What those of a sweep over frozen encoders share. Small: the vectors stay in their caches.
+    """What the trials of a sweep over frozen encoders share. It is small: the vectors stay in their caches.
 
     Attributes:
-        caches: by encoder and modality; their first N rows are of the labelled samples.
+        caches: by encoder and modality; their first N rows belong to the labelled samples.
     """
 
     caches: Mapping[tuple[str, str], Cache]
 
     def path(self, encoder: str, modality: str) -> Path:
-        """Where this machine has an encoder's vectors."""
+        """Return the file that holds an encoder's vectors on this machine."""
         cache = self.caches[encoder, modality]
         return self.driver.vectors(cache) if self.driver else cache.path
 
-    def build(self, config: Config) -> "StackTrainer":
-        """A configuration's training, from its beginning."""
-        from mvsa_tune.training.stacks import build_trainer  # torch takes a while to import
+    def build(self, config: Config, replicates: Sequence[Replicate]) -> "StackTrainer":
+        """Put a configuration's samples on the device and build the stack of these replicates, no epoch trained."""
+        import torch
 
-        return build_trainer(config, self)
+        from mvsa_tune.training.stack import Samples, StackTrainer
+
+        vectors = {
+            modality: load_vectors(self.path(encoder, modality), len(self.labels), self.device, config.normalise)
+            for modality, encoder in config.encoders.items()
+        }
+        samples = Samples(vectors, torch.from_numpy(self.labels).to(self.device), self.classes)
+        train, validation, test = (
+            [torch.from_numpy(rows[replicate.fold]) for replicate in replicates]
+            for rows in (self.split.train, self.split.validation, self.split.test)
+        )
+        return StackTrainer(config, replicates, samples, train, validation, test)
+
+
+@lru_cache(maxsize=16)
+def load_vectors(path: Path, count: int, device: str, normalise: str) -> "Tensor":
+    """Load the vectors of the first `count` samples onto the device, once in a process.
+
+    On a CPU, vectors that are used as they are stay in the cache's file, which all processes share, if they are float32 or
+    large. All others become float32 in memory. The sweep has checked the file when it started.
+    """
+    import torch
+
+    from mvsa_tune.training.stack import IN_MEMORY, normalised
+
+    whole = open_vectors(path, mode="c")
+    mapped = whole[:count]
+    large = 4 * mapped.size > IN_MEMORY
+    as_it_is = device == "cpu" and normalise == "none" and sys.byteorder == "little"
+    if as_it_is and (large or mapped.dtype == np.float32):
+        if large:
+            expect_scattered_reads(whole)
+        return torch.from_numpy(mapped)
+    return normalised(torch.from_numpy(mapped.astype(np.float32)).to(device), normalise)

@@ -12,12 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mvsa_tune.config import Config
-from mvsa_tune.training.result import NO_CLASS, NO_ROW, TrialResult
+from mvsa_tune.training.result import CURVES, NO_CLASS, NO_ROW, TEST_CURVES, TrialResult
 from mvsa_tune.training.schedules import Plateau, factor
-
-# What is found in each epoch; the latter of the test samples, by which nothing is chosen.
-CURVES = ("train_loss", "val_loss", "confusion", "predicted")
-TEST_CURVES = ("test_confusion", "test_predicted")
 
 
 @dataclass(frozen=True)

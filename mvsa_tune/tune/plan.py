@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvsa_tune.cluster.resources import Placement
 from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.splits import Split
-from mvsa_tune.embeddings.cache import Cache, cached_encoders, how_to_make, open_cache
-from mvsa_tune.encoders.registry import ENCODERS, find_encoder
-from mvsa_tune.errors import InputError
+from mvsa_tune.embeddings.cache import Cache
+from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.training.task import Task
 from mvsa_tune.tune.space import Search
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FinetuneTask
+    from mvsa_tune.finetuning.trainer import FinetuneTask
 
 # Bytes of a worker process beside its trial: Python, Ray and torch.
 WORKER_MEMORY = 600 * 2**20
@@ -94,17 +92,9 @@ class Plan:
         """Weights and preprocessing of encoders that are fine-tuned, by `ENCODER MODALITY`; empty where they are frozen."""
         return {}
 
-    def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
-        """`TrialResult.scores` of each trial that goes on from a checkpoint, by id, as far as the scheduler has let it pass."""
-        return {}
-
     def task(self, folder: Path) -> "Task | FinetuneTask":
         """What the trials share; `folder` is the sweep's."""
         return Task(caches=self.caches, **self.shared())
-
-    def files(self, folder: Path) -> list[Path]:
-        """What every node of a cluster must see, besides caches, which are handed to those that do not."""
-        return []
 
     def shared(self) -> dict[str, Any]:
         """What every kind of task tells its trials."""
@@ -151,36 +141,3 @@ class Plan:
     def sized(self) -> list[Config]:
         """The configurations whose vectors' lengths are known: those of which cost can be told."""
         return [config for config in self.configs if all(self.widths(config).values())]
-
-
-def find_caches(
-    dataset: Dataset, folder: Path, configs: Sequence[Config]
-) -> tuple[dict[tuple[str, str], Cache], dict[tuple[str, str], str]]:
-    """Open the caches that configurations need; return those there are, and for the others the command that makes them.
-
-    Raises:
-        InputError: an encoder is unknown, has no such modality, or a cache does not fit the data.
-    """
-    caches, missing = {}, {}
-    for encoder, modality in dict.fromkeys((e, m) for config in configs for m, e in config.encoders.items()):
-        cache = open_cache(dataset, folder, encoder, modality)
-        if cache:
-            caches[encoder, modality] = cache
-            continue
-        _check_known(encoder, modality, folder)
-        missing[encoder, modality] = how_to_make(dataset, folder, encoder, modality)
-    return caches, missing
-
-
-def _check_known(name: str, modality: str, folder: Path) -> None:
-    if encoder := find_encoder(name, fetch=False):
-        if encoder.widths and modality not in encoder.widths:
-            raise InputError(f"encoder {name} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
-        return
-    cached = cached_encoders(folder)
-    if name in cached:
-        raise InputError(f"there is no {modality} cache of {name} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
-    raise InputError(
-        f"unknown encoder {name}: known are {', '.join(dict.fromkeys([*ENCODERS, *cached]))}, and open names such as timm:NAME "
-        "or hf:FOLDER; vectors made elsewhere become an encoder by `python -m mvsa_tune import --encoder NAME …`"
-    )

@@ -9,20 +9,18 @@ from pathlib import Path
 from mvsa_tune.cluster.resources import Placement, place
 from mvsa_tune.cluster.session import add_cluster_flags, address_of, nodes_of, this_machine
 from mvsa_tune.config import AXES, CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
-from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.data.dataset import DEFAULT_DATA, Dataset, add_data_flags, read_data
 from mvsa_tune.data.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.data.demo import make_demo_set
-from mvsa_tune.data.flags import DEFAULT_DATA, add_data_flags, read_data
-from mvsa_tune.data.splits import KINDS, Split, make_split
-from mvsa_tune.embeddings.cache import default_folder
+from mvsa_tune.data.splits import Split, make_split, split_usage
+from mvsa_tune.embeddings.cache import default_folder, find_caches
 from mvsa_tune.embeddings.embed import Settings, embed
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
 from mvsa_tune.protocols import PROTOCOLS
-from mvsa_tune.report.languages import LANGUAGES
 from mvsa_tune.tune.describe import costs, outline, show
 from mvsa_tune.tune.mirror import mirrored
-from mvsa_tune.tune.plan import Plan, find_caches
+from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.space import Search
 
 
@@ -46,7 +44,7 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
         help=f"replicates: seeds 42, 43, … (default {seeds}), each on every fold of the split",
     )
     parser.add_argument("--seed-list", type=int, nargs="+", metavar="SEED", help="the replicates' seeds, one by one")
-    parser.add_argument("--split", metavar="HOW", help=f"{KINDS} (default: the protocol's)")
+    parser.add_argument("--split", metavar="HOW", help=f"{split_usage()} (default: the protocol's)")
     parser.add_argument(
         "--protocol",
         choices=list(PROTOCOLS),
@@ -86,7 +84,6 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
         action="store_false",
         help="no report.html at the end (`report` makes it any time)",
     )
-    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the tables' headings (default en)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
 
 
@@ -172,7 +169,7 @@ def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | No
         make_demo_set(options.data)
     dataset = read_data(options)
     if dataset.dropped and not (options.quiet or options.dry_run):
-        print("\n".join(dataset.told()))
+        print("\n".join(dataset.description()))
     split = make_split(options.split, dataset, seeds)
     return Plan(
         dataset=dataset,
@@ -238,11 +235,11 @@ def carry_out(plan: Plan, options: Namespace) -> int:
 
     folder = options.results / options.name
     with mirrored(folder, options.storage):
-        code = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, lang=options.lang)
+        code = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet)
         if options.report and code != INTERRUPTED:
             from mvsa_tune.report.write import report  # SciPy does, too
 
-            report(folder, options.lang, quiet=options.quiet)
+            report(folder, quiet=options.quiet)
         return code
 
 

@@ -6,57 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mvsa_tune.config import ATTENTION_HEADS, Config, attends, flag, join_pair, short, split_pair
+from mvsa_tune.config import Config, flag, join_pair, split_pair
+from mvsa_tune.dimensions import Choice, Dimension, Range
 from mvsa_tune.errors import InputError
+from mvsa_tune.formats import short
+from mvsa_tune.models.heads import HEADS
 
 PAIR = "pair"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of some values."""
-
-    values: tuple[Any, ...]
-
-    def __str__(self) -> str:
-        return " ".join(map(short, self.values))
-
-    def nearest(self, value: Any) -> Any:
-        """The value itself."""
-        return value
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """The values that bound what the dimension may cost or break: all of them."""
-        return self.values
-
-
-@dataclass(frozen=True)
-class Range:
-    """A number from `low` to `high`, both included; `log`: each factor is as likely as any other of its size."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise InputError(f"{self}: write LOW..HIGH, low below high" + (" and above 0" if self.log else ""))
-
-    def __str__(self) -> str:
-        return f"{short(self.low)}..{short(self.high)}"
-
-    def nearest(self, value: float) -> float:
-        """The value, or the end that rounding took it past."""
-        return min(max(value, self.low), self.high)
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Low and high."""
-        return self.low, self.high
-
-
-Dimension = Choice | Range
 Space = Mapping[str, Dimension]
 
 
@@ -125,12 +83,17 @@ def corners(space: Space, fixed: Mapping[str, Any]) -> list[Config]:
 
 
 def _check_widths(space: Space) -> None:
-    """Check what binds two dimensions: D wherever a head attends. A range draws any D."""
+    """Check that every D suits every head; a range draws any D.
+
+    Raises:
+        InputError: a D is not a multiple of what a head needs.
+    """
     widths = space.get("D", Choice((Config.D,)))
-    for head in filter(attends, space["head"].ends if "head" in space else ()):
-        if isinstance(widths, Range) or any(D % ATTENTION_HEADS for D in widths.values):
+    for head in space["head"].ends if "head" in space else ():
+        multiple = HEADS[head].D_multiple_of
+        if multiple > 1 and (isinstance(widths, Range) or any(D % multiple for D in widths.values)):
             raise InputError(
-                f"--D {widths}: --head {head} needs multiples of {ATTENTION_HEADS}; list them, as in --D 64 128 256"
+                f"--D {widths}: --head {head} needs multiples of {multiple}; list them, as in --D 64 128 256"
             )
 
 

@@ -17,11 +17,10 @@ from conftest import grid
 from mvsa_tune.cluster.session import address_of
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import reference_split
-from mvsa_tune.embeddings.cache import default_folder
+from mvsa_tune.embeddings.cache import default_folder, find_caches
 from mvsa_tune.results.store import Store
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.training.task import Task
-from mvsa_tune.tune.plan import find_caches
 from own_cluster import OwnCluster, can_hide, own_cluster
 
 FEW = ("--pairs", "eye+ear", "--batch-size", 8, "--seeds", 2, "--scheduler", "none", "--quiet")
@@ -62,7 +61,7 @@ def trained_here(data: Path, store: Store) -> dict[str, TrialResult]:
         device="cpu",
         threads=1,
     )
-    return {config.id: task.build(config).fit() for config in store.manifest.configs[::3]}
+    return {config.id: task.build(config, task.replicates).fit() for config in store.manifest.configs[::3]}
 
 
 @pytest.mark.skipif(not can_hide(), reason="needs Linux's mount namespaces, to hide a folder from a node")

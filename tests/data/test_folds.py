@@ -1,4 +1,4 @@
-"""Whole sweeps over folds: replicates are seeds on folds, test scores are those of the chosen epoch, and any split is rebuilt."""
+"""Sweeps over folds: replicates are seeds on folds, test scores are of the chosen epoch, and any split is rebuilt."""
 
 import dataclasses
 from pathlib import Path
@@ -17,10 +17,10 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import make_split
 from mvsa_tune.errors import InputError
-from mvsa_tune.inference.select import choose, chosen_head
+from mvsa_tune.inference.select import chosen_head
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.summary import best, summarise
+from mvsa_tune.stats.summary import best, choose, summarise
 from mvsa_tune.training.stack import Samples, StackTrainer, normalised
 from mvsa_tune.tune.prepare import make_plan
 from test_splits import word, write

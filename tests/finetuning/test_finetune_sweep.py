@@ -15,7 +15,7 @@ from conftest import grid, make_set
 from mvsa_tune.cli import main
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.finetuning.checkpoints import Checkpoints
+from mvsa_tune.finetuning.checkpoint import Checkpoints
 from mvsa_tune.inference.finetuned import load_finetuned
 from mvsa_tune.results.store import Store
 from mvsa_tune.tune import finetune_plan

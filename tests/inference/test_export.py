@@ -18,9 +18,9 @@ from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference.export import export, load_head, write_onnx
 from mvsa_tune.inference.head import Head, describe, make_head
-from mvsa_tune.inference.select import choose, chosen_head
+from mvsa_tune.inference.select import chosen_head
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.summary import wilson
+from mvsa_tune.stats.summary import choose, wilson
 
 THREE_LINES = """
 import sys, numpy

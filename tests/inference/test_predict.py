@@ -19,13 +19,14 @@ from mvsa_tune.data.splits import write_split
 from mvsa_tune.embeddings.cache import default_folder, open_vectors
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference import predict as predicting
-from mvsa_tune.inference import select as chosen
 from mvsa_tune.inference.head import Head, make_head, read_head
 from mvsa_tune.inference.predict import Predictions, embed_new, predict, warning, write_predictions
-from mvsa_tune.inference.select import choose, chosen_head
+from mvsa_tune.inference.select import chosen_head
 from mvsa_tune.results.store import Store
+from mvsa_tune.stats.summary import choose
+from mvsa_tune.training.task import Task
 
-build = chosen.build_trainer
+build = Task.build
 
 
 def raw(dataset: Dataset) -> dict[str, np.ndarray]:
@@ -89,7 +90,7 @@ def test_a_kept_head_is_not_trained_again(swept: Path, monkeypatch: pytest.Monke
     store = Store(swept)
     config = choose(store, "best")
     before = predict(store, config, None, None, {}).votes
-    monkeypatch.setattr(chosen, "build_trainer", None)
+    monkeypatch.setattr(Task, "build", None)
     assert np.array_equal(predict(store, config, None, None, {}).votes, before)
 
 
@@ -98,7 +99,7 @@ def test_a_refit_sees_every_labelled_sample_for_the_median_epoch(
 ) -> None:
     shutil.copytree(swept, tmp_path / "swept", ignore=shutil.ignore_patterns("heads"))  # none is kept yet
     built = []
-    monkeypatch.setattr(chosen, "build_trainer", lambda *given: built.append(build(*given)) or built[-1])
+    monkeypatch.setattr(Task, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
     store = Store(tmp_path / "swept")
     config = choose(store, "best")
     head = chosen_head(store, config, None, None, refit=True)

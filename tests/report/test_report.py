@@ -18,7 +18,6 @@ from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample, read_dataset
 from mvsa_tune.report.grids import grids
 from mvsa_tune.report.inline import COLOURS
-from mvsa_tune.report.languages import LANGUAGES, ZH
 from mvsa_tune.report.page import write_report
 from mvsa_tune.report.sections import sections, short_names, shown_sample
 from mvsa_tune.results.store import Store
@@ -194,20 +193,12 @@ def test_what_is_not_there_is_said_in_a_line(copied: Path) -> None:
         Analysis(whole.store, whole.summary, (), (), whole.rows),
         Analysis(whole.store, whole.summary, whole.ranked[:1], whole.ranked[1:], whole.rows),
     ):
-        for section in sections(analysis, None, "en"):
+        for section in sections(analysis, None):
             assert section.text or section.facts or section.tables, section.key
             assert section.plots or section.text or section.facts or section.tables
-    alone = {section.key: section for section in sections(analysis, None, "en")}
+    alone = {section.key: section for section in sections(analysis, None)}
     assert not alone["budget"].plots and not alone["grids"].plots and not alone["importance"].plots
     assert alone["curves"].plots and alone["classes"].plots
-
-
-def test_headings_are_chinese_on_demand(copied: Path) -> None:
-    assert cli.main(["report", str(copied), "--lang", "zh"]) == 0
-    shown = (copied / "report.html").read_text(encoding="utf-8")
-    write_report(analyse(Store(copied)))
-    assert all(f'">{ZH[heading]}</h2>' in shown for heading in HEADINGS)
-    assert '<html lang="zh-Hans">' in shown and "zh" in LANGUAGES
 
 
 def test_names_leave_out_what_all_share() -> None:

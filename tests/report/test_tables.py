@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import finetune
-from conftest import make_set
+from conftest import ROOT, make_set
 from grid import reference_grid
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import read_dataset
@@ -113,7 +113,7 @@ def test_a_table_without_rows_says_what_would_add_some(tmp_path: Path) -> None:
 def test_the_published_cells_are_the_reference(real: Path) -> None:
     published = real.parent / "documents" / "tables.csv"
     if not published.exists():
-        pytest.skip("the reference are not beside the real set")
+        pytest.skip("the reference's tables are not beside the real set")
     package = ROOT / "mvsa_tune" / "report" / "published.csv"
     with published.open() as theirs, package.open() as ours:
         assert list(csv.DictReader(ours)) == list(csv.DictReader(theirs))

@@ -13,8 +13,7 @@ from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
 from mvsa_tune.report.compare import compare
-from mvsa_tune.report.languages import ZH
-from mvsa_tune.report.tables import tables, tables_csv
+from mvsa_tune.report.tables import tables_csv
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.alignment import align
 from mvsa_tune.stats.analysis import Analysis, analyse
@@ -175,14 +174,6 @@ def test_importance_finds_what_matters_and_says_how_sure_it_is() -> None:
     assert all(one.low <= one.mean <= one.high and one.std >= 0 for one in found)
     assert sum(one.mean for one in found) == pytest.approx(1) and importances(grid[:3], values[:3]) == ()
     assert importances(grid, values) == found
-
-
-def test_every_heading_has_its_chinese(tmp_path: Path) -> None:
-    store = recorded(tmp_path, dict.fromkeys(configs(D=[8, 16], batch_size=[32, 512]), 0.8))
-    english, chinese = (tables(analyse(store), lang) for lang in ("en", "zh"))
-    assert [table.body for table in english] == [table.body for table in chinese]
-    for ours, theirs in zip(english, chinese, strict=True):
-        assert [ZH[name] for name in ours.header] == list(theirs.header) and theirs.title.startswith("表 ")
 
 
 def test_the_csv_holds_the_tables_numbers(tmp_path: Path) -> None:

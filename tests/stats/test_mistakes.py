@@ -14,9 +14,9 @@ from mvsa_tune.cli import main
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.labels import LABELS
-from mvsa_tune.inference.select import choose
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.error_analysis import by_sample, confusion, disputed, per_class, write_mistakes
+from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.result import TrialResult
 from test_store import outcome_of, sweep
 

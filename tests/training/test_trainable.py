@@ -13,17 +13,17 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import default_folder, open_cache
-from mvsa_tune.training.stacks import _load, build_trainer
-from mvsa_tune.training.task import Task
+from mvsa_tune.training.task import Task, load_vectors
 from mvsa_tune.tune.trainable import (
     METRIC,
-    OUTCOME,
     RESOURCE,
+    RESULT,
     DivergedError,
+    Trial,
     TrialTrainable,
-    tune_config,
 )
 
+REPLICATES = (Replicate(1), Replicate(2))
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=4, lr=0.01, batch_size=8, epochs=5)
 
 
@@ -40,7 +40,7 @@ def task(tiny: Path) -> Task:
         labels=np.array(dataset.labels),
         classes=3,
         split=reference_split(dataset.labels),
-        replicates=(Replicate(1), Replicate(2)),
+        replicates=REPLICATES,
         device="cpu",
         threads=1,
         milestones=(2, 4, 7),
@@ -49,7 +49,7 @@ def task(tiny: Path) -> Task:
 
 def trial(config: Config, task: Task) -> TrialTrainable:
     trainable = object.__new__(TrialTrainable)  # what Ray makes in a worker, without the worker
-    trainable.config = tune_config(config)
+    trainable.config = Trial(config, REPLICATES).to_tune()
     trainable.setup(trainable.config, task)
     return trainable
 
@@ -59,30 +59,30 @@ def test_a_trial_reports_at_the_milestones_and_at_its_end(task: Task) -> None:
     reports = [one.step() for _ in range(3)]
     assert [report[RESOURCE] for report in reports] == [2, 4, 5]
     assert [report["done"] for report in reports] == [False, False, True]
-    whole = build_trainer(CONFIG, task).fit()
+    whole = task.build(CONFIG, task.replicates).fit()
     assert [report[METRIC] for report in reports] == [whole.scores[epoch - 1] for epoch in (2, 4, 5)]
 
 
 def test_the_next_trial_of_a_worker_starts_afresh(task: Task) -> None:
     one = trial(CONFIG, task)
     first = one.step()
-    assert one.reset_config(tune_config(CONFIG))
-    np.testing.assert_array_equal(one.step()[OUTCOME].val_loss, first[OUTCOME].val_loss)
+    assert one.reset_config(Trial(CONFIG, REPLICATES).to_tune())
+    np.testing.assert_array_equal(one.step()[RESULT].val_loss, first[RESULT].val_loss)
 
 
 def test_a_loss_that_is_not_finite_is_no_result_of_any_rung_and_then_an_error(task: Task) -> None:
     one = trial(Config(image_encoder="eye", text_encoder="ear", D=4, lr=1e38, batch_size=8, epochs=5), task)
     report = one.step()
-    assert RESOURCE not in report and report[METRIC] == 0.0 and report[OUTCOME].diverged.all()
+    assert RESOURCE not in report and report[METRIC] == 0.0 and report[RESULT].diverged.all()
     with pytest.raises(DivergedError, match="the loss of 2 of 2 replicates was not finite, first in epoch 1"):
         one.step()
-    one.reset_config(tune_config(CONFIG))
+    one.reset_config(Trial(CONFIG, REPLICATES).to_tune())
     assert one.step()[RESOURCE] == 2
 
 
 def test_l2_normalisation_gives_every_vector_length_one_and_leaves_the_cache_raw(task: Task) -> None:
     raw, scaled = (
-        build_trainer(Config(image_encoder="eye", text_encoder="ear", D=4, normalise=how), task).samples.vectors
+        task.build(dataclasses.replace(CONFIG, normalise=how), task.replicates).samples.vectors
         for how in ("none", "l2")
     )
     for modality, vectors in raw.items():
@@ -99,17 +99,16 @@ def test_what_is_too_large_for_memory_trains_from_its_file_to_the_same_bits(
         np.save(cache.path, np.load(cache.path, allow_pickle=False).astype(np.float16))
     trained = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("mvsa_tune.training.stacks.IN_MEMORY", limit)
         monkeypatch.setattr("mvsa_tune.training.stack.IN_MEMORY", limit)
-        _load.cache_clear()
-        trainer = build_trainer(config, task)
+        load_vectors.cache_clear()
+        trainer = task.build(config, task.replicates)
         assert (trainer.vectors["image"].dtype == torch.float16) == (limit == 0)
         if sys.platform == "linux":  # without neighbours read along, where rows come from all over the file
             assert {"rr" in flags for flags in mapped_with(task.caches["eye", "image"].path)} == (
                 {True} if limit == 0 else set()
             )
         trained.append(trainer.fit())
-    _load.cache_clear()
+    load_vectors.cache_clear()
     for name in ("train_loss", "val_loss", "confusion"):
         np.testing.assert_array_equal(getattr(trained[0], name), getattr(trained[1], name))
 
@@ -121,10 +120,10 @@ def mapped_with(path: Path) -> list[list[str]]:
 
 
 def test_workers_share_a_cache_of_float32_with_its_file(task: Task) -> None:
-    vectors = _load(task.caches["eye", "image"].path, 40, "cpu", "none")
+    vectors = load_vectors(task.caches["eye", "image"].path, 40, "cpu", "none")
     with task.caches["eye", "image"].path.open("r+b") as file:
         file.seek(-4 * 6 * 4, 2)  # the last four rows of six are of unlabelled samples
         file.seek(-4, 1)
         file.write(np.float32(123).tobytes())
     assert vectors[-1, -1] == 123
-    _load.cache_clear()
+    load_vectors.cache_clear()

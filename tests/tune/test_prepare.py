@@ -24,7 +24,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 BAD = {
     "no folder": (("--data", "nowhere"), "no data folder nowhere: put MVSA-Single there"),
     "unknown encoder": (("--pairs", "mystery+ear"), "unknown encoder mystery: known are"),
-    "swapped pair": (("--pairs", "ear+eye"), "there is no image cache of ear"),
+    "swapped pair": (("--pairs", "ear+eye"), "no image cache of ear in"),
     "text encoder for pictures": (("--pairs", "roberta-base+ear"), "roberta-base has no image side"),
     "open name of nothing": (("--pairs", "timm:mystery+ear"), "timm:mystery: no such model"),
     "open name on the wrong side": (("--pairs", "eye+timm:resnet10t"), "timm:resnet10t has no text side"),
@@ -70,7 +70,7 @@ def test_bad_input_is_one_clear_line(
 
 
 SPOILT = {
-    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "lists no samples"),
+    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "has no labelled samples"),
     "guid that climbs": (
         lambda f: (f / "train.txt").write_text("../../etc/passwd,neutral\n"),
         "may not leave the data folder",

@@ -2,8 +2,9 @@ import time
 
 import pytest
 
+from mvsa_tune.dimensions import Choice, Range
 from mvsa_tune.errors import InputError
-from mvsa_tune.tune.space import PAIR, Budget, Choice, Range, corners, make_config, parse, point_of
+from mvsa_tune.tune.space import PAIR, Budget, corners, make_config, parse, point_of
 
 SPACE = {
     PAIR: Choice(("eye+ear", "eye+nose")),

@@ -11,9 +11,9 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.checkpoints import Checkpoints, read_tensors
-from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
-from mvsa_tune.finetuning.replicate import build_network
+from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors
+from mvsa_tune.finetuning.model import build_network, load_towers
+from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune.trainable import METRIC, OUTCOME, PROGRESS, RESOURCE, DivergedError
 from test_trainable import trial
@@ -68,52 +68,52 @@ def elsewhere(task: FinetuneTask, name: str, **changes: object) -> FinetuneTask:
 
 @pytest.mark.parametrize("often", [0, 1e9])
 def test_killed_after_any_epoch_it_goes_on_as_if_nothing_had_happened(task: FinetuneTask, often: float) -> None:
-    whole = finish(FineTuner(CONFIG, task))
+    whole = finish(FineTuner(CONFIG, task, task.replicates))
     for calls in (1, 3, 4, 7):
         again = elsewhere(task, f"killed-{calls}", checkpoint_seconds=often)
-        first = FineTuner(CONFIG, again)
+        first = FineTuner(CONFIG, again, again.replicates)
         for _ in range(calls):
             first.advance(CONFIG.epochs)
-        assert_same(finish(FineTuner(CONFIG, again)), whole)
+        assert_same(finish(FineTuner(CONFIG, again, again.replicates)), whole)
 
 
 def test_what_is_kept_is_not_trained_again(task: FinetuneTask) -> None:
-    first = FineTuner(CONFIG, task)
+    first = FineTuner(CONFIG, task, task.replicates)
     for _ in range(3):
         assert first.advance(CONFIG.epochs) is None
-    second = FineTuner(CONFIG, task)
+    second = FineTuner(CONFIG, task, task.replicates)
     assert second.progress == first.progress == 3 / 8
     assert second.epoch == 3
 
 
 def test_a_replicate_has_the_numbers_that_it_has_alone(task: FinetuneTask) -> None:
-    together = finish(FineTuner(CONFIG, task))
+    together = finish(FineTuner(CONFIG, task, task.replicates))
     for r, replicate in enumerate(task.replicates):
-        alone = finish(FineTuner(CONFIG, elsewhere(task, f"alone-{r}", replicates=(replicate,))))
+        alone = finish(FineTuner(CONFIG, elsewhere(task, f"alone-{r}"), [replicate]))
         np.testing.assert_array_equal(alone.val_loss[:, 0], together.val_loss[:, r])
         np.testing.assert_array_equal(alone.best[0], together.best[r])
 
 
 def test_gradient_checkpointing_changes_no_number(task: FinetuneTask) -> None:
     again = elsewhere(task, "recomputed", recomputed=True)
-    assert_same(finish(FineTuner(CONFIG, again)), finish(FineTuner(CONFIG, task)))
+    assert_same(finish(FineTuner(CONFIG, again, again.replicates)), finish(FineTuner(CONFIG, task, task.replicates)))
 
 
 def test_the_best_checkpoint_holds_the_weights_of_the_best_epoch(task: FinetuneTask) -> None:
     config = dataclasses.replace(CONFIG, lr=3e-2, encoder_lr=3e-2)  # too fast: the best epoch is an early one
-    outcome = finish(FineTuner(config, task))
+    outcome = finish(FineTuner(config, task, task.replicates))
     assert (outcome.best_epoch < config.epochs).any()  # so that best and last can be told apart
     for r, replicate in enumerate(task.replicates):
         network = build_network(config, load_towers(config, {}), 3)
-        network.load_state_dict(read_tensors(Checkpoints(task.sweep, config).best(replicate)))
+        network.load_state_dict(read_tensors(Checkpoints(task.sweep, config).best(replicate))[0])
         network.eval()
-        inputs = next(task.prepare(config).batches([SPLIT.validation[0]]))
+        inputs = next(task.samples(config).batches([SPLIT.validation[0]]))
         with torch.no_grad():
             assert network(inputs).argmax(dim=1).tolist() == outcome.best[r].tolist()
 
 
 def test_a_trial_keeps_two_files_a_replicate_and_after_its_end_one(task: FinetuneTask) -> None:
-    tuner = FineTuner(CONFIG, task)
+    tuner = FineTuner(CONFIG, task, task.replicates)
     while tuner.advance(CONFIG.epochs) is None:
         names = sorted(path.name for path in tuner.checkpoints.folder.iterdir())
         assert set(names) <= {f"{seed}-0.{kind}.safetensors" for seed in (1, 2) for kind in ("best", "last")}
@@ -123,17 +123,19 @@ def test_a_trial_keeps_two_files_a_replicate_and_after_its_end_one(task: Finetun
 
 
 def test_a_damaged_checkpoint_is_named(task: FinetuneTask) -> None:
-    first = FineTuner(CONFIG, task)
+    first = FineTuner(CONFIG, task, task.replicates)
     first.advance(CONFIG.epochs)
     path = first.checkpoints.last(task.replicates[0])
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"1-0\.last\.safetensors cannot be read .* delete it to train that anew"):
-        FineTuner(CONFIG, task)
+    with pytest.raises(
+        InputError, match=r"1-0\.last\.safetensors is damaged .* delete it and run the same command again"
+    ):
+        FineTuner(CONFIG, task, task.replicates)
 
 
 def test_a_replicate_whose_loss_is_not_finite_is_trained_no_further_and_leaves_no_state(task: FinetuneTask) -> None:
     config = dataclasses.replace(CONFIG, lr=1e38, encoder_lr=1e38)
-    tuner = FineTuner(config, task)
+    tuner = FineTuner(config, task, task.replicates)
     calls = 1
     while (outcome := tuner.advance(CONFIG.epochs)) is None:
         calls += 1
@@ -160,14 +162,14 @@ def test_a_trial_that_goes_on_reports_at_no_rung_that_it_has_gone_past(task: Fin
     second = trial(CONFIG, task)  # type: ignore[arg-type]
     reports = [second.step() for _ in range(3)]
     assert [report.get(RESOURCE) for report in reports] == [None, None, 4]
-    known = FineTuner(CONFIG, task).scores_gone_past()
+    known = FineTuner(CONFIG, task, task.replicates).scores_gone_past()
     np.testing.assert_array_equal(known, reports[-1][OUTCOME].scores[:2])
 
 
 def test_a_trial_cut_off_at_a_rung_reports_there_again(task: FinetuneTask) -> None:
     first = trial(CONFIG, task)  # type: ignore[arg-type]
     told = [first.step() for _ in range(4)][-1]
-    assert len(FineTuner(CONFIG, task).scores_gone_past()) == 0
+    assert len(FineTuner(CONFIG, task, task.replicates).scores_gone_past()) == 0
     again = trial(CONFIG, task).step()  # type: ignore[arg-type]
     assert (again[RESOURCE], again[METRIC]) == (told[RESOURCE], told[METRIC]) == (2, told[METRIC])
 
@@ -182,9 +184,9 @@ def test_a_loss_that_is_not_finite_fails_the_trial(task: FinetuneTask) -> None:
 
 
 def test_texts_are_tokenised_once_whatever_the_trials(task: FinetuneTask) -> None:
-    first = task.prepare(CONFIG)
-    assert task.prepare(dataclasses.replace(CONFIG, D=16, lr=0.1)) is first
-    assert task.prepare(dataclasses.replace(CONFIG, ablation=1)) is not first
+    first = task.samples(CONFIG)
+    assert task.samples(dataclasses.replace(CONFIG, D=16, lr=0.1)) is first
+    assert task.samples(dataclasses.replace(CONFIG, ablation=1)) is not first
 
 
 @pytest.mark.parametrize(
@@ -216,9 +218,9 @@ def test_models_of_the_libraries_own_formats_are_fine_tuned(
     few = Split("few", {0: np.arange(8)}, {0: np.arange(8, 12)}, {0: np.arange(0)})
     weights = {"torchvision:resnet18": tmp_path / "resnet18.pth"}
     one = elsewhere(task, "libraries", split=few, weights=weights, replicates=(Replicate(1),), recomputed=recomputed)
-    assert np.isfinite(finish(FineTuner(config, one), 1).val_loss).all()
+    assert np.isfinite(finish(FineTuner(config, one, one.replicates), 1).val_loss).all()
     before = load_towers(config, weights)
-    after = read_tensors(Checkpoints(one.sweep, config).best(Replicate(1)))
+    after, _ = read_tensors(Checkpoints(one.sweep, config).best(Replicate(1)))
     moved = {
         f"encoders.{modality}.{name}": not torch.equal(after[f"encoders.{modality}.{name}"], tensor)
         for modality, tower in before.items()

@@ -206,7 +206,7 @@ def list_encoders(options: Namespace) -> int:
 
 def _about_encoder(name: str) -> tuple[str, str]:
     encoder = ENCODERS[name]
-    return _widths(encoder.widths), f"{'here' if encoder.here() else 'not here'}: {encoder.source}"
+    return _widths(encoder.widths), f"{'here' if encoder.is_local() else 'not here'}: {encoder.source}"
 
 
 def _about_caches(name: str, made: Sequence[Manifest]) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from mvsa_tune.stats.importance import Importance, importances
 from mvsa_tune.stats.intervals import Array, Interval, accuracy, redrawn
 from mvsa_tune.stats.questions import Question, questions
 from mvsa_tune.stats.selection import Winner, expected_best, winner
-from mvsa_tune.stats.summary import ranked, replicates_of, summarise
+from mvsa_tune.stats.summary import ranked, summarise
 from mvsa_tune.stats.tests import ALPHA, Comparisons, Difference, on_common_seeds
 from mvsa_tune.training.result import NO_ROW, Correctness
 
@@ -219,7 +219,7 @@ def analyse(store: Store) -> Analysis:
     summary = summarise(store)
     finished = list(map(str, ranked(summary)["trial_id"]))
     trials = list(dict.fromkeys([*finished, *store.recorded((FINISHED, STOPPED))]))
-    replicates = {trial: replicates_of(store, trial) for trial in trials}
+    replicates = {trial: store.replicates(trial) for trial in trials}
     examples = {of_trial: trial for trial, of_trial in replicates.items()}
     folds: dict[int, set[int]] = defaultdict(set)
     for replicate in (*store.manifest.replicates, *(replicate for of_trial in examples for replicate in of_trial)):

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.duplicates import BITS, NEAR, Duplicates, Groups, members
-from mvsa_tune.data.splits import DRAW, Rows, Split, make_split
+from mvsa_tune.data.splits import SPLIT_SEED, Rows, Split, make_split
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.results.provenance import code_version
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.intervals import wilson
-from mvsa_tune.stats.summary import choose, replicates_of
+from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.result import NO_ROW
 
 UNLABELLED = "unlabelled"
@@ -117,7 +117,7 @@ def audit_data(
         )
     chosen = choose(store, config) if store else None
     try:
-        split = store.split() if store else make_split(how, dataset, [DRAW])
+        split = store.split() if store else make_split(how, dataset, [SPLIT_SEED])
     except InputError as error:
         print(f"without a split: {error}", file=sys.stderr)
         split = Split("none", {}, {}, {})
@@ -142,8 +142,8 @@ def audit_data(
         "not_utf8": dataset.not_utf8,
         "texts_empty_after_normalisation": empty,
         "texts_of_punctuation_alone": [guid for guid in wordless if guid not in set(empty)],
-        "pictures_unreadable": duplicates.looks.unreadable,
-        "pictures_of_one_colour": duplicates.looks.plain,
+        "pictures_unreadable": duplicates.hashes.unreadable,
+        "pictures_of_one_colour": duplicates.hashes.single_colour,
         "duplicates": {kind: _sizes(grouping, dataset) for kind, grouping in groups.items()},
         "leaks": _leaks(find_leaks(dataset, split, groups), dataset),
         "accuracy": _accuracy(store, chosen, dataset, split, groups) if store and chosen else None,
@@ -239,7 +239,7 @@ def accuracy_by_twins(
     result, labels = store.result(trial), np.array(dataset.labels, dtype=np.int64)
     rows, true = result.rows, labels[result.rows]
     present, correct = rows != NO_ROW, result.best == true
-    folds = [replicate.fold for replicate in replicates_of(store, trial)]
+    folds = [replicate.fold for replicate in store.replicates(trial)]
     shares = {}
     for kind, grouping in groups.items():
         of_each = zip(folds, rows, strict=True)

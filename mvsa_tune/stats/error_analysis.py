@@ -10,7 +10,7 @@ from mvsa_tune.config import MODALITIES, Config
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import markdown
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.summary import ranked, replicates_of, summarise
+from mvsa_tune.stats.summary import ranked, summarise
 from mvsa_tune.training.result import NO_ROW, TrialResult
 
 SHOWN = 20
@@ -116,8 +116,8 @@ def _listed(samples: pd.DataFrame, texts: Mapping[str, str] | None) -> str:
     shown = samples.head(SHOWN)[columns].astype(str)
     if texts is not None:
         shown["text"] = [texts.get(guid, "") for guid in shown["guid"]]
-    # Line breaks and bars in the data would end its cell.
-    body = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in shown.to_numpy()]
+    # Line breaks in the data would end its cell.
+    body = [[" ".join(cell.split()) for cell in row] for row in shown.to_numpy()]
     header = [name.replace(VOTES, "predicted ") for name in shown.columns]
     count = f"{len(shown)} of {len(samples):,} samples; errors.csv has all."
     return f"{count}\n\n{markdown(header, body)}"
@@ -138,7 +138,7 @@ def _by_modality(store: Store, config: Config, labels: NDArray[np.int64]) -> str
             trials[modality] = str(alone.iloc[0])
     if missing:
         return f"Not in this sweep: {'; '.join(missing)}.\n"
-    replicates = {name: replicates_of(store, trial) for name, trial in trials.items()}
+    replicates = {name: store.replicates(trial) for name, trial in trials.items()}
     common = [one for one in replicates["both"] if all(one in of_trial for of_trial in replicates.values())]
     if not common:
         return "Not in this sweep: a seed that this configuration and those on one modality alone have in common.\n"

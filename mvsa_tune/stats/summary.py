@@ -2,12 +2,10 @@
 
 import pandas as pd
 
-from mvsa_tune.config import CONFIG_FIELDS, Config, Replicate
+from mvsa_tune.config import CONFIG_FIELDS, Config
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.results.schema import CROSS, FINISHED, STOPPED, TEST_RESULTS
+from mvsa_tune.results.schema import FINISHED, RANKED_BY, SCORES, STOPPED
 from mvsa_tune.results.store import Store
-
-SCORES = (CROSS, "val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last")
 
 
 def summarise(store: Store) -> pd.DataFrame:
@@ -19,30 +17,31 @@ def summarise(store: Store) -> pd.DataFrame:
     of the whole trial.
     """
     rows, configs = store.rows(), store.configs()
-    identity = ("sweep", "trial_id", *CONFIG_FIELDS)
-    lines = [(store.folder.name, config.id, *(getattr(config, name) for name in CONFIG_FIELDS)) for config in configs]
-    summary = pd.DataFrame(lines, columns=identity)
-    trials = dict(iter(rows.groupby("trial_id")))
-    not_run = store.manifest.not_run
-    summary["status"] = [
-        _status(trials.get(config.id, rows.iloc[:0]), not_run.get(config.id, "not run yet")) for config in configs
-    ]
-    done = rows[rows["status"].isin([FINISHED, STOPPED])].groupby("trial_id")
-    scores = [*SCORES, *(TEST_RESULTS if rows[list(TEST_RESULTS)].notna().any(axis=None) else ())]
-    numbers = done.agg(
-        n=("seed", "size"),
-        **{f"{score}_{how}": (score, how) for score in scores for how in ("mean", "std", "min", "max")},
-        best_epoch_median=("best_epoch", "median"),
+    trials = rows.groupby("trial_id")
+    statuses = {trial: _status(group) for trial, group in trials}
+    summary = pd.DataFrame(
+        [
+            {
+                "sweep": store.folder.name,
+                "trial_id": config.id,
+                **{name: getattr(config, name) for name in CONFIG_FIELDS},
+                "status": statuses.get(config.id, store.manifest.not_run.get(config.id, "not run yet")),
+            }
+            for config in configs
+        ],
+        columns=["sweep", "trial_id", *CONFIG_FIELDS, "status"],
     )
-    trial = rows.groupby("trial_id").agg(epochs_run=("epochs_run", "max"), seconds=("seconds", "sum"))
-    summary = summary.join(numbers, on="trial_id").join(trial, on="trial_id")
-    return summary.fillna({"n": 0, "seconds": 0.0}).astype({"n": int})
+    columns = [column for column in SCORES if not column.tested or rows[column.name].notna().any()]
+    scores = {f"{column.name}_{how}": (column.name, how) for column in columns for how in column.statistics}
+    done = rows[rows["status"].isin([FINISHED, STOPPED])].groupby("trial_id").agg(n=("seed", "size"), **scores)
+    cost = trials.agg(epochs_run=("epochs_run", "max"), seconds=("seconds", "sum"))
+    return summary.join(done, on="trial_id").join(cost, on="trial_id").fillna({"n": 0, "seconds": 0}).astype({"n": int})
 
 
 def ranked(summary: pd.DataFrame) -> pd.DataFrame:
     """Return the finished configurations by mean cross-fitted accuracy, the best first, the earlier one of equals first."""
     finished = summary[summary["status"] == FINISHED]
-    return finished.sort_values(f"{CROSS}_mean", ascending=False, kind="stable", ignore_index=True)
+    return finished.sort_values(f"{RANKED_BY}_mean", ascending=False, kind="stable", ignore_index=True)
 
 
 def best(summary: pd.DataFrame) -> pd.Series | None:
@@ -68,14 +67,7 @@ def choose(store: Store, which: str) -> Config:
     return next(config for config in store.configs() if config.id == which)
 
 
-def replicates_of(store: Store, trial: str) -> tuple[Replicate, ...]:
-    """Return the replicates that are recorded of a trial, in the order of its result."""
-    return store.manifest.replicates
-
-
-def _status(rows: pd.DataFrame, not_run: str) -> str:
-    if rows.empty:
-        return not_run
+def _status(rows: pd.DataFrame) -> str:
     failures = rows.loc[~rows["status"].isin([FINISHED, STOPPED]), "status"]
     if not failures.empty:
         return str(failures.iloc[0])

@@ -48,6 +48,18 @@ class Shared:
     milestones: tuple[int, ...] = ()
     driver: "Driver | None" = None
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that every node of a cluster must see, besides the caches: those are sent to nodes that lack them."""
+        return []
+
+    def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
+        """Return the scores of the configurations whose trials go on from a checkpoint, by id.
+
+        They are `TrialResult.scores`, up to the last milestone that the scheduler has let the trial go past.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Task(Shared):

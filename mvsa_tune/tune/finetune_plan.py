@@ -6,19 +6,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.splits import most
-from mvsa_tune.data.text import NORMALISERS
+from mvsa_tune.data.splits import largest_fold
 from mvsa_tune.embeddings.embed import check_pictures
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.checkpoints import Checkpoints
-from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
+from mvsa_tune.finetuning.model import load_towers
+from mvsa_tune.finetuning.trainer import FinetuneTask
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.prepare import rows_of
 from mvsa_tune.tune.probe import Probe, probe
@@ -105,35 +102,23 @@ class FinetunePlan(Plan):
         needs = [0]
         for config in self.sized:
             cost = self.probes[config.id]
-            part = min(config.batch_size, most(self.split.train)) / config.accumulation
+            part = min(config.batch_size, largest_fold(self.split.train)) / config.accumulation
             needs.append(int(4 * (2 * cost.weights + 3 * cost.trained) + part * cost.sample_bytes))
         return max(needs)
 
     def task(self, folder: Path) -> FinetuneTask:
         """What the trials share; `folder` is the sweep's."""
-        labelled = self.dataset.samples[: len(self.dataset.labels)]
-        normalise = NORMALISERS[self.text]
-        return FinetuneTask(
-            sweep=folder.absolute(),
-            pictures=tuple(sample.picture.absolute() for sample in labelled),
-            texts=tuple(normalise(sample.text) for sample in labelled),
-            weights={name: path.absolute() for name, path in self.weights.items()},
-            **self.shared(),
+        shared = self.shared()
+        del shared["labels"], shared["classes"]
+        return FinetuneTask.on(
+            self.dataset,
+            self.text,
+            folder,
+            self.weights,
+            **shared,
             recomputed=self.recomputed,
             checkpoint_seconds=self.checkpoint_seconds,
         )
-
-    def files(self, folder: Path) -> list[Path]:
-        """What every node of a cluster must see: pictures, weights from files, and the results folder, where checkpoints go."""
-        pictures = [sample.picture for sample in self.dataset.samples[: len(self.dataset.labels)]]
-        return [*pictures, *self.weights.values(), folder / "sweep.json"]
-
-    def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
-        """`TrialResult.scores` of each trial that was cut off, by id, up to the last rung that it had gone past."""
-        task = self.task(folder)
-        begun = [config for config in configs if Checkpoints(folder, config).folder.exists()]
-        curves = {config.id: FineTuner(config, task, self.replicates).scores_gone_past() for config in begun}
-        return {trial: curve for trial, curve in curves.items() if len(curve)}
 
 
 def check_memory(plan: FinetunePlan) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvsa_tune.cluster.resources import Placement
 from mvsa_tune.config import Asha, Config, Replicate
@@ -18,7 +17,7 @@ from mvsa_tune.training.task import Task
 from mvsa_tune.tune.space import Search
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FinetuneTask
+    from mvsa_tune.finetuning.trainer import FinetuneTask
 
 # Bytes of a worker process beside its trial: Python, Ray and torch.
 WORKER_MEMORY = 600 * 2**20
@@ -93,17 +92,9 @@ class Plan:
         """Weights and preprocessing of encoders that are fine-tuned, by `ENCODER MODALITY`; empty where they are frozen."""
         return {}
 
-    def gone_past(self, folder: Path, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
-        """`TrialResult.scores` of each trial that goes on from a checkpoint, by id, as far as the scheduler has let it pass."""
-        return {}
-
     def task(self, folder: Path) -> "Task | FinetuneTask":
         """What the trials share; `folder` is the sweep's."""
         return Task(caches=self.caches, **self.shared())
-
-    def files(self, folder: Path) -> list[Path]:
-        """What every node of a cluster must see, besides caches, which are handed to those that do not."""
-        return []
 
     def shared(self) -> dict[str, Any]:
         """What every kind of task tells its trials."""

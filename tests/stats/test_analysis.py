@@ -19,7 +19,7 @@ from mvsa_tune.stats.compare import compare
 from mvsa_tune.stats.importance import importances
 from mvsa_tune.stats.questions import contrasts, questions
 from mvsa_tune.stats.tests import MCNEMAR, REDRAWN_T
-from mvsa_tune.training.result import Correctness
+from mvsa_tune.training.result import Correctness, take
 from test_store import sweep
 
 LABELLED = 40
@@ -31,15 +31,19 @@ def recorded(
     seeds: int = 5,
     parts: dict[int, list[int]] | None = None,
     by_seed: bool = False,
+    only: dict[Config, list[Replicate]] | None = None,
 ) -> Store:
-    """A sweep whose configurations are right with a probability, its answers drawn; `parts` are the folds' validation rows."""
+    """A sweep whose configurations are correct with a probability.
+
+    `parts` are the validation rows of the folds; `only` the replicates of configurations that do not have all of them.
+    """
     dataset = read_dataset(make_set(folder / "set", count=LABELLED))
     parts = parts or {0: list(range(LABELLED))}
     replicates = [Replicate(seed, fold) for seed in range(seeds) for fold in ([seed] if by_seed else parts)]
     rows = {fold: np.array(part) for fold, part in parts.items()}
     rest = {fold: np.setdiff1d(np.arange(LABELLED), part) for fold, part in rows.items()}
     split = Split("made", rest, rows, {fold: part[:0] for fold, part in rows.items()}, by_seed)
-    about = sweep(dataset, configs=tuple(shares), replicates=tuple(replicates), split="made", split_digest=split.digest)
+    about = sweep(dataset, configs=tuple(shares), replicates=tuple(replicates), split="made", folds=split.fold_digests)
     store = Store(folder / "sweep")
     store.begin(about, dataset, split)
     labels, rng = np.array(dataset.labels), np.random.default_rng(0)
@@ -48,7 +52,9 @@ def recorded(
         if not share:
             continue  # never trained
         wrong = rng.random((2, *scored.shape)) > share
-        store.add(config, found(labels, scored, (labels[scored] + wrong) % 3), {})
+        has = (only or {}).get(config, replicates)
+        result = take(found(labels, scored, (labels[scored] + wrong) % 3), [replicates.index(one) for one in has])
+        store.add(config, has, result, {})
     store.end()
     return store
 

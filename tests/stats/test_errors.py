@@ -112,7 +112,7 @@ def test_the_page_is_right_about_a_sweep_made_by_hand(tmp_path: Path) -> None:
     for config in configs:
         share = 0.9 if "other" in config.encoders.values() else 0.5  # other encoders are better, and not asked about
         said[config] = np.where(rng.random((3, 40)) < share, labels[rows], rng.integers(0, 3, (3, 40)))
-        store.add(config, outcome_of(labels, rows, said[config], (labels[rows] + 1) % 3), {})
+        store.add(config, store.manifest.replicates, outcome_of(labels, rows, said[config], (labels[rows] + 1) % 3), {})
     texts = {guid: f"{guid} a | b\nc" for guid in dataset.guids}
     page = write_errors(store, both, texts)
 
@@ -149,7 +149,7 @@ def test_one_replicate_has_no_spread(tmp_path: Path) -> None:
     store, config = Store(tmp_path / "sweep"), Config("eye", "ear", epochs=2)
     store.begin(sweep(dataset, configs=(config,), replicates=(Replicate(1),)), dataset)
     rows, labels = np.arange(40)[None], np.array(dataset.labels)
-    store.add(config, outcome_of(labels, rows, labels[rows], labels[rows]), {})
+    store.add(config, store.manifest.replicates, outcome_of(labels, rows, labels[rows], labels[rows]), {})
     page = write_errors(store, config)
     assert "±" not in page.split("## By class")[1].split("|", 1)[1] and "nan" not in page
     assert page.count("None.") == 2 and "Not in this sweep" in page

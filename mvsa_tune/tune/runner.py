@@ -19,7 +19,7 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from mvsa_tune import NUMERICS_VERSION, machine
-from mvsa_tune.cluster.nodes import tell_nodes
+from mvsa_tune.cluster.nodes import check_nodes
 from mvsa_tune.cluster.session import joined_ray, local_ray
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
@@ -273,7 +273,7 @@ def _ordered(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> list[
 
 def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
     task = plan.task(folder)
-    return replace(task, driver=tell_nodes(plan.caches.values(), task.files)) if plan.placement.address else task
+    return replace(task, driver=check_nodes(task.files)) if plan.placement.address else task
 
 
 @contextmanager

@@ -64,8 +64,10 @@ def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
         for place, one in enumerate(shown):
             kind, marker, face, line, colour = _kind(one, analysis)
             y, mean = -place, float(one.values.mean())
-            if one.cross:
-                axes.plot([one.cross.low, one.cross.high], [y, y], color=colour, linestyle=line, linewidth=1.6)
+            if one.cross_fitted:
+                axes.plot(
+                    [one.cross_fitted.low, one.cross_fitted.high], [y, y], color=colour, linestyle=line, linewidth=1.6
+                )
             drawn = axes.plot(mean, y, marker, color=colour, markerfacecolor=face, markersize=5.5, markeredgewidth=1.4)
             kinds.setdefault(kind, drawn[0])
             axes.text(0, y + 0.24, _cut(labels[one.config.id]), fontsize=8, transform=axes.get_yaxis_transform())

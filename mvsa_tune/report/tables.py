@@ -165,7 +165,7 @@ def _table(title: str, lines: Sequence[Line], analysis: Analysis, published: boo
             cells += [f"{accuracy_cell(row)}{ends(one.best)}", *([_inside(line, one)] if published else [])]
             cells += [
                 f"{row['val_acc_last_mean']:.3f}{ends(one.last)}",
-                f"{row['val_acc_cross_mean']:.3f}{ends(one.cross)}",
+                f"{row['val_acc_cross_mean']:.3f}{ends(one.cross_fitted)}",
             ]
             cells += [_behind(line.config.id, less), *(accuracy_cell(row, name) for name in tests), str(row["n"])]
         else:

@@ -96,8 +96,8 @@ def test_the_best_is_told_from_what_is_far_behind_and_not_from_its_like(tmp_path
     assert names[2] == far and set(names[:2]) == {best, like}
     assert [one.config for one in analysis.tied()] == [names[1]] and analysis.against_best[far.id].corrected < 0.01
     first = analysis.ranked[0]
-    assert first.cross is not None and first.best is not None and first.cross.low < first.cross.mean < first.best.mean
-    assert analysis.winner is not None and analysis.winner.corrected <= first.cross.mean
+    assert first.cross_fitted is not None and first.best is not None and first.cross_fitted.low < first.cross_fitted.mean < first.best.mean
+    assert analysis.winner is not None and analysis.winner.corrected <= first.cross_fitted.mean
     assert analysis.budget[-1] == pytest.approx(first.values.mean()) and len(analysis.budget) == 3
     page = " ".join(verdict(analysis))
     assert f"**{names[0].name}**" in page and "It cannot be distinguished from 1 of the other 2" in page
@@ -131,7 +131,7 @@ def test_draws_of_the_samples_are_compared_by_the_corrected_t(tmp_path: Path) ->
     t = gap.mean() / np.sqrt(gap.var(ddof=1) * (1 / 4 + 10 / 30))
     less = analysis.against_best[other.id]
     assert less.test == REDRAWN_T and less.p == pytest.approx(2 * stats.t.sf(t, 3))
-    interval = analysis.ranked[0].cross
+    interval = analysis.ranked[0].cross_fitted
     assert interval is not None and "other draws" in interval.holds_for
 
 

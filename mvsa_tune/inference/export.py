@@ -20,10 +20,11 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.files import sha256_of, write_text_whole, write_whole
 from mvsa_tune.finetuning.checkpoint import write_tensors
 from mvsa_tune.inference.trained import FineTuned, Head
-from mvsa_tune.results.schema import TEST_RESULTS
+from mvsa_tune.results.schema import SCORES
 from mvsa_tune.stats.summary import wilson
 
-METRICS = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", *TEST_RESULTS)
+METRICS = ["val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best"]
+METRICS += [column.name for column in SCORES if column.tested]
 METHODS = {
     "interval_replicates": "95 %, Student's t over the replicates: what other seeds would give on the same samples",
     "interval_samples": "95 %, Wilson's score interval of the mean accuracy over the different samples: what others would "

@@ -21,7 +21,7 @@ from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.inference.select import chosen_head, chosen_network, own_caches
 from mvsa_tune.inference.trained import Head, text_normalisation
-from mvsa_tune.results.store import Store
+from mvsa_tune.results.store import Store, sweep_data
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def predict(
     if data:
         dataset = read_dataset(data, layout=layout, labels=manifest.classes, needs_labels=False)
     else:
-        dataset = store.own_data()
+        dataset = sweep_data(store)
     new = dataset.fingerprint != manifest.data_fingerprint
     samples, own = unlabelled(dataset), None if new else data
     unread: set[str] = set()

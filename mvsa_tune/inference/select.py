@@ -25,7 +25,7 @@ from mvsa_tune.finetuning.trainer import NETWORK, FinetuneTask
 from mvsa_tune.inference.trained import FineTuned, Head, make_head, open_finetuned, read_head, text_normalisation
 from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.results.provenance import code_version
-from mvsa_tune.results.store import Store
+from mvsa_tune.results.store import Store, sweep_data
 from mvsa_tune.training.result import NO_ROW, TrialResult
 from mvsa_tune.training.stack import StackTrainer
 from mvsa_tune.training.task import Task
@@ -63,7 +63,7 @@ def recipe(store: Store, config: Config, *, refit: bool) -> tuple[dict[str, Any]
 
     A refit is trained on all labelled samples, one replicate for each seed, for the median of the best epochs.
     """
-    recorded, replicates, split = store.result(config.id), store.manifest.replicates, store.split()
+    recorded, replicates, split = store.result(config.id), store.replicates(config.id), store.split()
     training: dict[str, Any] = {
         "samples": [len(split.train[replicate.fold]) for replicate in replicates],
         "validation_samples": recorded.distinct("rows"),
@@ -90,19 +90,22 @@ def recipe(store: Store, config: Config, *, refit: bool) -> tuple[dict[str, Any]
 def chosen_head(
     store: Store, config: Config, data: Path | None = None, cache: Path | None = None, *, refit: bool = False
 ) -> Head:
-    """Return a configuration's head, each replicate as of its best epoch. It is trained once, then kept in `heads/`.
+    """Return a configuration's head, each replicate as of its best epoch; with `refit` see `recipe`.
 
-    `data` and `cache` say where the sweep's data and caches are, if they have moved. With `refit` see `recipe`.
+    It is trained the first time, and again when the trial has more replicates, and kept in the sweep's `heads/`. `data`
+    and `cache` say where the sweep's data and caches are, if they have moved.
 
     Raises:
         InputError: the sweep's data or vectors are not at hand, or the kept file is damaged.
     """
+    fields, card = recipe(store, config, refit=refit)
     path = store.folder / "heads" / f"{config.id}{'-refit' if refit else ''}.safetensors"
     if path.exists():
-        return read_head(path)
-    dataset, recorded = store.own_data(data), store.result(config.id)
+        about = (head := read_head(path)).about
+        if about["replicates"] == card["replicates"] and card["training"].items() <= about["training"].items():
+            return head
+    dataset, recorded = sweep_data(store, data), store.result(config.id)
     caches = own_caches(store, config, dataset, cache)
-    fields, card = recipe(store, config, refit=refit)
     device = "cuda" if recorded.device != "cpu" and torch.cuda.is_available() else "cpu"
     labels = np.array(dataset.labels, dtype=np.int64)
     task = Task(caches=caches, labels=labels, classes=len(dataset.classes), device=device, **fields)
@@ -157,11 +160,16 @@ def chosen_network(
     files = list(map(checkpoints.last if refit else checkpoints.best, fields["replicates"]))
     network = open_finetuned(config, card, files, weights, NETWORK if refit else "")
     if refit:
-        dataset, text = store.own_data(data), text_normalisation(card)
+        dataset, text = sweep_data(store, data), text_normalisation(card)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        trainer = FinetuneTask.on(dataset, text, folder, weights, device=device, **fields).build(
-            config, fields["replicates"]
+        task, epochs = (
+            FinetuneTask.on(dataset, text, folder, weights, device=device, **fields),
+            card["training"]["epochs"],
         )
-        while trainer.advance(card["training"]["epochs"]) is None:
+        for file, trained in zip(files, task.build(config, fields["replicates"]).epochs, strict=True):
+            if trained > epochs:  # the median has changed with the trial's replicates
+                file.unlink()
+        trainer = task.build(config, fields["replicates"])
+        while trainer.advance(epochs) is None:
             pass
     return network

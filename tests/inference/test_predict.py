@@ -19,9 +19,9 @@ from mvsa_tune.data.splits import write_split
 from mvsa_tune.embeddings.cache import default_folder, open_vectors
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference import predict as predicting
-from mvsa_tune.inference.head import Head, make_head, read_head
-from mvsa_tune.inference.predict import Predictions, embed_new, predict, warning, write_predictions
+from mvsa_tune.inference.predict import Predictions, embed_new, predict
 from mvsa_tune.inference.select import chosen_head
+from mvsa_tune.inference.trained import Head, make_head, read_head
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.task import Task
@@ -182,21 +182,22 @@ def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo
     (copy / "sweep.json").write_text(json.dumps(described | {"split_digest": split.digest}))
     store = Store(copy)
     found = predict(store, choose(store, "best"), moved, None, {}, refit=True)
-    assert found.unread == [last] and last in warning(found) and "1 samples" in warning(found)
+    assert found.unread == [last] and last in found.warning and "1 samples" in found.warning
     assert found.training["samples"] == len(demo.labels) - 1
-    assert warning(replace(found, unread=[])) == ""
+    assert replace(found, unread=[]).warning == ""
 
 
 def test_probabilities_are_written_on_demand_and_have_no_spread_for_one_head(tmp_path: Path) -> None:
     votes = np.array([[[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]], dtype=np.float32)
     found = Predictions(["9", "7"], list(LABELS), votes, [], {})
-    assert write_predictions(found, tmp_path / "a.txt", probabilities=False) == [tmp_path / "a.txt"]
+    assert found.write(tmp_path / "a.txt", probabilities=False) == [tmp_path / "a.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "guid,tag\n9,positive\n7,negative\n"
-    assert found.probabilities_text().splitlines()[1] == "9,positive,0.200000,0.300000,0.500000,,,"
+    _, table = found.write(tmp_path / "c.txt", probabilities=True)
+    assert table.read_text().splitlines()[1] == "9,positive,0.200000,0.300000,0.500000,,,"
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="choose --out"):
-        write_predictions(found, tmp_path / "file" / "b.txt", probabilities=False)
+        found.write(tmp_path / "file" / "b.txt", probabilities=False)
 
 
 def test_a_folder_without_unlabelled_samples_is_told(swept: Path, tmp_path: Path) -> None:

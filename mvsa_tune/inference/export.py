@@ -27,9 +27,9 @@ METRICS = ["val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted
 METRICS += [column.name for column in SCORES if column.tested]
 METHODS = {
     "interval_replicates": "95 %, Student's t over the replicates: what other seeds would give on the same samples",
-    "interval_samples": "95 %, Wilson's score interval of the mean accuracy over the different samples: what others would "
-    "give; neither corrects for the best epoch and configuration being chosen on the validation samples (nothing is on "
-    "test ones)",
+    "interval_samples": "95 %, Wilson's score interval of the mean accuracy over the different samples: what others "
+    "would give; neither corrects for the best epoch and configuration being chosen on the validation samples (nothing "
+    "is on test ones)",
     "of": "the replicates that the sweep trained and validated",
 }
 REFIT = "; this head is a refit on all labelled samples, and has not been validated itself"

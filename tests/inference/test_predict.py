@@ -94,6 +94,25 @@ def test_a_kept_head_is_not_trained_again(swept: Path, monkeypatch: pytest.Monke
     assert np.array_equal(predict(store, config, None, None, {}).votes, before)
 
 
+def test_a_kept_head_is_trained_again_when_its_trial_has_other_replicates(swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept, tmp_path / "swept", ignore=shutil.ignore_patterns("heads"))
+    store = Store(tmp_path / "swept")
+    config = choose(store, "best")
+    whole = chosen_head(store, config)
+    about = json.loads(json.dumps(whole.about))
+    about["replicates"], about["training"]["best_epochs"] = (
+        about["replicates"][:1],
+        about["training"]["best_epochs"][:1],
+    )
+    first = make_head(about, {name: tensor[:1] for name, tensor in whole.stack.state_dict().items()})
+    path = tmp_path / "swept" / "heads" / f"{config.id}.safetensors"
+    first.save(path)
+    assert len(read_head(path).about["replicates"]) == 1
+    again = chosen_head(store, config)
+    assert again.about == whole.about == read_head(path).about
+    assert all(torch.equal(tensor, whole.stack.state_dict()[name]) for name, tensor in again.stack.state_dict().items())
+
+
 def test_a_refit_sees_every_labelled_sample_for_the_median_epoch(
     swept: Path, demo: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +188,7 @@ def test_new_pairs_are_refused_where_they_cannot_be_embedded_as_the_heads_own_we
 
 
 def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo: Dataset, tmp_path: Path) -> None:
-    """As where pictures could not be read: the set has moved, its manifest and the sweep name a sample of either list."""
+    """As if pictures could not be read: the data has moved, its manifest and the sweep name a sample of either list."""
     moved, copy, last = tmp_path / "moved", tmp_path / "swept", demo.guids[-1]
     shutil.copytree(demo.folder, moved)
     shutil.copytree(swept, copy, ignore=shutil.ignore_patterns("heads"))
@@ -179,7 +198,7 @@ def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo
     split = Store(swept).split().without({0})
     write_split(copy / "split.npz", split)
     described = json.loads((copy / "sweep.json").read_text())
-    (copy / "sweep.json").write_text(json.dumps(described | {"split_digest": split.digest}))
+    (copy / "sweep.json").write_text(json.dumps(described | {"folds": split.fold_digests}))
     store = Store(copy)
     found = predict(store, choose(store, "best"), moved, None, {}, refit=True)
     assert found.unread == [last] and last in found.warning and "1 samples" in found.warning
@@ -282,5 +301,5 @@ def test_a_damaged_head_is_named(swept: Path, tmp_path: Path) -> None:
 def test_a_sweep_still_needs_labels(demo: Dataset, tmp_path: Path) -> None:
     folder = new_pairs(demo, tmp_path / "new")
     assert read_dataset(folder, needs_labels=False).labels == []
-    with pytest.raises(InputError, match=r"no train\.txt"):
+    with pytest.raises(InputError, match=r"has no labelled samples: expected a folder with train\.txt"):
         read_dataset(folder)

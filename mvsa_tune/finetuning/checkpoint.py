@@ -1,11 +1,14 @@
-"""Checkpoints of fine-tuning, in `results/NAME/checkpoints/TRIAL/`: of each replicate its last state and its best weights.
+"""Checkpoints of fine-tuning, in `results/NAME/checkpoints/TRIAL/`: two files of tensors for each replicate.
 
-`SEED-FOLD.last.safetensors` is all that the next epoch depends on; it goes when the trial is recorded as finished. `SEED-FOLD.best.safetensors`
-holds the weights of the best epoch, for `predict`.
+`SEED-FOLD.last.safetensors` holds all that the next epoch depends on; it is deleted when the trial has finished.
+`SEED-FOLD.best.safetensors` holds the weights of the best epoch, for `predict`.
+
+write_tensors(path, network.state_dict(), {"epoch": 3})
+tensors, about = read_tensors(path)
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,57 +23,49 @@ if TYPE_CHECKING:
 
 
 class Checkpoints:
-    """Those of one trial."""
+    """The checkpoint files of one trial."""
 
     def __init__(self, sweep: Path, config: Config) -> None:
         self.folder = sweep / "checkpoints" / config.id
 
     def last(self, replicate: Replicate) -> Path:
-        """Where a replicate's last state lies."""
+        """Return the path of a replicate's last state."""
         return self.folder / f"{replicate.seed}-{replicate.fold}.last.safetensors"
 
     def best(self, replicate: Replicate) -> Path:
-        """Where the weights of its best epoch lie."""
+        """Return the path of the weights of a replicate's best epoch."""
         return self.folder / f"{replicate.seed}-{replicate.fold}.best.safetensors"
 
     def finish(self) -> None:
-        """Throw the last states away: nothing is left to train."""
+        """Delete the last states: nothing is left to train."""
         for path in self.folder.glob("*.last.safetensors"):
             path.unlink()
 
 
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> None:
-    """Write tensors, wherever they are, as safetensors: whole or not at all. `about` goes into the file's metadata.
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any], key: str = "about") -> None:
+    """Write tensors as safetensors, whole or not at all, with `about` as JSON under `key` of the file's metadata.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     from safetensors.torch import save  # torch takes a while to import
 
-    here = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = save(here, {"about": json.dumps(dict(about))})
+    content = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {key: json.dumps(dict(about))}
+    )
     write_whole(path, lambda file: file.write(content))
 
 
-def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> "dict[str, Tensor]":
-    """Read the tensors whose names begin with one of `prefixes`, and no more of the file than that.
+def read_tensors(path: Path, prefix: str = "", key: str = "about") -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    """Read the tensors whose names begin with `prefix`, named by the rest, and what `write_tensors` wrote about them.
 
     Raises:
         InputError: the file is damaged.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(tuple(prefixes))}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(
-            f"the checkpoint {path} cannot be read ({str(error)[:80]}): delete it to train that anew"
-        ) from None
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """Read what `write_tensors` was told the tensors are; `InputError` as in `read_tensors`."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            return dict(json.loads(file.metadata()["about"]))
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"the checkpoint {path} cannot be read ({str(error)[:80]})") from None
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+            return tensors, dict(json.loads(file.metadata()[key]))
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({str(error)[:80]}): delete it and run the same command again") from None

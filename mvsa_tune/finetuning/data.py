@@ -1,4 +1,8 @@
-"""Samples as their towers take them: texts tokenised once, pictures read and prepared in threads, ahead of the training."""
+"""Samples as encoders take them: texts are tokenised once; threads read and prepare pictures ahead of the training.
+
+samples = PreparedSamples(towers, pictures, texts, threads=2, device=torch.device("cpu"))
+for inputs in samples.batches([np.arange(32)]): ...  # by modality, what the encoder takes
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +18,10 @@ from mvsa_tune.embeddings.pipeline import prefetch, preparing_threads
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
 
-AHEAD = 4  # batches of pictures that are begun before they are asked for
+AHEAD = 4  # batches whose pictures are prepared before they are requested
 
 
-class Prepared:
+class PreparedSamples:
     """The samples of a data set, for the towers of one configuration."""
 
     def __init__(
@@ -28,32 +32,31 @@ class Prepared:
         threads: int,
         device: torch.device,
     ) -> None:
-        """Tokenise.
+        """Tokenise the texts.
 
         Args:
             towers: by modality.
             pictures: `(N,)` the samples' pictures.
             texts: `(N,)` their texts, normalised.
-            threads: that read and prepare pictures.
-            device: where batches go.
+            threads: number of threads that prepare pictures.
+            device: where the batches go.
         """
         self.towers, self.pictures, self.threads, self.device = towers, pictures, threads, device
         self.tokens = [towers["text"].prepare(text) for text in texts] if "text" in towers else []
 
     def batches(self, rows: Sequence[NDArray[np.int64]]) -> Iterator[dict[str, tuple[Tensor, ...]]]:
-        """Row numbers of each batch → by modality, what its model takes, on the device.
+        """Yield, for the row numbers of each batch, the encoders' inputs by modality, on the device.
 
         Raises:
             InputError: a picture cannot be read.
         """
         with preparing_threads(self.threads) as pool:
             ahead = AHEAD * max(map(len, rows), default=0)
-            order = (int(row) for batch in rows for row in batch)
-            ready = prefetch(pool, self._prepare, order, ahead)
+            ready = prefetch(pool, self._prepare, (int(row) for batch in rows for row in batch), ahead)
             for batch in rows:
                 items = [next(ready) for _ in batch]
                 yield {
-                    modality: tuple(self._move(one) for one in tower.collate([item[modality] for item in items]))
+                    modality: tuple(map(self._move, tower.collate([item[modality] for item in items])))
                     for modality, tower in self.towers.items()
                 }
 

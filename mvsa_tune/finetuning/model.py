@@ -1,17 +1,50 @@
-"""Encoders and head as one network to fine-tune, and what is done to the encoders first."""
+"""The network that is fine-tuned: encoders and a head of one replicate, and how the encoders are prepared for it.
+
+network = build_network(config, load_towers(config, {}), classes=3)
+logits = network(inputs)  # (B, C); `inputs`: what each tower's `collate` returns, by modality
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from copy import deepcopy
+from functools import lru_cache, partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mvsa_tune.config import Config
+from mvsa_tune.encoders.registry import find_encoder
+from mvsa_tune.encoders.towers import ModelTower
+from mvsa_tune.errors import InputError
+from mvsa_tune.models.heads import build_head
 from mvsa_tune.training.stack import normalised
 
 Inputs = Mapping[str, tuple[Tensor, ...]]
+
+
+def load_towers(config: Config, weights: Mapping[str, Path]) -> dict[str, ModelTower]:
+    """Load a configuration's encoders onto the CPU, by modality; a process loads each only once.
+
+    Raises:
+        InputError: an encoder is unknown, lacks the modality or trainable weights, or its weights cannot be loaded.
+    """
+    return {modality: _load_tower(name, modality, weights.get(name)) for modality, name in config.encoders.items()}
+
+
+@lru_cache(maxsize=8)
+def _load_tower(name: str, modality: str, weights: Path | None) -> ModelTower:
+    encoder = find_encoder(name)
+    if encoder is None:
+        raise InputError(f"unknown encoder {name}: `python -m mvsa_tune encoders` lists the known ones and open names")
+    if modality not in encoder.widths:
+        raise InputError(f"encoder {name} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
+    tower = encoder.load(modality, weights, torch.device("cpu"))
+    if not isinstance(tower, ModelTower) or not list(tower.model.parameters()):
+        raise InputError(f"encoder {name} has no weights that could be fine-tuned")
+    return tower
 
 
 class Network(nn.Module):
@@ -24,87 +57,87 @@ class Network(nn.Module):
         self.normalise = normalise
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """By modality, what its tower's `collate` made of B samples → logits `(B, C)`."""
+        """Return the logits `(B, C)` of B samples, given as each tower's `collate` returns them."""
         vectors = {
             modality: normalised(encoder(*inputs[modality]).float(), self.normalise)  # (B, width)
             for modality, encoder in self.encoders.items()
         }
-        logits: Tensor = self.head({modality: one.T[None] for modality, one in vectors.items()})  # (1, C, B)
+        logits: Tensor = self.head({modality: block.T[None] for modality, block in vectors.items()})  # (1, C, B)
         return logits[0].T
 
 
+def build_network(config: Config, towers: Mapping[str, ModelTower], classes: int) -> Network:
+    """Copy the towers' models and build a head of one replicate, whose weights are not yet drawn."""
+    widths = {modality: tower.width for modality, tower in towers.items()}
+    head = build_head(config.head, 1, widths, config.D, classes, config.dropout)
+    return Network({name: deepcopy(tower.model) for name, tower in towers.items()}, head, config.normalise)
+
+
 def layers(encoder: nn.Module) -> list[nn.Module]:
-    """The modules that own parameters, in the order in which the encoder names them: its input first, in every library's."""
+    """Return the modules that hold parameters, in the order in which the encoder names them: from its input on."""
     return [module for module in encoder.modules() if next(module.parameters(recurse=False), None) is not None]
 
 
 def freeze(encoder: nn.Module, share: float) -> None:
-    """Take the first `share` of an encoder's layers out of training."""
-    owners = layers(encoder)
-    for module in owners[: round(share * len(owners))]:
+    """Exclude the first `share` of an encoder's layers from training."""
+    modules = layers(encoder)
+    for module in modules[: round(share * len(modules))]:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
 
 
-def train_mode(network: Network, batchnorm: str) -> None:
-    """Put a network into training, its encoders' BatchNorm left at its running statistics unless those are `updated`.
+def trainable_parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen."""
+    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
-    Frozen layers keep theirs in any case. Kept statistics are what makes a minibatch that goes through in parts give the same gradients as
-    a whole one, and what lets weights be fine-tuned into which the statistics were folded.
+
+def train_mode(network: Network, batchnorm: str) -> None:
+    """Switch a network to training. The encoders' BatchNorm keeps its running statistics unless they are `updated`.
+
+    Frozen layers keep theirs in any case. With kept statistics a minibatch cut into parts gives the gradients of the
+    whole one, and weights into which the statistics were folded can be fine-tuned.
     """
     network.train()
     for module in network.encoders.modules():
-        if isinstance(module, _BatchNorm) and (batchnorm == "kept" or not _trained(module)):
+        if isinstance(module, _BatchNorm) and (batchnorm == "kept" or not trainable_parameters([module])):
             module.eval()
 
 
-def _trained(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-
-
 def recompute(encoder: nn.Module) -> None:
-    """Let the repeated blocks of an encoder keep their inputs alone and run again in the backward pass: gradient checkpointing.
+    """Let an encoder's repeated blocks keep only their inputs and run again in the backward pass.
 
-    Chen et al. 2016 (arXiv:1604.06174). Blocks are the members of lists and sequences of modules: a transformer's layers, a
-    ResNet's stages. What they compute is the same, dropout included.
+    This is gradient checkpointing (Chen et al. 2016, arXiv:1604.06174). The blocks are the members of module lists and
+    sequences: a transformer's layers, a ResNet's stages. The numbers stay the same, dropout included.
     """
     for block in _blocks(encoder):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost members, with parameters, of every `ModuleList` and `Sequential`."""
+    """Yield the outermost members, with parameters, of every `ModuleList` and `Sequential`."""
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
-            yield from (one for one in child if next(one.parameters(), None) is not None)
+            yield from (block for block in child if next(block.parameters(), None) is not None)
         else:
             yield from _blocks(child)
 
 
-class Noise:
-    """Torch's own generators as one replicate has them: encoders draw their dropout from those, and know no other."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self.devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(self.devices):
-            torch.manual_seed(seed)
-            self.state = self._current()
-
-    def _current(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
-
-    @contextmanager
-    def drawn(self) -> Iterator[None]:
-        """For the time of a `with`, torch draws from where this replicate had come; those of others are as before after it."""
-        with torch.random.fork_rng(self.devices):
-            cpu, *gpus = self.state
-            torch.set_rng_state(cpu)
-            for device, state in zip(self.devices, gpus, strict=True):
-                torch.cuda.set_rng_state(state, device)
-            yield
-            self.state = self._current()
+def random_states(seed: int, device: torch.device) -> list[Tensor]:
+    """Return the states that a seed gives torch's global generators: the CPU's, then a GPU's if that is the device."""
+    devices = dict.fromkeys([torch.device("cpu"), device])
+    return [torch.Generator(device).manual_seed(seed).get_state() for device in devices]
 
 
-def trainable_parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """The parameters that are not frozen."""
-    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+@contextmanager
+def drawing_from(states: list[Tensor], device: torch.device) -> Iterator[None]:
+    """Let torch's global generators continue from `states` during a `with`: encoders draw their dropout from no others.
+
+    `states` then hold where the generators have come to, and these are as they were before.
+    """
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
+        torch.set_rng_state(states[0])
+        for state in states[1:]:
+            torch.cuda.set_rng_state(state, device)
+        yield
+        states[:] = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]

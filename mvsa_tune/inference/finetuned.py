@@ -20,9 +20,9 @@ from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors
-from mvsa_tune.finetuning.data import Prepared
-from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
-from mvsa_tune.finetuning.trainer import below, build_network
+from mvsa_tune.finetuning.data import PreparedSamples
+from mvsa_tune.finetuning.model import build_network, load_towers
+from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
 from mvsa_tune.training.result import TrialResult
 
 BLOCK = 32  # samples labelled at once
@@ -61,7 +61,7 @@ class FineTuned:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         normalise = NORMALISERS[text_normalisation(self.about)]
         threads = torch.get_num_threads()
-        prepared = Prepared(self.towers, pictures, [normalise(text) for text in texts], threads, device)
+        prepared = PreparedSamples(self.towers, pictures, [normalise(text) for text in texts], threads, device)
         blocks = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // BLOCK)))
         found = []
         for path in self.files:
@@ -84,7 +84,7 @@ def _weights(path: Path, prefix: str) -> dict[str, Tensor]:
         raise InputError(
             f"no fine-tuned weights in {path}: were they deleted? the same sweep under another --name makes them again"
         )
-    return below(prefix, read_tensors(path, [prefix]))
+    return read_tensors(path, prefix)[0]
 
 
 def open_finetuned(

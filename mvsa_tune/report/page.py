@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample
-from mvsa_tune.data.images import UnreadablePictureError, open_small
+from mvsa_tune.data.images import UnreadablePictureError, open_picture
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import Table
 from mvsa_tune.report import plots
@@ -231,7 +231,7 @@ def shown_sample(guid: str, samples: Mapping[str, Sample]) -> list[str]:
         return ["", "not in the data"]
     sample = samples[guid]
     try:
-        picture = open_small(sample.picture, THUMBNAIL)
+        picture = open_picture(sample.picture, THUMBNAIL)
     except UnreadablePictureError as error:
         return [f"cannot be read: {error}", sample.text]
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -244,7 +244,9 @@ def shown_sample(guid: str, samples: Mapping[str, Sample]) -> list[str]:
 def _reproduce(analysis: Analysis) -> Section:
     store, rows = analysis.store, analysis.store.rows()
     commands = _distinct(rows["command"])
-    facts = [("data", store.manifest.data), *store.manifest.facts().items()]
+    manifest = store.manifest
+    facts = [("data", manifest.data), *((name, text) for name, (_, text) in manifest.facts().items())]
+    facts += manifest.extent().items()
     facts += [(f"{name} of the rows", "; ".join(_distinct(rows[name])) or "none yet") for name in PROVENANCE]
     facts.append(("training time", f"{rows['seconds'].sum():,.0f} s over {len(rows):,} replicates"))
     text = "The same command on the same data gives the same numbers." if commands else NOTHING

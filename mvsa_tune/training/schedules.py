@@ -2,7 +2,6 @@
 
 import math
 
-SCHEDULES = ("constant", "linear", "cosine", "plateau")
 # Cheema et al. 2021; the threshold and the least change are torch's defaults.
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.1, 5
 PLATEAU_THRESHOLD, LEAST_CHANGE = 1e-4, 1e-8

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.models.heads import build_head, initialise, run_some
+from mvsa_tune.models.heads import build_head
+from mvsa_tune.models.layers import initialise, run_some
 from mvsa_tune.training.optimizer import StackedAdamW
 from mvsa_tune.training.trainer import Part, Trainer
 

@@ -17,7 +17,7 @@ from mvsa_tune.training.task import Task
 from mvsa_tune.tune.space import Search
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FinetuneTask
+    from mvsa_tune.finetuning.trainer import FinetuneTask
 
 # Bytes of a worker process beside its trial: Python, Ray and torch.
 WORKER_MEMORY = 600 * 2**20

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from mvsa_tune.config import Config
-from mvsa_tune.finetuning.finetuner import FinetuneTask
+from mvsa_tune.data.splits import Split
 from mvsa_tune.finetuning.model import trainable_parameters
-from mvsa_tune.finetuning.trainer import ReplicateTrainer
+from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer
 from mvsa_tune.tune.saved import saved_bytes
 
 # Samples in the step that is measured.
@@ -42,10 +42,8 @@ def probe(config: Config, task: FinetuneTask) -> Probe:
     step = replace(config, batch_size=max(2, len(rows)), accumulation=1, epochs=2)
     threads = torch.get_num_threads()
     torch.set_num_threads(task.threads)
-    labels = torch.from_numpy(task.labels).to(task.device)
-    trainer = ReplicateTrainer(
-        step, first, task.prepare(config), labels, task.classes, rows, rows, rows[:0], recomputed=task.recomputed
-    )
+    few = Split("few", {first.fold: rows}, {first.fold: rows}, {first.fold: rows[:0]})
+    trainer = ReplicateTrainer(step, first, replace(task, split=few))
     with saved_bytes(trainer.network) as kept:
         trainer.train_epoch().cpu()
         memory = kept()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from mvsa_tune.config import Asha
-from mvsa_tune.tune.trainable import METRIC, RESOURCE, config_of
+from mvsa_tune.tune.trainable import METRIC, RESOURCE, Trial
 
 NOBODY: Any = None  # the controller of a trial that is only replayed
 
@@ -64,11 +64,22 @@ class RecordedAsha(_LetStart, ASHAScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Give a trial its bracket: drawn as Tune draws it, from NumPy's global generator, but seeded by the trial."""
-        config_id = config_of(trial.config).id if trial.config else trial.trial_id
+        config_id = Trial.from_tune(trial.config).config.id if trial.config else trial.trial_id
         before = np.random.get_state()
         np.random.seed(int(config_id[:8], 16))
         super().on_trial_add(tune_controller, trial)
         np.random.set_state(before)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide as Tune does; seeds that are added to a configuration that has finished go on to the end and enter no rung."""
+        if trial.config and Trial.from_tune(trial.config).is_addition:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Enter the last result into a rung, except that of added seeds."""
+        if not (trial.config and Trial.from_tune(trial.config).is_addition):
+            super().on_trial_complete(tune_controller, trial, result)
 
     def rungs(self) -> list[dict[float, dict[str, float]]]:
         """By bracket and epoch, the metric of each trial that came so far."""

@@ -9,10 +9,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from mvsa_tune.config import Config
+from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dimensions import Choice, Dimension
 from mvsa_tune.tune.space import Search, make_config, point_of
-from mvsa_tune.tune.trainable import METRIC, RESOURCE, tune_config
+from mvsa_tune.tune.trainable import METRIC, RESOURCE, Trial
 
 # How often in a row the sampler may propose what is known already before the space counts as used up.
 REPEATS = 200
@@ -33,9 +33,10 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
     Tune's own `OptunaSearch` cannot be told of trials that it has not proposed while it also has to avoid them.
     """
 
-    def __init__(self, search: Search, recorded: list[Recorded]) -> None:
+    def __init__(self, search: Search, recorded: list[Recorded], replicates: tuple[Replicate, ...]) -> None:
         super().__init__(metric=METRIC, mode="max")
         self.search = search
+        self.replicates = replicates
         self.distributions = {name: distribution(dimension) for name, dimension in search.space.items()}
         # Another seed after each restart: the same one would propose its first points again.
         sampler = optuna.samplers.TPESampler(seed=search.seed + len(recorded), constant_liar=True)
@@ -61,7 +62,7 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
             if config.id not in self.known and config.id not in running:
                 self.running[trial_id] = asked, config
                 self.epochs[config.id] = 0
-                return tune_config(config)
+                return Trial(config, self.replicates).to_tune()
             score = self.known.get(config.id)
             self.study.tell(asked, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
         # What is still running may be all that is left.

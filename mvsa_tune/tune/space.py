@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mvsa_tune.config import ATTENTION_HEADS, Config, attends, flag, join_pair, split_pair
+from mvsa_tune.config import Config, flag, join_pair, split_pair
 from mvsa_tune.dimensions import Choice, Dimension, Range
 from mvsa_tune.errors import InputError
 from mvsa_tune.formats import short
+from mvsa_tune.models.heads import HEADS
 
 PAIR = "pair"
 
@@ -82,12 +83,17 @@ def corners(space: Space, fixed: Mapping[str, Any]) -> list[Config]:
 
 
 def _check_widths(space: Space) -> None:
-    """Check what binds two dimensions: D wherever a head attends. A range draws any D."""
+    """Check that every D suits every head; a range draws any D.
+
+    Raises:
+        InputError: a D is not a multiple of what a head needs.
+    """
     widths = space.get("D", Choice((Config.D,)))
-    for head in filter(attends, space["head"].ends if "head" in space else ()):
-        if isinstance(widths, Range) or any(D % ATTENTION_HEADS for D in widths.values):
+    for head in space["head"].ends if "head" in space else ():
+        multiple = HEADS[head].D_multiple_of
+        if multiple > 1 and (isinstance(widths, Range) or any(D % multiple for D in widths.values)):
             raise InputError(
-                f"--D {widths}: --head {head} needs multiples of {ATTENTION_HEADS}; list them, as in --D 64 128 256"
+                f"--D {widths}: --head {head} needs multiples of {multiple}; list them, as in --D 64 128 256"
             )
 
 

@@ -12,8 +12,8 @@ from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors
-from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
-from mvsa_tune.finetuning.trainer import build_network
+from mvsa_tune.finetuning.model import build_network, load_towers
+from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune.trainable import METRIC, OUTCOME, PROGRESS, RESOURCE, DivergedError
 from test_trainable import trial
@@ -105,9 +105,9 @@ def test_the_best_checkpoint_holds_the_weights_of_the_best_epoch(task: FinetuneT
     assert (outcome.best_epoch < config.epochs).any()  # so that best and last can be told apart
     for r, replicate in enumerate(task.replicates):
         network = build_network(config, load_towers(config, {}), 3)
-        network.load_state_dict(read_tensors(Checkpoints(task.sweep, config).best(replicate)))
+        network.load_state_dict(read_tensors(Checkpoints(task.sweep, config).best(replicate))[0])
         network.eval()
-        inputs = next(task.prepare(config).batches([SPLIT.validation[0]]))
+        inputs = next(task.samples(config).batches([SPLIT.validation[0]]))
         with torch.no_grad():
             assert network(inputs).argmax(dim=1).tolist() == outcome.best[r].tolist()
 
@@ -127,7 +127,9 @@ def test_a_damaged_checkpoint_is_named(task: FinetuneTask) -> None:
     first.advance(CONFIG.epochs)
     path = first.checkpoints.last(task.replicates[0])
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"1-0\.last\.safetensors cannot be read .* delete it to train that anew"):
+    with pytest.raises(
+        InputError, match=r"1-0\.last\.safetensors is damaged .* delete it and run the same command again"
+    ):
         FineTuner(CONFIG, task, task.replicates)
 
 
@@ -182,9 +184,9 @@ def test_a_loss_that_is_not_finite_fails_the_trial(task: FinetuneTask) -> None:
 
 
 def test_texts_are_tokenised_once_whatever_the_trials(task: FinetuneTask) -> None:
-    first = task.prepare(CONFIG)
-    assert task.prepare(dataclasses.replace(CONFIG, D=16, lr=0.1)) is first
-    assert task.prepare(dataclasses.replace(CONFIG, ablation=1)) is not first
+    first = task.samples(CONFIG)
+    assert task.samples(dataclasses.replace(CONFIG, D=16, lr=0.1)) is first
+    assert task.samples(dataclasses.replace(CONFIG, ablation=1)) is not first
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_models_of_the_libraries_own_formats_are_fine_tuned(
     one = elsewhere(task, "libraries", split=few, weights=weights, replicates=(Replicate(1),), recomputed=recomputed)
     assert np.isfinite(finish(FineTuner(config, one, one.replicates), 1).val_loss).all()
     before = load_towers(config, weights)
-    after = read_tensors(Checkpoints(one.sweep, config).best(Replicate(1)))
+    after, _ = read_tensors(Checkpoints(one.sweep, config).best(Replicate(1)))
     moved = {
         f"encoders.{modality}.{name}": not torch.equal(after[f"encoders.{modality}.{name}"], tensor)
         for modality, tower in before.items()

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.images import open_picture
+from mvsa_tune.data.splits import Split
 from mvsa_tune.encoders.demo import load_convolutions, load_tokens
-from mvsa_tune.finetuning.data import Prepared
-from mvsa_tune.finetuning.trainer import ReplicateTrainer, parts
+from mvsa_tune.finetuning.data import PreparedSamples
+from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer, parts
 from mvsa_tune.training.stack import Samples, StackTrainer, generators, minibatches, normalised
 from test_training import Reference, copy_weights
 
@@ -32,19 +33,21 @@ CONFIG = Config(
 )
 
 
-def prepared(demo: Dataset, dropout: float = 0.1) -> Prepared:
+def prepared(demo: Dataset, dropout: float = 0.1) -> PreparedSamples:
     towers = {"image": load_convolutions("image", None, CPU), "text": load_tokens("text", None, CPU)}
     towers["text"].model.dropout.p = dropout  # type: ignore[attr-defined]
     few = demo.samples[:COUNT]
-    return Prepared(towers, [one.picture for one in few], [one.text for one in few], 2, CPU)  # type: ignore[arg-type]
+    return PreparedSamples(towers, [one.picture for one in few], [one.text for one in few], 2, CPU)  # type: ignore[arg-type]
 
 
 def trainer(config: Config, demo: Dataset, one: Replicate | None = None, dropout: float = 0.1) -> ReplicateTrainer:
-    ready = prepared(demo, dropout)
-    ready.towers = {modality: ready.towers[modality] for modality in config.modalities}
-    labels = torch.tensor(demo.labels[:COUNT])
+    samples = prepared(demo, dropout)
+    samples.towers = {modality: samples.towers[modality] for modality in config.modalities}
     rows = np.arange(COUNT)
-    return ReplicateTrainer(config, one or Replicate(7), ready, labels, 3, rows[:TRAIN], rows[TRAIN:], rows[:0])
+    split = Split("few", {0: rows[:TRAIN]}, {0: rows[TRAIN:]}, {0: rows[:0]})
+    task = FinetuneTask.on(demo, "raw", Path(), {}, split=split, replicates=(), device="cpu", threads=2)
+    task.prepared[tuple(config.encoders.items())] = samples
+    return ReplicateTrainer(config, one or Replicate(7), task)
 
 
 def vectors(demo: Dataset) -> dict[str, torch.Tensor]:
@@ -141,9 +144,9 @@ def test_a_plateau_of_the_validation_loss_lowers_both_learning_rates_as_torch_do
 
 def test_the_towers_themselves_stay_as_they_were(demo: Dataset) -> None:
     one = trainer(CONFIG, demo)
-    before = {name: tensor.clone() for name, tensor in one.prepared.towers["image"].model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in one.samples.towers["image"].model.state_dict().items()}
     one.train_epoch()
-    for name, tensor in one.prepared.towers["image"].model.state_dict().items():
+    for name, tensor in one.samples.towers["image"].model.state_dict().items():
         assert torch.equal(tensor, before[name])
     moved = one.network.encoders["image"].state_dict()
     assert not torch.equal(moved["0.weight"], before["0.weight"])
@@ -202,6 +205,6 @@ def test_another_seed_is_another_training(demo: Dataset) -> None:
 def test_a_picture_that_cannot_be_read_is_named(demo: Dataset, tmp_path: Path) -> None:
     one = trainer(CONFIG, demo)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    one.prepared.pictures = [*one.prepared.pictures[:5], tmp_path / "broken.jpg", *one.prepared.pictures[6:]]
+    one.samples.pictures = [*one.samples.pictures[:5], tmp_path / "broken.jpg", *one.samples.pictures[6:]]
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read: not a picture"):
         one.train_epoch()

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from mvsa_tune.finetuning.model import Network, Noise, freeze, layers, recompute, train_mode
+from mvsa_tune.finetuning.model import Network, drawing_from, freeze, layers, random_states, recompute, train_mode
 from mvsa_tune.tune.saved import saved_bytes
+
+CPU = torch.device("cpu")
 
 
 def encoder() -> nn.Sequential:
@@ -97,13 +99,13 @@ def test_saved_bytes_counts_what_a_product_keeps() -> None:
         assert kept() == 3 * 8 * 8 * 4  # and exp's own output
 
 
-def test_noise_is_ones_own_and_leaves_that_of_others_alone() -> None:
+def test_each_replicate_continues_its_random_numbers_and_leaves_the_global_ones_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, second = Noise(1, torch.device("cpu")), Noise(2, torch.device("cpu"))
+    first, second = random_states(1, CPU), random_states(2, CPU)
     drawn = []
-    for noise in (first, second, first):
-        with noise.drawn():
+    for states in (first, second, first):
+        with drawing_from(states, CPU):
             drawn.append(torch.rand(3))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)

@@ -1,12 +1,15 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mvsa_tune.config import HEAD_NAMES
-from mvsa_tune.models.heads import HEADS, build_head, count_parameters, initialise
-from mvsa_tune.models.layers import StackedDropout
+from mvsa_tune.config import Config
+from mvsa_tune.errors import InputError
+from mvsa_tune.models.heads import HEADS, HeadShape, HeadSpec, build_head, count_parameters, register_head
+from mvsa_tune.models.layers import StackedDropout, initialise, run_some
 
 R, B, D = 3, 7, 16
 RATE = 0.25
@@ -23,6 +26,10 @@ def vectors(widths: Mapping[str, int], replicates: int, samples: int) -> dict[st
         name: torch.randn(replicates, width, samples, generator=generator, dtype=torch.float64)
         for name, width in widths.items()
     }
+
+
+def vectors32() -> dict[str, Tensor]:
+    return {modality: x.float() for modality, x in vectors(WIDTHS, R, B).items()}
 
 
 def drop(x: Tensor) -> Tensor:
@@ -173,7 +180,7 @@ def test_dropout_draws_from_the_generators_meant_for_it(name: str) -> None:
 def test_every_head_trains_in_mixed_precision(name: str) -> None:
     head = build_head(name, R, WIDTHS, D, 3, dropout=0.0)
     initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
-    inputs = {modality: x.float() for modality, x in vectors(WIDTHS, R, B).items()}
+    inputs = vectors32()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = head(inputs)
     torch.testing.assert_close(mixed.float(), head(inputs), rtol=0.1, atol=0.05)
@@ -217,8 +224,51 @@ def test_parameters_are_counted_as_by_hand(name: str) -> None:
     assert count_parameters(name, {"text": 384}, 256, 3) == PARAMETERS[name][1]
 
 
-def test_every_name_of_the_configuration_is_a_head() -> None:
-    assert tuple(HEADS) == HEAD_NAMES
+def sums(shape: HeadShape) -> nn.Module:
+    """A head from outside: the modalities' units scaled by a layer and added."""
+
+    def fuse(head: Any, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return sum(head.scales[m](x) for m, x in zip(head.towers, hidden.chunk(len(head.towers), dim=1), strict=True))
+
+    scales = {modality: shape.linear(shape.D, shape.D) for modality in shape.widths}
+    return shape.fusion(fuse, shape.D, scales=scales)
+
+
+@pytest.fixture
+def registered() -> Iterator[str]:
+    """The name of a head from outside, in the registry for one test."""
+    register_head("sums", HeadSpec(sums, D_multiple_of=4))
+    yield "sums"
+    del HEADS["sums"]
+
+
+def test_a_registered_head_is_one_of_the_configurations_and_is_built_and_counted(registered: str) -> None:
+    assert Config(head=registered, D=12).head == registered
+    with pytest.raises(InputError, match="--D 10: --head sums needs a multiple of 4"):
+        Config(head=registered, D=10)
+    head = build_head(registered, R, WIDTHS, D, 3, dropout=RATE)
+    names = [name for name, _ in head.named_children()]
+    initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+    assert names == ["towers", "classifier", "scales"] and head(vectors32()).shape == (R, 3, B)
+    assert count_parameters(registered, {"text": 4}, D, 3) == 5 * D + 2 * D + 3 * (D + 1) + D * (D + 1)
+
+
+@pytest.mark.parametrize(("name", "message"), [("gated", "already"), ("", "letters"), ("two words", "letters")])
+def test_names_that_are_taken_or_unfit_are_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        register_head(name, HeadSpec(sums))
+    assert HEADS["gated"].build is not sums
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_copy_of_a_head_has_its_own_layers(name: str) -> None:
+    head = build_head(name, R, WIDTHS, D, 3, dropout=0.0).eval()
+    initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+    before, copied = head(vectors32()), deepcopy(head)
+    for parameter in copied.parameters():
+        parameter.data.zero_()
+    assert torch.equal(head(vectors32()), before) and not copied(vectors32()).any()
+    assert torch.equal(run_some(head, [2, 0], {m: x[[2, 0]] for m, x in vectors32().items()}), before[[2, 0]])
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -108,7 +108,7 @@ def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) 
     for question in analysis.questions:
         assert question.answer in words
     store = analysis.store
-    assert store.manifest.data_fingerprint[:12] in words and store.manifest.code in words
+    assert store.manifest.data_fingerprint[:12] in words and str(store.rows()["code"].iloc[0]) in words
     assert str(store.rows()["command"].iloc[0]) in words
 
 

@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 
 from mvsa_tune import NUMERICS_VERSION
-from mvsa_tune.config import HEAD_NAMES, Config, Replicate
+from mvsa_tune.config import SCHEDULES, Config, Replicate
 from mvsa_tune.data.dataset import Dataset, Sample
 from mvsa_tune.data.splits import Split, make_split
-from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask
+from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
+from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.result import TrialResult
-from mvsa_tune.training.schedules import SCHEDULES
 from mvsa_tune.training.stack import Samples, StackTrainer
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden.json"
@@ -37,8 +37,8 @@ REPLICATES = (Replicate(42, 0), Replicate(7, 1))
 SPLITS = ("reference", "kfold:3", "kfold:3:test", "holdout:0.2")
 # What differs from BASE, by the name of the case.
 TRAININGS: dict[str, dict[str, Any]] = {
-    **{f"head {name}": {"head": name} for name in HEAD_NAMES},
-    **{f"head {name}, text alone": {"head": name, "ablation": 1} for name in HEAD_NAMES},
+    **{f"head {name}": {"head": name} for name in HEADS},
+    **{f"head {name}, text alone": {"head": name, "ablation": 1} for name in HEADS},
     **{f"schedule {name}": {"schedule": name, "warmup": 0.1, "epochs": 12, "lr": 0.1} for name in SCHEDULES},
     "regularised": {"weight_decay": 0.1, "label_smoothing": 0.1, "dropout": 0.6, "normalise": "l2", "ablation": 2},
     "bf16": {"precision": "bf16"},

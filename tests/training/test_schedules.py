@@ -6,7 +6,8 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from transformers import optimization
 
-from mvsa_tune.training.schedules import SCHEDULES, Plateau, factor
+from mvsa_tune.config import SCHEDULES
+from mvsa_tune.training.schedules import Plateau, factor
 
 
 def optimizer(lr: float = 1.0) -> torch.optim.Optimizer:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers.optimization import get_scheduler
 
-from mvsa_tune.config import HEAD_NAMES, Config, Replicate
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.metrics import f1_macro
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.training.stack import Samples, StackTrainer, epoch_steps, generators, minibatches, normalised
@@ -50,7 +51,7 @@ def uneven(config: Config, replicates: Sequence[Replicate], data: Samples, times
 # In float32 the bias before a BatchNorm has no gradient but rounding, which Adam scales up to full steps: exactness shows
 # only where rounding is the same (the next test), nearness in float64.
 @pytest.mark.parametrize(
-    "change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, *({"head": name} for name in HEAD_NAMES[1:])]
+    "change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, *({"head": name} for name in list(HEADS)[1:])]
 )
 def test_a_stack_gives_each_replicate_what_it_gives_alone(change: dict[str, object]) -> None:
     config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
@@ -129,7 +130,7 @@ def test_minibatches_of_equal_length_go_together_and_each_replicate_gets_its_own
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="seen with MKL's products alone")
 @pytest.mark.parametrize(
     "change",
-    [{}, {"ablation": 1}, {"batch_size": 32}, {"precision": "bf16"}, *({"head": name} for name in HEAD_NAMES[1:])],
+    [{}, {"ablation": 1}, {"batch_size": 32}, {"precision": "bf16"}, *({"head": name} for name in list(HEADS)[1:])],
 )
 def test_with_mkl_a_replicate_alone_has_the_very_bits_it_has_in_a_stack(change: dict[str, object]) -> None:
     config = dataclasses.replace(CONFIG, **{"D": 128, "batch_size": 256, "epochs": 4, **change})  # type: ignore[arg-type]

@@ -21,9 +21,9 @@ from mvsa_tune.report import plots
 from mvsa_tune.report.leaderboard import confirmed_folder
 from mvsa_tune.report.plots import Plot
 from mvsa_tune.report.tables import tables
-from mvsa_tune.stats.analysis import Analysis
+from mvsa_tune.results.schema import STOPPED
+from mvsa_tune.stats.analysis import Analysis, verdict
 from mvsa_tune.stats.error_analysis import SHOWN, VOTES, by_sample, confusion, per_class
-from mvsa_tune.stats.verdict import verdict
 from mvsa_tune.training.result import TrialResult
 
 CURVES = 4  # configurations whose curves are drawn
@@ -116,7 +116,7 @@ def _answer(analysis: Analysis) -> Section:
         facts.append(("Lead over the mean of all", f"{100 * winner.lead:.1f} points"))
         facts.append(("Lead expected by chance", f"{100 * winner.luck:.1f} points"))
     if analysis.against_best:
-        facts.append(("Not distinguishable from it", f"{len(analysis.tied())} of {len(analysis.ranked) - 1} others"))
+        facts.append(("Not distinguishable from it", f"{len(analysis.tied())} of {len(analysis.against_best)} others"))
     text = [line.replace("**", "") for line in verdict(analysis)[1:] if not line.startswith("- ")]
     confirmed = confirmed_folder(analysis.store.folder)
     if (confirmed / "trials.csv").exists():
@@ -150,8 +150,8 @@ def _accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Section:
     ]
     if (more := len(analysis.ranked) - plots.MOST_LINES) > 0:
         text.append(f"Not drawn: the {more:,} worst; summary.csv has them.")
-    if analysis.stopped:
-        text.append(f"{len(analysis.stopped):,} configurations were stopped early and are not ranked.")
+    if stopped := int(analysis.summary["status"].str.startswith(STOPPED).sum()):
+        text.append(f"{stopped:,} configurations were stopped early and are not ranked.")
     return Section("accuracy", "Accuracy by configuration", text, plots=[plots.accuracies(analysis, labels)])
 
 

@@ -100,7 +100,7 @@ class TrialResult:
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """What a sweep maximises: the validation accuracy at the best epoch so far, averaged over replicates, shape `(E,)`.
+        """What a sweep maximises, shape `(E,)`: the replicates' mean validation accuracy at their best epochs so far.
 
         It is the score that the trial would have if it ended there. It is an accuracy even where the loss selects the
         epoch, so that all configurations are compared in one unit.

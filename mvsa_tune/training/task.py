@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mvsa_tune.cluster.nodes import Driver
-    from mvsa_tune.training.stack import StackTrainer
+    from mvsa_tune.training.trainer import StackTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Shared:
 
     @property
     def files(self) -> list[Path]:
-        """The files that every node of a cluster must see, besides the caches: those are sent to nodes that lack them."""
+        """The files that every node of a cluster must see; caches are not among them, but are sent to nodes."""
         return []
 
     def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
@@ -80,7 +80,7 @@ class Task(Shared):
         """Put a configuration's samples on the device and build the stack of these replicates, no epoch trained."""
         import torch
 
-        from mvsa_tune.training.stack import Samples, StackTrainer
+        from mvsa_tune.training.trainer import Samples, StackTrainer
 
         vectors = {
             modality: load_vectors(self.path(encoder, modality), len(self.labels), self.device, config.normalise)
@@ -98,12 +98,12 @@ class Task(Shared):
 def load_vectors(path: Path, count: int, device: str, normalise: str) -> "Tensor":
     """Load the vectors of the first `count` samples onto the device, once in a process.
 
-    On a CPU, vectors that are used as they are stay in the cache's file, which all processes share, if they are float32 or
-    large. All others become float32 in memory. The sweep has checked the file when it started.
+    On a CPU, vectors that are used as they are stay in the cache's file, which all processes share, if they are
+    float32 or large. All others become float32 in memory. The sweep has checked the file when it started.
     """
     import torch
 
-    from mvsa_tune.training.stack import IN_MEMORY, normalised
+    from mvsa_tune.training.trainer import IN_MEMORY, normalised
 
     whole = open_vectors(path, mode="c")
     mapped = whole[:count]

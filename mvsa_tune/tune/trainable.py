@@ -15,8 +15,8 @@ from mvsa_tune.machine import keep_freed_memory
 
 if TYPE_CHECKING:
     from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
-    from mvsa_tune.training.stack import StackTrainer
     from mvsa_tune.training.task import Task
+    from mvsa_tune.training.trainer import StackTrainer
 
 # Where a result carries the trial's TrialResult, the metric that Tune sees (`TrialResult.scores`), and the resource ASHA counts; or,
 # between those, how much of the trial is done.

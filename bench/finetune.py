@@ -23,7 +23,7 @@ import torch
 from mvsa_tune.config import Config, Replicate, split_pair
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import Split
-from mvsa_tune.data.text import reference
+from mvsa_tune.data.text import normalise
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.finetuning.model import train_mode
 from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer
@@ -102,7 +102,7 @@ def main() -> None:
     options = read_flags()
     keep_freed_memory()
     device, dataset = torch.device(options.device), read_dataset(options.data)
-    texts = [reference(sample.text) for sample in dataset.samples[: options.samples]]
+    texts = [normalise(sample.text) for sample in dataset.samples[: options.samples]]
     image, text = split_pair(options.pair)
     config = Config(
         image_encoder=image, text_encoder=text, lr=1e-5, encoder_lr=1e-5, batch_size=options.batch_size, epochs=10**6,

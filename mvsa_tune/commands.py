@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsa_tune.data.dataset import Sample
-from mvsa_tune.data.readers import LAYOUTS
+from mvsa_tune.data.dataset import LAYOUT_HELP, LAYOUTS, Sample
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
 
@@ -22,9 +21,7 @@ def add_uses(commands: Any) -> None:
     label = commands.add_parser("predict", help="label the unlabelled samples with a sweep's best head")
     label.add_argument("--out", type=Path, metavar="FILE", help="the list (default SWEEP/predicted.txt)")
     label.add_argument("--probabilities", action="store_true", help="write FILE's .probabilities.csv too")
-    label.add_argument(
-        "--layout", choices=list(LAYOUTS), help="the form of --data (default: the one it is found to have)"
-    )
+    label.add_argument("--layout", choices=list(LAYOUTS), help=LAYOUT_HELP)
     label.set_defaults(command=predict_labels)
     give = commands.add_parser("export", help="write a sweep's best head for use elsewhere")
     give.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to")
@@ -88,7 +85,7 @@ def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
     from mvsa_tune.inference.export import export, export_network
     from mvsa_tune.inference.select import chosen_head, chosen_network
-    from mvsa_tune.results.store import Store
+    from mvsa_tune.results.store import Store, sweep_data
     from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
@@ -99,7 +96,7 @@ def export_head(options: Namespace) -> int:
     if config.finetuned:
         if options.onnx:
             raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
-        own, weights = store.own_data(options.data), weights_by_name(options.weights)
+        own, weights = sweep_data(store, options.data), weights_by_name(options.weights)
         head = chosen_network(store, config, own, weights, refit=options.refit)
         written = export_network(head, mine, options.out)
     else:
@@ -148,4 +145,6 @@ def report_sweep(options: Namespace) -> int:
 
 def _samples(store: "Store", moved: Path | None) -> dict[str, Sample]:
     """The samples of a sweep's data, by guid."""
-    return {sample.guid: sample for sample in store.own_data(moved).samples}
+    from mvsa_tune.results.store import sweep_data
+
+    return {sample.guid: sample for sample in sweep_data(store, moved).samples}

@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from mvsa_tune.cluster.session import Node, nodes_of
 from mvsa_tune.data.dataset import Dataset, Sample
-from mvsa_tune.data.images import unreadable
+from mvsa_tune.data.images import find_unreadable
 from mvsa_tune.embeddings.cache import Cache, Origin, cache_path, open_cache, write_cache
 from mvsa_tune.embeddings.parts import Block, Parts
 from mvsa_tune.embeddings.pipeline import Task, embed_blocks
 from mvsa_tune.embeddings.workers import embed_on_ray, worker_count, workers_on
-from mvsa_tune.encoders.registry import Encoder, find_encoder
-from mvsa_tune.encoders.towers import Tower
+from mvsa_tune.encoders.registry import find_encoder
+from mvsa_tune.encoders.towers import Encoder, Tower
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.machine import cpu_count
 
@@ -160,7 +160,7 @@ def _there_already(
 
 def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
     """Guid → why its picture cannot be read; InputError lists them all unless they are to be skipped."""
-    bad = unreadable([sample.picture for sample in dataset.samples], cpu_count())
+    bad = find_unreadable([sample.picture for sample in dataset.samples], cpu_count())
     reasons = {sample.guid: bad[sample.picture] for sample in dataset.samples if sample.picture in bad}
     if reasons and not skip_bad:
         listed = "".join(f"\n  {path}: {why}" for path, why in bad.items())

@@ -21,10 +21,13 @@ from mvsa_tune.files import sha256_of, write_text_whole, write_whole
 from mvsa_tune.finetuning.checkpoint import read_tensors, write_tensors
 from mvsa_tune.inference.finetuned import FineTuned
 from mvsa_tune.inference.head import Head, read_head, save_head
-from mvsa_tune.results.schema import TEST_RESULTS
+from mvsa_tune.results.schema import SCORES
 from mvsa_tune.stats.summary import wilson
 
-METRICS = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", *TEST_RESULTS)
+METRICS = (
+    *("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best"),
+    *(column.name for column in SCORES if column.tested),
+)
 # How far onnxruntime's probabilities may lie from torch's: float32 rounding.
 TOLERANCE = 1e-5
 SAMPLES_COMPARED = 257

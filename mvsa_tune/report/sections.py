@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample
-from mvsa_tune.data.images import UnreadablePictureError, open_small
+from mvsa_tune.data.images import UnreadablePictureError, open_picture
 from mvsa_tune.formats import Table
 from mvsa_tune.report import plots
 from mvsa_tune.report.grids import grids
@@ -228,7 +228,7 @@ def shown_sample(guid: str, samples: Mapping[str, Sample]) -> list[str]:
         return ["", "not in the data"]
     sample = samples[guid]
     try:
-        picture = open_small(sample.picture, THUMBNAIL)
+        picture = open_picture(sample.picture, THUMBNAIL)
     except UnreadablePictureError as error:
         return [f"cannot be read: {error}", sample.text]
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -242,7 +242,9 @@ def _reproduce(analysis: Analysis) -> Section:
     store = analysis.store
     rows = store.rows()
     commands = _each(rows["command"])
-    facts = [("data", store.manifest.data), *store.manifest.facts().items()]
+    manifest = store.manifest
+    facts = [("data", manifest.data), *((name, text) for name, (_, text) in manifest.facts().items())]
+    facts += manifest.extent().items()
     facts += [(f"{name} of the rows", "; ".join(_each(rows[name])) or "none yet") for name in WORKED_WITH]
     seconds = float(rows["seconds"].sum())
     facts.append(("training time", f"{seconds:,.0f} s over {len(rows):,} replicates"))

@@ -14,7 +14,7 @@ import pandas as pd
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.duplicates import BITS, NEAR, Duplicates, Groups, members
-from mvsa_tune.data.splits import DRAW, Rows, Split, make_split
+from mvsa_tune.data.splits import SPLIT_SEED, Rows, Split, make_split
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.results.provenance import code_version
@@ -83,7 +83,7 @@ def audit_data(
         check_sweep(store, dataset)
     chosen = (store, choose(store, config)) if store else None
     try:
-        split = store.split() if store else make_split(how, dataset, [DRAW])
+        split = store.split() if store else make_split(how, dataset, [SPLIT_SEED])
     except InputError as error:
         print(f"without a split: {error}", file=sys.stderr)
         split = Split("none", {}, {}, {})
@@ -134,8 +134,8 @@ def figures(found: Audit) -> dict[str, Any]:
         "not_utf8": dataset.not_utf8,
         "texts_empty_after_normalisation": empty,
         "texts_of_punctuation_alone": [guid for guid in lacking if guid not in set(empty)],
-        "pictures_unreadable": duplicates.looks.unreadable,
-        "pictures_of_one_colour": duplicates.looks.plain,
+        "pictures_unreadable": duplicates.hashes.unreadable,
+        "pictures_of_one_colour": duplicates.hashes.single_colour,
         "duplicates": {kind: _counts(groups, dataset) for kind, groups in found.groups.items()},
         "leaks": {part: _leaks(found, part) for part in dict.fromkeys(leak.part for leak in found.leaks)},
         "accuracy": {**found.swept, "by_kind": {one.kind: _shares(one) for one in found.accuracies}}

@@ -6,10 +6,8 @@ import pandas as pd
 
 from mvsa_tune.config import CONFIG_FIELDS, Config
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.results.schema import CROSS, FINISHED, STOPPED, TEST_RESULTS
+from mvsa_tune.results.schema import FINISHED, RANKED_BY, SCORES, STOPPED
 from mvsa_tune.results.store import Store
-
-SCORES = (CROSS, "val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", "val_loss_last")
 
 
 def summarise(store: Store) -> pd.DataFrame:
@@ -21,7 +19,7 @@ def summarise(store: Store) -> pd.DataFrame:
     """
     rows = store.rows()
     lines = []
-    scores = [*SCORES, *(TEST_RESULTS if rows[list(TEST_RESULTS)].notna().any(axis=None) else ())]
+    scores = [column for column in SCORES if not column.tested or rows[column.name].notna().any()]
     groups = dict(iter(rows.groupby("trial_id")))
     for config in store.configs():
         mine = groups.get(config.id, rows.iloc[:0])
@@ -29,10 +27,9 @@ def summarise(store: Store) -> pd.DataFrame:
         line: dict[str, object] = {"sweep": store.folder.name, "trial_id": config.id}
         line |= {name: getattr(config, name) for name in CONFIG_FIELDS}
         line |= {"status": _status(mine, store.manifest.not_run.get(config.id)), "n": len(done)}
-        for score in scores:
-            values = done[score].astype(float)
-            line |= {f"{score}_{how}": getattr(values, how)() for how in ("mean", "std", "min", "max")}
-        line |= {"best_epoch_median": done["best_epoch"].median()}
+        for column in scores:
+            values = done[column.name].astype(float)
+            line |= {f"{column.name}_{statistic}": getattr(values, statistic)() for statistic in column.statistics}
         line |= {"epochs_run": mine["epochs_run"].max(), "seconds": mine["seconds"].sum()}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -41,7 +38,7 @@ def summarise(store: Store) -> pd.DataFrame:
 def ranked(summary: pd.DataFrame) -> pd.DataFrame:
     """The finished configurations by mean cross-fitted accuracy, the best first, the earlier one of equals first."""
     finished = summary[summary["status"] == FINISHED]
-    return finished.sort_values(f"{CROSS}_mean", ascending=False, kind="stable", ignore_index=True)
+    return finished.sort_values(f"{RANKED_BY}_mean", ascending=False, kind="stable", ignore_index=True)
 
 
 def best(summary: pd.DataFrame) -> pd.Series | None:

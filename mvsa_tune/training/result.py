@@ -197,6 +197,16 @@ def cross_fitted(correct: NDArray[np.bool_], parts: int = PARTS, rounds: int = R
     return scored / rounds
 
 
+def take(result: TrialResult, indices: Sequence[int]) -> TrialResult:
+    """Return the result of some replicates, in the order of `indices`, with their share of the seconds."""
+    arrays: dict[str, Any] = {
+        name: array[list(indices)] if name.endswith(("rows", "labels")) else array[:, list(indices)]
+        for name, array in vars(result).items()
+        if isinstance(array, np.ndarray) and array.size
+    }
+    return replace(result, **arrays, seconds=result.seconds * len(indices) / len(result.rows))
+
+
 def join(results: Sequence[TrialResult]) -> TrialResult:
     """Join results of one configuration, of equally many epochs, along their replicates.
 

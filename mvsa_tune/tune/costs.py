@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.splits import most
+from mvsa_tune.data.splits import largest_fold
 from mvsa_tune.models.heads import build_head, count_parameters
 from mvsa_tune.models.layers import initialise
 from mvsa_tune.training.trainer import EVALUATION_BLOCK, Samples, StackTrainer, minibatches
@@ -41,7 +41,7 @@ def step_seconds(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
 
 
 def _time_step(config: Config, widths: Mapping[str, int], plan: "Plan", device: torch.device) -> float:
-    size = min(config.batch_size, most(plan.split.train))
+    size = min(config.batch_size, largest_fold(plan.split.train))
     vectors = {modality: torch.randn(size, width, device=device) for modality, width in widths.items()}
     classes = len(plan.dataset.classes)
     labels = torch.arange(size, device=device) % classes
@@ -59,7 +59,7 @@ def _time_step(config: Config, widths: Mapping[str, int], plan: "Plan", device: 
 def trial_seconds(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
     """Estimate the seconds that each configuration's trial takes, by id, from `step_seconds`."""
     estimates = {}
-    train, scored = most(plan.split.train), most(plan.split.validation) + most(plan.split.test)
+    train, scored = largest_fold(plan.split.train), largest_fold(plan.split.validation) + largest_fold(plan.split.test)
     for config, step in zip(configs, step_seconds(plan, configs).values(), strict=True):
         sizes = [batch.stop - batch.start for batch in minibatches(train, config.batch_size)]
         # A short last minibatch costs its share; scoring a sample costs a third of training on it.
@@ -73,7 +73,7 @@ def trial_work(plan: "Plan", configs: Sequence[Config]) -> dict[str, float]:
 
     A step's own cost (the optimizer's, Python's) is about that of training on another fifty samples (bench/LOG.md).
     """
-    train = most(plan.split.train)
+    train = largest_fold(plan.split.train)
     return {
         config.id: config.epochs * plan.parameters(config) * (train + 50 * train / config.batch_size)
         for config in configs
@@ -88,8 +88,8 @@ def memory_bytes(plan: "Plan") -> int:
     is only scored takes half of one that is trained on. Configurations whose vectors' lengths are not known are left out.
     """
     count = len(plan.dataset.labels)
-    train = most(plan.split.train)
-    scored = min(max(most(plan.split.validation), most(plan.split.test)), EVALUATION_BLOCK)
+    train = largest_fold(plan.split.train)
+    scored = min(max(largest_fold(plan.split.validation), largest_fold(plan.split.test)), EVALUATION_BLOCK)
     vectors: dict[tuple[str, str], int] = {}
     kept: dict[tuple[object, ...], tuple[float, float]] = {}
     classes = len(plan.dataset.classes)

@@ -21,7 +21,7 @@ def outline(plan: Plan) -> list[str]:
     """Write what a plan will do: all that is known without loading an encoder, and without torch."""
     place = plan.placement
     return [
-        *(f"{'data':<10}{line}" for line in plan.dataset.told()),
+        *(f"{'data':<10}{line}" for line in plan.dataset.description()),
         f"texts     {len(plan.dataset.not_utf8):,} decoded as GB18030",
         f"split     {_sizes(plan.split)}",
         *_what(plan),

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.splits import most
+from mvsa_tune.data.splits import largest_fold
 from mvsa_tune.embeddings.embed import check_pictures
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
@@ -102,7 +102,7 @@ class FinetunePlan(Plan):
         needs = [0]
         for config in self.sized:
             cost = self.probes[config.id]
-            part = min(config.batch_size, most(self.split.train)) / config.accumulation
+            part = min(config.batch_size, largest_fold(self.split.train)) / config.accumulation
             needs.append(int(4 * (2 * cost.weights + 3 * cost.trained) + part * cost.sample_bytes))
         return max(needs)
 

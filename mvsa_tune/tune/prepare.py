@@ -9,11 +9,10 @@ from pathlib import Path
 from mvsa_tune.cluster.resources import Placement, place
 from mvsa_tune.cluster.session import add_cluster_flags, address_of, nodes_of, this_machine
 from mvsa_tune.config import AXES, CONFIG_FLAGS, Asha, Config, Parser, Replicate, add_flags, from_flags
-from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.data.dataset import DEFAULT_DATA, Dataset, add_data_flags, read_data
 from mvsa_tune.data.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.data.demo import make_demo_set
-from mvsa_tune.data.flags import DEFAULT_DATA, add_data_flags, read_data
-from mvsa_tune.data.splits import KINDS, Split, make_split
+from mvsa_tune.data.splits import Split, make_split, split_usage
 from mvsa_tune.embeddings.cache import default_folder, find_caches
 from mvsa_tune.embeddings.embed import Settings, embed
 from mvsa_tune.errors import InputError
@@ -45,7 +44,7 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
         help=f"replicates: seeds 42, 43, … (default {seeds}), each on every fold of the split",
     )
     parser.add_argument("--seed-list", type=int, nargs="+", metavar="SEED", help="the replicates' seeds, one by one")
-    parser.add_argument("--split", metavar="HOW", help=f"{KINDS} (default: the protocol's)")
+    parser.add_argument("--split", metavar="HOW", help=f"{split_usage()} (default: the protocol's)")
     parser.add_argument(
         "--protocol",
         choices=list(PROTOCOLS),
@@ -170,7 +169,7 @@ def bare_plan(options: Namespace, configs: Sequence[Config], search: Search | No
         make_demo_set(options.data)
     dataset = read_data(options)
     if dataset.dropped and not (options.quiet or options.dry_run):
-        print("\n".join(dataset.told()))
+        print("\n".join(dataset.description()))
     split = make_split(options.split, dataset, seeds)
     return Plan(
         dataset=dataset,

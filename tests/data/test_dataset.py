@@ -62,8 +62,8 @@ def replace_line(folder: Path, old: str, new: str, name: str = "train.txt") -> N
 
 
 BAD = {
-    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "lists no samples"),
-    "no list": (lambda f: (f / "train.txt").unlink(), r"no train\.txt"),
+    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "has no labelled samples"),
+    "no list": (lambda f: (f / "train.txt").unlink(), r"has no labelled samples: expected a folder with train\.txt"),
     "listed twice": (
         lambda f: replace_line(f, "101,neutral", "100,neutral"),
         r"train\.txt:3: guid 100 is listed twice",

@@ -1,4 +1,4 @@
-"""Whole sweeps over folds: replicates are seeds on folds, test scores are those of the chosen epoch, and any split is rebuilt."""
+"""Sweeps over folds: replicates are seeds on folds, test scores are of the chosen epoch, and any split is rebuilt."""
 
 import dataclasses
 from pathlib import Path

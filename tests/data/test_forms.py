@@ -67,8 +67,8 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     count = len(classes)
     assert main(["embed", "--data", str(table), "--encoder", "demo-pixels", "demo-words"]) == 0
     told = capsys.readouterr().out
-    assert f"{table}: the form table; 60 labelled samples, 6 unlabelled" in told
-    assert f"classes, their usual order: {classes[0]} " in told
+    assert f"{table}: layout table; 60 labelled samples, 6 unlabelled" in told
+    assert f"classes in the usual order: {classes[0]} " in told
     dataset = read_dataset(table)
 
     flags = [
@@ -88,7 +88,7 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     flags += ["--scheduler", "none", "--name", "s", "--results", tmp_path, "--data", table]
     assert sweep([*map(str, flags), "--dry-run"]) == 0
     counts = ", ".join(f"{one} {dataset.labels.count(index)}" for index, one in enumerate(classes))
-    assert f"classes, their usual order: {counts}" in capsys.readouterr().out
+    assert f"classes in the usual order: {counts}" in capsys.readouterr().out
     ended = grid(*flags, "--quiet", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     store = Store(tmp_path / "s")
@@ -103,9 +103,12 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     assert tuple(cell.strip() for cell in heading.split("|")[2 : 2 + count]) == classes
     labels = np.array(dataset.labels)
     mean = np.mean(
-        [confusion_matrix(labels[rows], best, labels=range(count)) for rows, best in zip(outcome.rows, outcome.best, strict=True)],
+        [
+            confusion_matrix(labels[rows], best, labels=range(count))
+            for rows, best in zip(outcome.rows, outcome.best, strict=True)
+        ],
         axis=0,
-    )  # fmt: skip
+    )
     for index, one in enumerate(classes):
         line = next(line for line in page.splitlines() if line.startswith(f"| {one} "))
         assert [float(cell) for cell in line.split("|")[2 : 2 + count]] == pytest.approx(mean[index], abs=0.05)
@@ -129,7 +132,7 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     table_of = pd.read_csv(tmp_path / "labels.probabilities.csv")
     np.testing.assert_allclose(table_of[list(classes)], probabilities, atol=2e-6)
 
-    # New pairs in another form than the sweep's: the same pairs in the reference's lists, and one with a label of the sweep.
+    # New pairs in another layout than the sweep's: the same pairs in the reference's lists, and one that is labelled.
     new = tmp_path / "new"
     (new / "data").mkdir(parents=True)
     for number, sample in enumerate(dataset.samples[LABELLED - 1 :]):

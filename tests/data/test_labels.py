@@ -12,7 +12,7 @@ ORDERS = {
     "two": (["positive", "negative"], ["negative", "positive"], "usual"),
     "five": ([*SCALE[::-1]], [*SCALE], "usual"),
     "in capitals and with bars below": (["Very_Positive", "Negative"], ["Negative", "Very_Positive"], "usual"),
-    "numbers": (["10", "9", "-1", "0.5"], ["-1", "0.5", "9", "10"], "numbers"),
+    "numbers": (["10", "9", "-1", "0.5"], ["-1", "0.5", "9", "10"], "numerical"),
     "words": (["sarcasm", "irony", "10"], ["10", "irony", "sarcasm"], "alphabet"),
 }
 
@@ -26,9 +26,9 @@ def test_found_labels_have_an_order_whatever_order_they_come_in(case: str) -> No
 
 
 def test_what_is_asked_goes_before_the_forms_own_and_that_before_what_is_found() -> None:
-    assert order_labels(["b", "a"], LABELS, {"a"}) == (("b", "a"), "as --labels says")
-    assert order_labels((), LABELS, {"a"}) == (LABELS, "the form's own order")
-    assert order_labels((), (), (), needed=False)[0] == ()
+    assert order_labels(["b", "a"], LABELS, {"a"}) == (("b", "a"), "the order of --labels")
+    assert order_labels((), LABELS, {"a"}) == (LABELS, "the layout's order")
+    assert order_labels((), (), ())[0] == ()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The forms: which a folder has, and the reference's and Cheema et al.'s. The release and tables have files of their own."""
+"""Layouts: which a folder has, and the reference's and Cheema et al.'s. The release and tables have their own files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,7 @@ import pytest
 
 from conftest import make_set
 from mvsa_tune.config import Parser
-from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.flags import add_data_flags, read_data
+from mvsa_tune.data.dataset import add_data_flags, read_data, read_dataset
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.errors import InputError
 
@@ -108,7 +107,8 @@ def test_a_form_that_is_not_there_is_told_by_what_it_lacks(tmp_path: Path) -> No
         with pytest.raises(InputError, match=lacks):
             read_dataset(folder, layout=layout)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"none of the known forms.*train\.txt.*labelResultAll.*valid_pairlist.*\.csv"):
+    known = r"none of the known layouts.*train\.txt.*labelResultAll.*valid_pairlist.*\.csv"
+    with pytest.raises(InputError, match=known):
         read_dataset(tmp_path / "empty")
 
 
@@ -155,11 +155,9 @@ def test_the_real_set_is_the_same_data_in_every_form(real: Path, tmp_path: Path)
     for name in ("table", "paths", "cheema", "release"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "data").symlink_to(real / "data")
-    rows = [
-        {"id": one.guid, "image": f"data/{one.guid}.jpg", "text": one.text, "label": "" if one.label is None else LABELS[one.label]}
-        for one in reference.samples
-    ]  # fmt: skip
-    frame = pd.DataFrame(rows)
+    labels = ["" if sample.label is None else LABELS[sample.label] for sample in reference.samples]
+    rows = [(sample.guid, f"data/{sample.guid}.jpg", sample.text) for sample in reference.samples]
+    frame = pd.DataFrame(rows, columns=["id", "image", "text"]).assign(label=labels)
     frame.to_csv(tmp_path / "table" / "set.csv", index=False)
     frame.assign(text="data/" + frame["id"] + ".txt").to_parquet(tmp_path / "paths" / "set.parquet")
     labelled = frame[frame["label"] != ""]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvsa_tune.data.images import UnreadablePictureError, open_picture, open_small, unreadable
+from mvsa_tune.data.images import UnreadablePictureError, find_unreadable, open_picture
 
 GREEN = (20, 200, 60)
 
@@ -27,7 +27,9 @@ MESS = {
     "palette": lambda p: save(p / "a.gif", photo().quantize(8)),
     "CMYK": lambda p: save(p / "a.tif", photo().convert("CMYK")),
     "opaque alpha": lambda p: save(p / "a.png", photo().convert("RGBA")),
-    "animated": lambda p: save(p / "a.webp", photo(), save_all=True, append_images=[Image.new("RGB", (40, 20))], lossless=True),
+    "animated": lambda p: save(
+        p / "a.webp", photo(), save_all=True, append_images=[Image.new("RGB", (40, 20))], lossless=True
+    ),
 }  # fmt: skip
 
 
@@ -62,10 +64,10 @@ def test_a_rotated_camera_gives_an_upright_picture(tmp_path: Path) -> None:
 def test_a_small_reading_is_the_picture_shrunk_and_never_below_what_was_asked(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", photo((800, 640)))
     for side, size in ((1, (100, 80)), (81, (200, 160)), (320, (400, 320)), (321, (800, 640)), (5000, (800, 640))):
-        picture = open_small(path, side)
+        picture = open_picture(path, side)
         assert picture.size == size
         assert picture.getpixel((size[0] // 8, 9))[0] > 200 > picture.getpixel((size[0] // 2, 9))[0]
-    assert open_small(save(tmp_path / "a.png", photo()), 5).size == (40, 20)
+    assert open_picture(save(tmp_path / "a.png", photo()), 5).size == (40, 20)
 
 
 def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +85,7 @@ def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path, monkeypatc
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:9000])
     save(tmp_path / "bomb.png", Image.new("1", (1200, 1000)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    found = unreadable(sorted(tmp_path.iterdir()), workers=2)
+    found = find_unreadable(sorted(tmp_path.iterdir()), workers=2)
     assert {path.name for path in found} == {*bad, "cut.png", "bomb.png"}
     for name, (_, why) in bad.items():
         assert why in found[tmp_path / name]

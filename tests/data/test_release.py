@@ -52,12 +52,12 @@ def test_single_merged_by_hand(tmp_path: Path) -> None:
     for pair, label in SINGLE.items():
         assert merge([pair]) == ((label, "") if label else (None, AGAINST)), pair
     dataset = read_dataset(make_release(tmp_path, [(pair,) for pair in SINGLE]))
-    assert dataset.layout == "mvsa" and dataset.called == "MVSA-Single"
+    assert dataset.layout == "mvsa" and dataset.name == "MVSA-Single"
     assert [LABELS[label] for label in dataset.labels] == [label for label in SINGLE.values() if label]
     assert dataset.guids == ["7009", "7008", "7006", "7005", "7004", "7002", "7001"]
     assert dataset.dropped == {"7007": AGAINST, "7003": AGAINST}
-    assert "9 pairs read, 7 kept, 2 dropped" in dataset.told()
-    assert f"2 dropped: {AGAINST} (7007, 7003)" in dataset.told()
+    assert "9 pairs read, 7 kept, 2 dropped" in dataset.description()
+    assert f"2 dropped: {AGAINST} (7007, 7003)" in dataset.description()
     assert len(dataset.labels) == len(dataset.samples)
 
 
@@ -65,9 +65,9 @@ def test_multiple_merged_by_hand(tmp_path: Path) -> None:
     for annotators, wanted in MULTIPLE.items():
         assert merge(annotators) == ((wanted, "") if wanted in LABELS else (None, wanted)), annotators
     dataset = read_dataset(make_release(tmp_path, list(MULTIPLE)))
-    assert dataset.called == "MVSA-Multiple"
+    assert dataset.name == "MVSA-Multiple"
     assert [LABELS[label] for label in dataset.labels] == [POS, POS, NEG, NEU]
-    assert dataset.told()[2:] == [
+    assert dataset.description()[2:] == [
         "10 pairs read, 4 kept, 6 dropped",
         f"3 dropped: {AGAINST} (7006, 7005, 7001)",
         f"1 dropped: {NO_TEXT} (7004)",
@@ -111,14 +111,14 @@ def test_pairs_of_which_a_file_is_empty_are_dropped_and_told(tmp_path: Path) -> 
     dataset = read_dataset(folder)
     assert dataset.guids == ["7005", "7003", "7001"]
     assert dataset.dropped == {"7004": "its picture is an empty file", "7002": "its text is an empty file"}
-    assert "5 pairs read, 3 kept, 2 dropped" in dataset.told()
+    assert "5 pairs read, 3 kept, 2 dropped" in dataset.description()
 
 
 def test_what_was_dropped_is_printed_by_the_plan_and_by_embed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_release(tmp_path, [(pair,) for pair in SINGLE] * 4)
-    told = read_dataset(folder).told()
+    told = read_dataset(folder).description()
     assert told[2] == "36 pairs read, 28 kept, 8 dropped"
     assert main(["embed", "--data", str(folder), "--encoder", "demo-words"]) == 0
     assert "\n".join(told) in capsys.readouterr().out
@@ -146,7 +146,7 @@ BAD = {
         r"All\.txt:3: guid 7003 is listed twice \(.*All\.txt:2 has it too",
     ),
     "id that climbs": (edit(LIST, "7002\t", "../7002\t"), r"All\.txt:3: .* may not leave the data folder"),
-    "empty": (lambda folder: (folder / LIST).write_text("ID\ttext,image\n"), "lists no samples"),
+    "empty": (lambda folder: (folder / LIST).write_text("ID\ttext,image\n"), "has no samples"),
     "no picture": (
         lambda folder: (folder / "data" / "7002.jpg").unlink(),
         r"1 of 3 samples have no picture.*7002\.jpg",

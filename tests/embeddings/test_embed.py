@@ -14,7 +14,7 @@ from grid import main as sweep_a_grid
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.demo import make_demo_set
-from mvsa_tune.data.text import reference
+from mvsa_tune.data.text import normalise
 from mvsa_tune.embeddings import embed as embedding
 from mvsa_tune.embeddings.cache import cached_encoders, default_folder, open_cache
 from mvsa_tune.embeddings.embed import Settings, embed
@@ -46,7 +46,7 @@ def test_a_cache_holds_what_the_encoder_gives(pairs: Dataset, capsys: pytest.Cap
     assert run(pairs, "--encoder", "demo-pixels", "demo-words") == 0
     pictures = encode_pixels([sample.picture for sample in pairs.samples])
     np.testing.assert_allclose(stored(pairs, "demo-pixels", "image"), pictures, atol=1e-6)
-    words = encode_words([reference(sample.text) for sample in pairs.samples])
+    words = encode_words([normalise(sample.text) for sample in pairs.samples])
     np.testing.assert_allclose(stored(pairs, "demo-words", "text"), words, atol=1e-6)
     assert "660 vectors of width 192" in capsys.readouterr().out
     # a second time there is nothing to do, and the file is not touched
@@ -146,7 +146,7 @@ def test_finished_blocks_of_other_settings_are_not_used(pairs: Dataset, monkeypa
         with pytest.raises(KeyboardInterrupt):
             embed(pairs, default_folder(pairs.folder), "demo-words", Settings(text="raw", quiet=True))
     embed(pairs, default_folder(pairs.folder), "demo-words", QUIET)
-    words = encode_words([reference(sample.text) for sample in pairs.samples])
+    words = encode_words([normalise(sample.text) for sample in pairs.samples])
     np.testing.assert_allclose(stored(pairs, "demo-words", "text"), words, atol=1e-6)
 
 

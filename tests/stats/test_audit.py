@@ -16,7 +16,7 @@ from conftest import make_set
 from mvsa_tune.cli import main
 from mvsa_tune.data import duplicates
 from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
-from mvsa_tune.data.duplicates import Duplicates, connected, duplicate_groups, joined, look, members, near_pairs
+from mvsa_tune.data.duplicates import Duplicates, connected, joined, members, near_pairs
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.results.store import Store
@@ -79,17 +79,11 @@ def test_every_kind_of_duplicate_is_found_and_nothing_else(made: Dataset) -> Non
     assert found == {"text": ["abu"], "picture": ["av", "bd"], "near-picture": ["acv", "bd"], "any": ["abcduv"]}
 
 
-def test_each_kind_can_be_left_out_of_the_groups(made: Dataset) -> None:
-    def groups(*, text: bool = False, picture: bool = False, near: bool = False) -> list[str]:
-        return named(duplicate_groups(made, text=text, picture=picture, near=near), made)
-
-    assert groups() == []
-    assert groups(text=True) == ["abu"]
-    assert groups(picture=True) == ["av", "bd"]
-    assert groups(near=True) == ["acv", "bd"]
-    assert groups(text=True, picture=True) == ["abduv"]
-    assert named(duplicate_groups(made), made) == ["abcduv"]
-    assert len(duplicate_groups(made)) == len(made.samples)
+def test_each_kind_can_be_joined_with_any_other(made: Dataset) -> None:
+    kinds = Duplicates(made)
+    assert named(joined(kinds.by_text, kinds.by_picture), made) == ["abduv"]
+    assert named(joined(np.arange(10)), made) == []
+    assert len(kinds.by_any) == len(made.samples)
 
 
 def test_a_copy_is_found_however_it_was_saved_and_unrelated_pictures_are_kept_apart(tmp_path: Path) -> None:
@@ -105,7 +99,7 @@ def test_a_copy_is_found_however_it_was_saved_and_unrelated_pictures_are_kept_ap
         }
         samples |= {f"{seed:02d} {how}": ("positive", f"word{seed}{how}", file) for how, file in copies.items()}
     dataset = write_set(tmp_path / "copies", samples)
-    parts = members(duplicate_groups(dataset, text=False))
+    parts = members(Duplicates(dataset).by_near_picture)
     assert [{dataset.guids[row][:2] for row in part} for part in parts] == [{f"{seed:02d}"} for seed in range(25)]
     assert {len(part) for part in parts} == {5}
 
@@ -121,10 +115,10 @@ def test_what_has_no_shape_or_cannot_be_read_looks_like_nothing_else(tmp_path: P
             "empty": ("positive", "five", b""),
         },
     )
-    looks = look(dataset)
-    assert looks.plain == ("red", "blue") and list(looks.unreadable) == ["cut", "cut again", "empty"]
-    assert "empty" in looks.unreadable["empty"]
-    assert named(Duplicates(dataset).by_looks, dataset) == ["cutcut again"]  # equal files they are
+    hashes = Duplicates(dataset).hashes
+    assert hashes.single_colour == ("red", "blue") and list(hashes.unreadable) == ["cut", "cut again", "empty"]
+    assert "empty" in hashes.unreadable["empty"]
+    assert named(Duplicates(dataset).by_near_picture, dataset) == ["cutcut again"]  # equal files they are
 
 
 def test_near_pairs_are_those_found_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

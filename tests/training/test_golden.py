@@ -29,8 +29,8 @@ from mvsa_tune.training.trainer import Samples, StackTrainer
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden.json"
 MEND = (
-    "numbers have changed: if that is meant, raise NUMERICS_VERSION, run `python tests/training/test_golden.py` and say "
-    "so in CHANGELOG.md; results folders of before are then refused"
+    "numbers have changed: if that is meant, raise NUMERICS_VERSION, run `python tests/training/test_golden.py` and "
+    "say so in CHANGELOG.md; results folders of before are then refused"
 )
 BASE = Config(image_encoder="eye", text_encoder="ear", D=8, lr=0.01, batch_size=16, epochs=4)
 REPLICATES = (Replicate(42, 0), Replicate(7, 1))

@@ -40,7 +40,7 @@ COUNTS = (70, 66, 65, 64, 59)
 
 
 def uneven(config: Config, replicates: Sequence[Replicate], data: Samples, times: int = 1) -> StackTrainer:
-    """Build replicates; those of fold f train on the first COUNTS[f] samples, validate on 9 + f, are tested on 8 - f."""
+    """Build replicates: fold f trains on the first COUNTS[f] samples, validates on 9 + f and is tested on 8 - f."""
     rows, parts = torch.arange(len(data.labels)), []
     for fold in (replicate.fold for replicate in replicates):
         train = times * COUNTS[fold]

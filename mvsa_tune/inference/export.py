@@ -22,7 +22,6 @@ from mvsa_tune.finetuning.checkpoint import read_tensors, write_tensors
 from mvsa_tune.inference.finetuned import FineTuned
 from mvsa_tune.inference.head import Head, read_head, save_head
 from mvsa_tune.results.schema import SCORES
-from mvsa_tune.stats.summary import wilson
 
 METRICS = (
     *("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best"),
@@ -91,6 +90,8 @@ def _preprocessing(head: Head) -> dict[str, str]:
 
 def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """The sweep's scores of a configuration: mean, std (n − 1), n and 95 % intervals, and how those are made."""
+    from mvsa_tune.stats.intervals import wilson  # SciPy takes a while to import
+
     found: dict[str, Any] = {}
     for name in METRICS:
         values = rows[name].astype(float).dropna()

@@ -17,9 +17,8 @@ from mvsa_tune.report.grids import grids
 from mvsa_tune.report.leaderboard import confirmed_folder
 from mvsa_tune.report.plots import Plot
 from mvsa_tune.report.tables import tables
-from mvsa_tune.stats.analysis import Analysis
+from mvsa_tune.stats.analysis import Analysis, verdict
 from mvsa_tune.stats.error_analysis import SHOWN, VOTES, by_sample, confusion, per_class
-from mvsa_tune.stats.verdict import verdict
 from mvsa_tune.training.result import TrialResult
 
 CURVES = 4  # configurations whose curves are drawn

@@ -108,7 +108,7 @@ class ReplicateTrainer(Trainer):
         )
         super().__init__(config, labels, task.classes, [torch.from_numpy(validation)], [torch.from_numpy(test)])
         self.samples = task.samples(config)
-        self.batches = list(minibatches(len(self.train_rows), config.batch_size))
+        self.batches = minibatches(len(self.train_rows), config.batch_size)
         weights, self.order, self.dropout = generators(replicate, self.device)
         seed = int(np.random.SeedSequence([replicate.seed, replicate.fold]).generate_state(4)[3])
         self.random_states = model.random_states(seed, self.device)  # `generators` uses the first three numbers

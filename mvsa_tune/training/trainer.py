@@ -6,9 +6,8 @@ dropout come from its own generators, and nothing is reduced across replicates.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -46,10 +45,11 @@ class Part:
     rows: Tensor
     sizes: tuple[int, ...]
 
-    @cached_property
-    def present(self) -> Tensor:
-        """`(R, N)`, false in the padding."""
-        return self.rows != NO_ROW
+    @classmethod
+    def of(cls, rows: Sequence[Tensor], device: torch.device) -> "Part":
+        """Put each replicate's row numbers on the device."""
+        padded = pad_sequence(list(rows), batch_first=True, padding_value=NO_ROW)
+        return cls(padded.to(device), tuple(map(len, rows)))
 
 
 class Trainer(ABC):
@@ -76,15 +76,15 @@ class Trainer(ABC):
         self.labels = labels
         self.classes = classes
         self.device = labels.device
-        self.validation = self._part(val_rows)
-        self.test = self._part(test_rows) if any(map(len, test_rows)) else None
-        self.curves: dict[str, list[Tensor]] = {name: [] for name in (*CURVES, *(TEST_CURVES if self.test else ()))}
+        self.validation = Part.of(val_rows, self.device)
+        # By the prefix of their arrays in a `TrialResult`.
+        self.parts = {"": self.validation}
+        if any(map(len, test_rows)):
+            self.parts["test_"] = Part.of(test_rows, self.device)
+        names = CURVES + TEST_CURVES if "test_" in self.parts else CURVES
+        self.curves: dict[str, list[Tensor]] = {name: [] for name in names}
         self.plateaus = [plateau(config.lr) for _ in val_rows] if config.schedule == "plateau" else []
         self.seconds = 0.0
-
-    def _part(self, rows: Sequence[Tensor]) -> Part:
-        padded = pad_sequence(list(rows), batch_first=True, padding_value=NO_ROW)
-        return Part(padded.to(self.device), tuple(map(len, rows)))
 
     @abstractmethod
     def train_epoch(self) -> Tensor:
@@ -110,7 +110,7 @@ class Trainer(ABC):
         """Count a part's samples by true and predicted class: `(R, N)` → `(R, C, C)`."""
         cells = self.labels[part.rows.clamp(min=0)] * self.classes + predicted
         counts = torch.zeros(len(cells), self.classes**2, dtype=torch.int64, device=self.device)
-        return counts.scatter_add_(1, cells, part.present.long()).view(-1, self.classes, self.classes)
+        return counts.scatter_add_(1, cells, (part.rows != NO_ROW).long()).view(-1, self.classes, self.classes)
 
     @property
     def epoch(self) -> int:
@@ -131,7 +131,7 @@ class Trainer(ABC):
         started = time.perf_counter()
         while self.epoch < until:
             values = {"train_loss": self.train_epoch()}
-            for prefix, part in self._parts().items():
+            for prefix, part in self.parts.items():
                 loss, predicted = self.evaluate(part)
                 values[f"{prefix}confusion"] = self.confusion(part, predicted)
                 values[f"{prefix}predicted"] = predicted.byte()
@@ -145,20 +145,15 @@ class Trainer(ABC):
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return TrialResult(**arrays, seconds=self.seconds, device=device, select=self.config.select)
 
-    def _parts(self) -> dict[str, Part]:
-        """Return the parts that are scored, by the prefix of their arrays in a `TrialResult`."""
-        return {"": self.validation, **({"test_": self.test} if self.test else {})}
-
     def _arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays of a `TrialResult`."""
         arrays = {name: torch.stack(curve).cpu().numpy() for name, curve in self.curves.items()}
-        for prefix, part in self._parts().items():
-            absent = ~part.present.cpu().numpy()
+        for prefix, part in self.parts.items():
+            rows, labels = part.rows.cpu().numpy(), self.labels[part.rows.clamp(min=0)].byte().cpu().numpy()
             arrays[f"{prefix}confusion"] = arrays[f"{prefix}confusion"].astype(np.int32)
-            arrays[f"{prefix}predicted"][:, absent] = NO_CLASS
-            arrays[f"{prefix}rows"] = part.rows.cpu().numpy().astype(np.int32)
-            labels = self.labels[part.rows.clamp(min=0)].byte().cpu().numpy()
-            arrays[f"{prefix}labels"] = np.where(absent, np.uint8(NO_CLASS), labels)
+            arrays[f"{prefix}predicted"][:, rows == NO_ROW] = NO_CLASS
+            arrays[f"{prefix}rows"] = rows.astype(np.int32)
+            arrays[f"{prefix}labels"] = np.where(rows == NO_ROW, np.uint8(NO_CLASS), labels)
         return arrays
 
     def records(self) -> dict[str, Tensor]:
@@ -203,19 +198,14 @@ def generators(replicate: Replicate, device: torch.device) -> tuple[torch.Genera
     return weights, order, dropout
 
 
-def minibatches(count: int, batch_size: int) -> Iterator[slice]:
+def minibatches(count: int, batch_size: int) -> list[slice]:
     """Cut `count` samples into minibatches; the last one holds the rest.
 
     A single sample left over joins the minibatch before it (BatchNorm cannot normalise one sample), so every sample is
     trained on once an epoch and no minibatch holds one sample.
     """
-    start = 0
-    while start < count:
-        stop = min(start + batch_size, count)
-        if count - stop == 1:
-            stop = count
-        yield slice(start, stop)
-        start = stop
+    ends = [end for end in range(batch_size, count, batch_size) if end != count - 1] + [count]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def grouped(keys: Sequence[Key | None]) -> dict[Key, Members]:
@@ -256,7 +246,7 @@ class StackTrainer(Trainer):
         counts = [len(rows) for rows in self.train_rows]
         self.counts = torch.tensor(counts, device=self.device)
         self.steps = epoch_steps(counts, config.batch_size)
-        self.step_counts = [len(list(minibatches(count, config.batch_size))) for count in counts]
+        self.step_counts = [len(minibatches(count, config.batch_size)) for count in counts]
         weights, self.order, dropout = zip(*(generators(r, self.device) for r in replicates), strict=True)
         vectors = {modality: samples.vectors[modality] for modality in config.modalities}
         widths = {modality: tensor.shape[1] for modality, tensor in vectors.items()}

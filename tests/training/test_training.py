@@ -153,7 +153,7 @@ def test_a_training_cut_into_pieces_is_the_training_in_one() -> None:
     first, last = cut.advance(1), cut.advance(3)
     assert first.epochs == 1 and 0 < first.seconds < last.seconds
     np.testing.assert_array_equal(first.val_loss, whole.val_loss[:1])
-    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
+    for name in ("train_loss", "val_loss", "confusion", "best", "predicted"):
         np.testing.assert_array_equal(getattr(last, name), getattr(whole, name))
     np.testing.assert_allclose(
         whole.scores, [np.maximum.reduce(whole.accuracy[: e + 1]).mean() for e in range(3)], rtol=1e-12
@@ -180,7 +180,7 @@ def test_the_order_of_replicates_does_not_matter() -> None:
 
 def test_the_same_call_gives_the_same_bits() -> None:
     first, second = (trainer(CONFIG, [Replicate(1), Replicate(2)], samples()).fit() for _ in range(2))
-    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
+    for name in ("train_loss", "val_loss", "confusion", "best", "predicted"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
@@ -337,7 +337,7 @@ def test_outcome_scores_and_predictions_agree_with_each_other() -> None:
         assert (outcome.best[r] == true).mean() == pytest.approx(best)
         assert outcome.accuracy[outcome.best_epoch[r] - 1, r] == best
         assert (outcome.accuracy[: outcome.best_epoch[r] - 1, r] < best).all()  # the first of equals
-        assert (outcome.last[r] == true).mean() == pytest.approx(outcome.accuracy[-1, r])
+        assert (outcome.predicted[-1, r] == true).mean() == pytest.approx(outcome.accuracy[-1, r])
         at_best = outcome.confusion[outcome.best_epoch[r] - 1, r]
         assert f1_macro(at_best) == pytest.approx(f1_score(true, outcome.best[r], average="macro", zero_division=0))
 

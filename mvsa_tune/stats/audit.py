@@ -115,6 +115,7 @@ def audit(dataset: Dataset, near: int, split: Split, sweep: tuple[Store, Config]
 def figures(found: Audit) -> dict[str, Any]:
     """Everything found, as JSON has it."""
     dataset, duplicates = found.dataset, found.duplicates
+    hashes = duplicates.hashes
     names = [dataset.classes[sample.label] if sample.label is not None else UNLABELLED for sample in dataset.samples]
     lacking = [guid for guid, words in zip(dataset.guids, duplicates.words, strict=True) if not words]
     empty = [guid for guid, text in zip(dataset.guids, duplicates.normalised, strict=True) if not text]
@@ -134,8 +135,8 @@ def figures(found: Audit) -> dict[str, Any]:
         "not_utf8": dataset.not_utf8,
         "texts_empty_after_normalisation": empty,
         "texts_of_punctuation_alone": [guid for guid in lacking if guid not in set(empty)],
-        "pictures_unreadable": duplicates.hashes.unreadable,
-        "pictures_of_one_colour": duplicates.hashes.single_colour,
+        "pictures_unreadable": {guid: value for guid, value in hashes.items() if isinstance(value, str)},
+        "pictures_of_one_colour": [guid for guid, value in hashes.items() if value is None],
         "duplicates": {kind: _counts(groups, dataset) for kind, groups in found.groups.items()},
         "leaks": {part: _leaks(found, part) for part in dict.fromkeys(leak.part for leak in found.leaks)},
         "accuracy": {**found.swept, "by_kind": {one.kind: _shares(one) for one in found.accuracies}}

@@ -53,7 +53,7 @@ def measure(tower: Tower, task: Task, samples: Sequence[Sample]) -> dict[str, fl
     def prepare(sample: Sample) -> Any:
         return tower.prepare(open_picture(sample.picture) if task.modality == "image" else normalise(sample.text))
 
-    ready = sorted(map(prepare, samples), key=tower.length)
+    ready = sorted(map(prepare, samples), key=len)
     few = samples[: max(1, len(samples) // 8)]
 
     def forward() -> None:

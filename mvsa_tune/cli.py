@@ -116,7 +116,8 @@ def audit(options: Namespace) -> int:
     from mvsa_tune.stats.audit_summary import summary
 
     found = audit_data(dataset, options.split, options.near, options.sweep, options.config)
-    print(summary(write_audit(found, out, texts=options.texts)))
+    write_audit(found, out, texts=options.texts)
+    print(summary(found.figures))
     print(f"\n{out}: audit.json has every figure and its definition, groups.csv every group")
     return 0
 
@@ -206,7 +207,7 @@ def list_encoders(options: Namespace) -> int:
 
 def _about_encoder(name: str) -> tuple[str, str]:
     encoder = ENCODERS[name]
-    return _widths(encoder.widths), f"{'here' if encoder.here() else 'not here'}: {encoder.source}"
+    return _widths(encoder.widths), f"{'here' if encoder.is_local() else 'not here'}: {encoder.source}"
 
 
 def _about_caches(name: str, made: Sequence[Manifest]) -> tuple[str, str]:

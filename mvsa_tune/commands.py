@@ -85,7 +85,7 @@ def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
     from mvsa_tune.inference.export import export, export_network
     from mvsa_tune.inference.select import chosen_head, chosen_network
-    from mvsa_tune.results.store import Store
+    from mvsa_tune.results.store import Store, sweep_data
     from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
@@ -96,7 +96,7 @@ def export_head(options: Namespace) -> int:
     if config.finetuned:
         if options.onnx:
             raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
-        own, weights = store.own_data(options.data), weights_by_name(options.weights)
+        own, weights = sweep_data(store, options.data), weights_by_name(options.weights)
         head = chosen_network(store, config, own, weights, refit=options.refit)
         written = export_network(head, mine, options.out)
     else:
@@ -110,8 +110,8 @@ def export_head(options: Namespace) -> int:
 
 def compare_sweeps(options: Namespace) -> int:
     """`compare`: two sweeps → what they differ in, and by how much."""
-    from mvsa_tune.report.compare import compare
     from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.compare import compare
 
     print(compare(*map(Store, options.sweeps)))
     return 0
@@ -120,13 +120,13 @@ def compare_sweeps(options: Namespace) -> int:
 def list_errors(options: Namespace) -> int:
     """`errors`: what a configuration gets wrong."""
     from mvsa_tune.results.store import Store
-    from mvsa_tune.stats.error_analysis import write_mistakes
+    from mvsa_tune.stats.error_analysis import write_errors
     from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.texts else None
     texts = {guid: sample.text for guid, sample in samples.items()} if samples is not None else None
-    print(write_mistakes(store, choose(store, options.config), texts))
+    print(write_errors(store, choose(store, options.config), texts))
     return 0
 
 
@@ -145,4 +145,6 @@ def report_sweep(options: Namespace) -> int:
 
 def _samples(store: "Store", moved: Path | None) -> dict[str, Sample]:
     """The samples of a sweep's data, by guid."""
-    return {sample.guid: sample for sample in store.own_data(moved).samples}
+    from mvsa_tune.results.store import sweep_data
+
+    return {sample.guid: sample for sample in sweep_data(store, moved).samples}

@@ -168,9 +168,15 @@ class Config:
 
     @cached_property
     def id(self) -> str:
-        """Ten hexadecimal digits that depend on every field and on nothing else: the trial's identity."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        """Ten hexadecimal digits: a hash of the fields that differ from their defaults.
+
+        So a new field leaves all ids as they are. A default, once released, never changes.
+        """
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        changed = {
+            item.name: fields[item.name] for item in dataclasses.fields(self) if fields[item.name] != item.default
+        }
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
     def name(self) -> str:
@@ -192,12 +198,17 @@ class Config:
 
 
 def config_from_texts(texts: Mapping[str, str]) -> Config:
-    """Read a configuration from its fields as texts, as a CSV has them; ValueError if they are not one."""
+    """Return the configuration whose fields are texts, as in a CSV; a missing one has its default.
+
+    Raises:
+        ValueError: a text is not of its field's type, or a value is out of range.
+    """
     values: dict[str, Any] = {}
     for item in dataclasses.fields(Config):
-        text = texts[item.name]
-        kind: Callable[[str], Any] = type(getattr(Config, item.name))
-        values[item.name] = kind(text) if item.metadata else text or None  # an encoder may be none
+        if item.name in texts:
+            text = texts[item.name]
+            kind: Callable[[str], Any] = type(getattr(Config, item.name))
+            values[item.name] = kind(text) if item.metadata else text or None  # an encoder may be none
     return Config(**values)
 
 

@@ -19,8 +19,8 @@ from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.images import open_picture
 from mvsa_tune.embeddings.cache import Origin, default_folder, write_cache
 from mvsa_tune.embeddings.embed import Settings, embed
-from mvsa_tune.encoders.loaders import _torchvision_file
 from mvsa_tune.encoders.registry import ENCODERS
+from mvsa_tune.encoders.vision import torchvision_file
 from mvsa_tune.training.result import TrialResult
 from tiny_models import text_model
 
@@ -199,7 +199,7 @@ def open_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, st
         Image.fromarray(generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    weights = _torchvision_file("squeezenet1_1")
+    weights = torchvision_file("squeezenet1_1")
     weights.parent.mkdir(parents=True)
     torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
     text_model("Bert", tmp_path / "my bert")

@@ -22,8 +22,8 @@ from mvsa_tune.embeddings.cache import Cache, Origin, cache_path, open_cache, wr
 from mvsa_tune.embeddings.parts import Block, Parts
 from mvsa_tune.embeddings.pipeline import Task, embed_blocks
 from mvsa_tune.embeddings.workers import embed_on_ray, worker_count, workers_on
-from mvsa_tune.encoders.registry import Encoder, find_encoder
-from mvsa_tune.encoders.towers import Tower
+from mvsa_tune.encoders.registry import find_encoder
+from mvsa_tune.encoders.towers import Encoder, Tower
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.machine import cpu_count
 

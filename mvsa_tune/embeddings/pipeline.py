@@ -86,7 +86,7 @@ def _encode(tower: Tower, task: Task, count: int, prepared: Iterable[Any]) -> Bl
     truncated = 0
     numbered: Iterator[tuple[int, Any]] = ((row, item) for row, item in enumerate(prepared) if item is not None)
     if task.modality == "text":
-        numbered = iter(sorted(numbered, key=lambda pair: tower.length(pair[1])))
+        numbered = iter(sorted(numbered, key=lambda pair: len(pair[1])))
     while batch := list(islice(numbered, task.batch_size)):
         rows, items = [row for row, _ in batch], [item for _, item in batch]
         vectors[rows] = tower.encode(items).numpy()

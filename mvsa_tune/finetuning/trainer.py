@@ -28,9 +28,8 @@ from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors, write_ten
 from mvsa_tune.finetuning.data import PreparedSamples
 from mvsa_tune.models.layers import initialise
 from mvsa_tune.training.result import TrialResult, join, lengthened
-from mvsa_tune.training.stack import generators, minibatches
 from mvsa_tune.training.task import Shared
-from mvsa_tune.training.trainer import Part, Trainer
+from mvsa_tune.training.trainer import Part, Trainer, generators, minibatches
 
 # Prefixes of the tensors in a replicate's last state.
 NETWORK, OPTIMIZER, GENERATOR, RECORDS, RESULT = "network.", "optimizer.", "generator.", "records.", "outcome."

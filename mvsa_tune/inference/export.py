@@ -21,10 +21,12 @@ from mvsa_tune.files import sha256_of, write_text_whole, write_whole
 from mvsa_tune.finetuning.checkpoint import read_tensors, write_tensors
 from mvsa_tune.inference.finetuned import FineTuned
 from mvsa_tune.inference.head import Head, read_head, save_head
-from mvsa_tune.results.schema import TEST_RESULTS
-from mvsa_tune.stats.summary import wilson
+from mvsa_tune.results.schema import SCORES
 
-METRICS = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", *TEST_RESULTS)
+METRICS = (
+    *("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best"),
+    *(column.name for column in SCORES if column.tested),
+)
 # How far onnxruntime's probabilities may lie from torch's: float32 rounding.
 TOLERANCE = 1e-5
 SAMPLES_COMPARED = 257
@@ -88,6 +90,8 @@ def _preprocessing(head: Head) -> dict[str, str]:
 
 def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """The sweep's scores of a configuration: mean, std (n − 1), n and 95 % intervals, and how those are made."""
+    from mvsa_tune.stats.intervals import wilson  # SciPy takes a while to import
+
     found: dict[str, Any] = {}
     for name in METRICS:
         values = rows[name].astype(float).dropna()

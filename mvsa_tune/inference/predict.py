@@ -18,7 +18,7 @@ from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.inference.head import Head
 from mvsa_tune.inference.select import chosen_head, chosen_network, open_data
-from mvsa_tune.results.store import Store
+from mvsa_tune.results.store import Store, sweep_data
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _by_network(
     refit: bool,
 ) -> Predictions:
     """`predict` with fine-tuned encoders: the samples themselves go in, no vectors are kept."""
-    own = given if given and not new else store.own_data(None)
+    own = given if given and not new else sweep_data(store, None)
     samples = unlabelled(new or own)
     network = chosen_network(store, config, own, weights, refit=refit)
     votes = network.votes([one.picture for one in samples], [one.text for one in samples])

@@ -22,10 +22,10 @@ from mvsa_tune.inference.finetuned import FineTuned, best_files, open_finetuned,
 from mvsa_tune.inference.head import Head, describe, make_head, read_head, save_head
 from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.results.provenance import code_version
-from mvsa_tune.results.store import Store
+from mvsa_tune.results.store import Store, sweep_data
 from mvsa_tune.training.result import NO_ROW, TrialResult
-from mvsa_tune.training.stack import StackTrainer
 from mvsa_tune.training.task import Task
+from mvsa_tune.training.trainer import StackTrainer
 
 Caches = Mapping[tuple[str, str], Cache]
 
@@ -42,7 +42,7 @@ def open_data(store: Store, config: Config, data: Path | None, cache: Path | Non
     Raises:
         InputError: they are not there, or are not those of then.
     """
-    dataset = store.own_data(data)
+    dataset = sweep_data(store, data)
     place = cache or default_folder(dataset.folder)
     caches, missing = find_caches(dataset, place, [config])
     for (encoder, modality), how in missing.items():

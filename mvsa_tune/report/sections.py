@@ -17,9 +17,8 @@ from mvsa_tune.report.grids import grids
 from mvsa_tune.report.leaderboard import confirmed_folder
 from mvsa_tune.report.plots import Plot
 from mvsa_tune.report.tables import tables
-from mvsa_tune.stats.analysis import Analysis
+from mvsa_tune.stats.analysis import Analysis, verdict
 from mvsa_tune.stats.error_analysis import SHOWN, VOTES, by_sample, confusion, per_class
-from mvsa_tune.stats.verdict import verdict
 from mvsa_tune.training.result import TrialResult
 
 CURVES = 4  # configurations whose curves are drawn
@@ -242,7 +241,9 @@ def _reproduce(analysis: Analysis) -> Section:
     store = analysis.store
     rows = store.rows()
     commands = _each(rows["command"])
-    facts = [("data", store.manifest.data), *store.manifest.facts().items()]
+    manifest = store.manifest
+    facts = [("data", manifest.data), *((name, text) for name, (_, text) in manifest.facts().items())]
+    facts += manifest.extent().items()
     facts += [(f"{name} of the rows", "; ".join(_each(rows[name])) or "none yet") for name in WORKED_WITH]
     seconds = float(rows["seconds"].sum())
     facts.append(("training time", f"{seconds:,.0f} s over {len(rows):,} replicates"))

@@ -100,7 +100,7 @@ class TrialResult:
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """What a sweep maximises: the validation accuracy at the best epoch so far, averaged over replicates, shape `(E,)`.
+        """What a sweep maximises, shape `(E,)`: the replicates' mean validation accuracy at their best epochs so far.
 
         It is the score that the trial would have if it ended there. It is an accuracy even where the loss selects the
         epoch, so that all configurations are compared in one unit.
@@ -195,6 +195,16 @@ def cross_fitted(correct: NDArray[np.bool_], parts: int = PARTS, rounds: int = R
             chosen = (total - in_part.sum(axis=2)).argmax(axis=0)  # of equal epochs the first, as for the best epoch
             scored[:, part] += in_part[chosen[:, None], each, np.arange(len(part))]
     return scored / rounds
+
+
+def take(result: TrialResult, indices: Sequence[int]) -> TrialResult:
+    """Return the result of some replicates, in the order of `indices`, with their share of the seconds."""
+    arrays: dict[str, Any] = {
+        name: array[list(indices)] if name.endswith(("rows", "labels")) else array[:, list(indices)]
+        for name, array in vars(result).items()
+        if isinstance(array, np.ndarray) and array.size
+    }
+    return replace(result, **arrays, seconds=result.seconds * len(indices) / len(result.rows))
 
 
 def join(results: Sequence[TrialResult]) -> TrialResult:

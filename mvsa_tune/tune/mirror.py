@@ -15,7 +15,7 @@ from typing import Any
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.results.manifest import SweepManifest
-from mvsa_tune.results.schema import key_of, read_rows, to_lines
+from mvsa_tune.results.schema import csv_text, key_of, read_rows
 
 EVERY = 30  # seconds between two copies: what the loss of the driver's disk can cost
 ROWS, DESCRIPTION, PROBE = "trials.csv", "sweep.json", "may-be-deleted"
@@ -85,7 +85,7 @@ class Mirror:
         here = self.folder / DESCRIPTION
         if DESCRIPTION in names and here.exists():
             there = SweepManifest.from_json(self.place.cat_file(f"{self.root}/{DESCRIPTION}").decode())
-            if different := SweepManifest.from_json(here.read_text(encoding="utf-8")).differences(there):
+            if different := SweepManifest.from_json(here.read_text(encoding="utf-8")).conflicts(there):
                 raise InputError(
                     f"--storage: {self.where} holds another sweep than {self.folder} ({'; '.join(different)}): choose another --name"
                 )
@@ -150,7 +150,8 @@ class Mirror:
         known = {key_of(row) for row in read_rows(here)[0]}
         rows = [row for row in read_rows(theirs)[0] if key_of(row) not in known]
         header, _, rest = here.read_text(encoding="utf-8").partition("\n")
-        write_text_whole(here, f"{header}\n{to_lines(rows)}{rest}")
+        added = csv_text(header.split(","), rows)
+        write_text_whole(here, f"{header}\n{added}{rest}")
         theirs.unlink()
 
     def _name(self, path: str) -> str:

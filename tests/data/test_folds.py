@@ -21,7 +21,7 @@ from mvsa_tune.inference.select import chosen_head
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import best, choose, summarise
-from mvsa_tune.training.stack import Samples, StackTrainer, normalised
+from mvsa_tune.training.trainer import Samples, StackTrainer, normalised
 from mvsa_tune.tune.prepare import make_plan
 from test_splits import word, write
 

@@ -162,7 +162,7 @@ def test_onnx_and_weights_that_are_gone_are_one_line(
     [
         (["--pairs", "demo-pixels+demo-words"], "demo-pixels has no weights"),
         (["--weights", "demo-tokens"], "write ENCODER=PATH"),
-        (["--weights", "demo-tokens=nowhere"], "there is nothing there"),
+        (["--weights", "demo-tokens=nowhere"], "there is no such file or folder"),
         (["--frozen", "1"], "--frozen 1.0: must be at least 0 and below 1"),
         (["--checkpoint-seconds", "-1"], "--checkpoint-seconds -1"),
         (["--gradient-checkpointing", "--batchnorm", "updated"], "would move the statistics twice"),

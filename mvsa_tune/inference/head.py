@@ -18,7 +18,7 @@ from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_whole
 from mvsa_tune.models.heads import build_head
-from mvsa_tune.training.stack import normalised
+from mvsa_tune.training.trainer import normalised
 
 # Samples labelled at once.
 BLOCK = 4096

@@ -104,8 +104,8 @@ def export_head(options: Namespace) -> int:
 
 def compare_sweeps(options: Namespace) -> int:
     """`compare`: two sweeps → what they differ in, and by how much."""
-    from mvsa_tune.report.compare import compare
     from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.compare import compare
 
     print(compare(*map(Store, options.sweeps)))
     return 0
@@ -114,13 +114,13 @@ def compare_sweeps(options: Namespace) -> int:
 def list_errors(options: Namespace) -> int:
     """`errors`: what a configuration gets wrong."""
     from mvsa_tune.results.store import Store
-    from mvsa_tune.stats.error_analysis import write_mistakes
+    from mvsa_tune.stats.error_analysis import write_errors
     from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.texts else None
     texts = {guid: sample.text for guid, sample in samples.items()} if samples is not None else None
-    print(write_mistakes(store, choose(store, options.config), texts))
+    print(write_errors(store, choose(store, options.config), texts))
     return 0
 
 

@@ -109,7 +109,7 @@ def _ray(address: str | None, cpus: int, files: Sequence[Path]) -> Iterator[None
             yield
         return
     with joined_ray(address):
-        from mvsa_tune.cluster.nodes import tell_nodes
+        from mvsa_tune.cluster.nodes import check_nodes
 
-        tell_nodes(files=files)
+        check_nodes(files)
         yield

@@ -21,7 +21,6 @@ from mvsa_tune.files import sha256_of, write_text_whole, write_whole
 from mvsa_tune.finetuning.checkpoint import write_tensors
 from mvsa_tune.inference.trained import FineTuned, Head
 from mvsa_tune.results.schema import SCORES
-from mvsa_tune.stats.summary import wilson
 
 METRICS = ["val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best"]
 METRICS += [column.name for column in SCORES if column.tested]
@@ -76,7 +75,9 @@ def export(model: Head | FineTuned, rows: pd.DataFrame, folder: Path, *, onnx: b
 
 def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """Return a configuration's scores in its sweep: mean, std (n − 1), n and 95 % intervals; and how those are made."""
-    from scipy.stats import t  # it takes a while to import
+    from scipy.stats import t  # SciPy takes a while to import
+
+    from mvsa_tune.stats.intervals import wilson
 
     scores: dict[str, Any] = {}
     for name in METRICS:

@@ -27,8 +27,8 @@ from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.results.provenance import code_version
 from mvsa_tune.results.store import Store, sweep_data
 from mvsa_tune.training.result import NO_ROW, TrialResult
-from mvsa_tune.training.stack import StackTrainer
 from mvsa_tune.training.task import Task
+from mvsa_tune.training.trainer import StackTrainer
 
 # What a card says of the vectors that a head was trained on: fields of their cache's manifest.
 VECTORS = ("encoder", "weights", "preprocessing", "source", "dtype", "sha256")

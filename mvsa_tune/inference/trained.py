@@ -26,7 +26,7 @@ from mvsa_tune.finetuning.checkpoint import read_tensors, write_tensors
 from mvsa_tune.finetuning.data import PreparedSamples
 from mvsa_tune.finetuning.model import build_network, load_towers
 from mvsa_tune.models.heads import build_head
-from mvsa_tune.training.stack import normalised
+from mvsa_tune.training.trainer import normalised
 
 VECTOR_BLOCK, SAMPLE_BLOCK = 4096, 32  # labelled at once by a head, by a network
 KEY = "head"  # of `Head.about` in the metadata of a head's file

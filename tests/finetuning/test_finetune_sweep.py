@@ -78,7 +78,7 @@ def test_killed_in_the_middle_of_a_trial_it_goes_on_from_the_last_checkpoint_to_
     first, second = (pd.read_csv(place / "trials.csv")[NUMBERS] for place in (tuned, tmp_path / "results" / "chaos"))
     pd.testing.assert_frame_equal(first, second)
     ours, theirs = (Store(place).result(config_of(tuned).id) for place in (tuned, tmp_path / "results" / "chaos"))
-    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
+    for name in ("train_loss", "val_loss", "confusion", "best", "predicted"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 

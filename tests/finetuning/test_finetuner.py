@@ -58,7 +58,7 @@ def finish(tuner: FineTuner, until: int = CONFIG.epochs) -> TrialResult:
 
 
 def assert_same(found: TrialResult, expected: TrialResult) -> None:
-    for name in ("train_loss", "val_loss", "confusion", "rows", "best", "last"):
+    for name in ("train_loss", "val_loss", "confusion", "rows", "best", "predicted"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 

@@ -20,7 +20,8 @@ from mvsa_tune.inference.export import export, write_onnx
 from mvsa_tune.inference.select import chosen_head
 from mvsa_tune.inference.trained import Head, load_head, make_head
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.summary import choose, wilson
+from mvsa_tune.stats.intervals import wilson
+from mvsa_tune.stats.summary import choose
 
 THREE_LINES = """
 import sys, numpy

@@ -245,7 +245,7 @@ def _tied(analysis: Analysis) -> str:
             f"It cannot be distinguished from {len(tied)} of the other {compared} (p 0.05 or more, Holm over all pairs)"
         )
         text += f": {names}."
-    alone = f"{others - compared} others are not compared, as they share no seeds with it." if compared < others else ""
+    alone = f"Not compared, as they share no seed with it: {others - compared}." if compared < others else ""
     return " ".join(filter(None, [text, alone]))
 
 
@@ -257,6 +257,6 @@ def _luck(analysis: Analysis) -> str:
     lead = f"{seeds[:1].upper()}{seeds[1:]} the best is {name}; its lead" if seeds else "Its lead"
     return (
         f"{lead} over the mean of all {len(analysis.ranked)} is {100 * best.lead:.1f} points; the best of as many "
-        f"equally good ones would lead by {100 * best.luck:.1f} (as much or more in {best.p:.2g} of draws). Corrected for "
-        f"the choice, its accuracy is {best.corrected:.3f}."
+        f"equally good ones would lead by {100 * best.luck:.1f} (as much or more in {best.p:.2g} of draws). Corrected "
+        f"for the choice, its accuracy is {best.corrected:.3f}."
     )

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from mvsa_tune.errors import some
 from mvsa_tune.stats.audit import UNLABELLED
 
@@ -68,12 +66,10 @@ def _leaks(leaks: Figures, part: str, split: str) -> str:
 def _accuracy(accuracy: Figures) -> str:
     kinds = accuracy["by_kind"]
     columns = {
-        "with one": [_share(shares["twins"]) for shares in kinds.values()],
-        "95 %": [_ends(shares["twins"]) for shares in kinds.values()],
+        "with one, 95 %": [_share(shares["twins"], ends=True) for shares in kinds.values()],
         "of its label": [_share(shares["agree"]) for shares in kinds.values()],
         "of another": [_share(shares["differ"]) for shares in kinds.values()],
-        "without one": [_share(shares["alone"]) for shares in kinds.values()],
-        "95 % ": [_ends(shares["alone"]) for shares in kinds.values()],
+        "without one, 95 %": [_share(shares["alone"], ends=True) for shares in kinds.values()],
     }
     total, alone = kinds["any"]["every"], kinds["any"]["alone"]["share"]
     end = f"All {total['samples']:,}: {total['share']:.3f}"
@@ -83,14 +79,16 @@ def _accuracy(accuracy: Figures) -> str:
     return f"Accuracy of {which}, and number of samples:\n{_table('duplicate in training', kinds, columns)}\n{end}."
 
 
-def _share(share: Figures) -> str:
-    return "–" if share["share"] is None else f"{share['share']:.3f} of {share['samples']:,}"
-
-
-def _ends(share: Figures) -> str:
-    return "" if share["interval"] is None else "[{:.3f}, {:.3f}]".format(*share["interval"])
+def _share(share: Figures, *, ends: bool = False) -> str:
+    if share["share"] is None:
+        return "–"
+    interval = " [{:.3f}, {:.3f}]".format(*share["interval"]) if ends else ""
+    return f"{share['share']:.3f} of {share['samples']:,}{interval}"
 
 
 def _table(title: str, kinds: Figures, columns: Mapping[str, Sequence[str]]) -> str:
     """Return a table with a line per kind of duplicate."""
-    return pd.DataFrame(columns, index=[*kinds]).rename_axis(columns=title).to_string()
+    rows = [[title, *columns], *zip(kinds, *columns.values(), strict=True)]
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [[kind.ljust(first), *map(str.rjust, cells, widths)] for kind, *cells in rows]
+    return "\n".join("  ".join(cells) for cells in lines)

@@ -51,10 +51,11 @@ def compare(first: Store, second: Store) -> str:
         ]
     used = list(dict.fromkeys(seed for seeds, _ in pairs.values() for seed in seeds))
     fewer = "" if all(list(seeds) == used for seeds, _ in pairs.values()) else " (each pair those that both have)"
+    tests = ", ".join(dict.fromkeys(difference.test for difference in differences))
     note = (
         f"Cross-fitted accuracy, seeds {', '.join(map(str, used))}{fewer}, {len(guids[0]):,} validation samples; "
-        f"tests: {', '.join(dict.fromkeys(difference.test for difference in differences))}, corrected for {len(differences)} "
-        "comparisons. A best was chosen for its accuracy, which is biased upwards."
+        f"tests: {tests}, corrected for {len(differences)} comparisons. A best was chosen for its accuracy, which "
+        "is biased upwards."
     )
     header = ["configuration", *names, f"{names[1]} minus {names[0]}", "95 %", "p", "p (Holm)"]
     table = markdown_section(Table("Configurations", header, [*body.values()], note))

@@ -152,8 +152,10 @@ def _by_modality(store: Store, config: Config, labels: NDArray[np.int64]) -> str
         accuracy = f"{correct['both'][group].mean():.3f}" if group.any() else "–"
         body.append([name, f"{group.sum(axis=1).mean():.1f}", f"{group.sum() / present.sum():.3f}", accuracy])
     header = ["correct", "samples", "share", "accuracy of the configuration"]
-    fewer = f" of the {len(common)} that all three have" if len(common) < max(map(len, replicates.values())) else ""
+    over = "replicates"
+    if len(common) < max(map(len, replicates.values())):
+        over = f"{len(common)} replicates that all three have"
     return (
         "The best finished trials on the text alone and on the picture alone, with the same encoders; means over the "
-        f"replicates{fewer}.\n\n{markdown(header, body)}"
+        f"{over}.\n\n{markdown(header, body)}"
     )

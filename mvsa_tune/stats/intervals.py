@@ -145,7 +145,7 @@ def satterthwaite(mean_squares: Sequence[float], R: int, N: int) -> float:
     replicates, samples, residual = (square / (R * N) for square in mean_squares)
     of_samples, of_seeds = max(samples, residual), max(0.0, replicates - residual)
     uncertainty = of_samples**2 / (N - 1)
-    if of_seeds:  # else the replicates add nothing to the variance
+    if of_seeds > 1e-12 * residual:  # else the replicates add nothing to the variance, or what rounding leaves
         uncertainty += replicates**2 / (R - 1) + residual**2 / ((R - 1) * (N - 1))
     return (of_samples + of_seeds) ** 2 / uncertainty if uncertainty else float(N - 1)
 

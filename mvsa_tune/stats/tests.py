@@ -77,8 +77,8 @@ class Comparisons:
         self.p = np.full((len(values), len(values)), np.nan)
         shared = {frozenset(a).intersection(b) for a, b in combinations_with_replacement(set(self.seeds), 2)}
         for common in sorted(shared, key=len):  # a pair that shares more seeds is tested again, on those
-            if len(common) >= (1 if ratio is None else 2):
-                members = np.array([k for k, own in enumerate(self.seeds) if common.issubset(own)])
+            members = np.array([k for k, own in enumerate(self.seeds) if common.issubset(own)])
+            if len(members) > 1 and len(common) >= (1 if ratio is None else 2):
                 _, rows = on_common_seeds([values[k] for k in members], [self.seeds[k] for k in members])
                 first, second = np.triu_indices(len(members), 1)
                 test = _test_all if ratio is None else _test_draws

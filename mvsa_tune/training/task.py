@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mvsa_tune.cluster.nodes import Driver
-    from mvsa_tune.training.stack import StackTrainer
+    from mvsa_tune.training.trainer import StackTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Shared:
 
     @property
     def files(self) -> list[Path]:
-        """The files that every node of a cluster must see, besides the caches: those are sent to nodes that lack them."""
+        """The files that every node of a cluster must see; caches are not among them, but are sent to nodes."""
         return []
 
     def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
@@ -76,7 +76,7 @@ class Task(Shared):
         """Put a configuration's samples on the device and build the stack of these replicates, no epoch trained."""
         import torch
 
-        from mvsa_tune.training.stack import Samples, StackTrainer
+        from mvsa_tune.training.trainer import Samples, StackTrainer
 
         caches = {modality: self.caches[encoder, modality] for modality, encoder in config.encoders.items()}
         how = len(self.labels), self.device, config.normalise, self.driver
@@ -97,21 +97,14 @@ def load_vectors(
 ) -> "Tensor":
     """Load the vectors of the first `count` samples onto the device, once in a process.
 
-    On a CPU, vectors that are used as they are stay in the cache's file, or in Ray's object store on a node that does not
-    see it, if they are float32 or large: all processes share them there. All others become float32 in memory. The sweep
-    has checked the file when it started.
-
-    Args:
-        path: the cache's `.npy` file.
-        count: number of labelled samples, which come first.
-        device: `cpu` or `cuda`.
-        normalise: how to normalise each vector, as in `Config`.
-        driver: on a cluster, the driver's machine, which sends the vectors to a node that lacks them.
-        sha256: of the file; needed with `driver`.
+    On a CPU, vectors that are used as they are stay in the cache's file, or in Ray's object store on a node that does
+    not see it, if they are float32 or large: all processes share them there. All others become float32 in memory. The
+    sweep has checked the file when it started. On a cluster, `driver` sends the vectors of the file with that
+    `sha256` to a node that lacks them.
     """
     import torch
 
-    from mvsa_tune.training.stack import IN_MEMORY, normalised
+    from mvsa_tune.training.trainer import IN_MEMORY, normalised
 
     sent = driver.vectors(path, sha256) if driver else None
     whole = open_vectors(path, mode="c") if sent is None else sent

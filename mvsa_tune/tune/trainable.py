@@ -15,8 +15,8 @@ from mvsa_tune.machine import keep_freed_memory
 
 if TYPE_CHECKING:
     from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
-    from mvsa_tune.training.stack import StackTrainer
     from mvsa_tune.training.task import Task
+    from mvsa_tune.training.trainer import StackTrainer
 
 # The keys of a report to Tune: the trial's `TrialResult`, the metric (`TrialResult.scores`) and the resource that ASHA
 # counts; between those reports, the share of the trial that is done.

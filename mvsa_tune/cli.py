@@ -116,7 +116,8 @@ def audit(options: Namespace) -> int:
     from mvsa_tune.stats.audit_summary import summary
 
     found = audit_data(dataset, options.split, options.near, options.sweep, options.config)
-    print(summary(write_audit(found, out, texts=options.texts)))
+    write_audit(found, out, texts=options.texts)
+    print(summary(found.figures))
     print(f"\n{out}: audit.json has every figure and its definition, groups.csv every group")
     return 0
 

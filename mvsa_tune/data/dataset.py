@@ -168,15 +168,14 @@ def find_layout(data: Path, requested: str | None = None) -> tuple[str, Path]:
     Raises:
         InputError: there is no data, it has no known layout, or it has several and none is requested.
     """
-    if data.is_file():
-        if requested not in (None, "table"):
-            raise InputError(f"--data {data} is a file, --layout {requested} is {LAYOUTS[requested].expected}")
-        return "table", table.find_table(data)
-    if not data.is_dir():
+    if not data.exists():
         if data.suffix.lower() in table.SUFFIXES:
             raise InputError(f"no file {data}: expected {table.LAYOUT.expected}")
         raise InputError(f"no data folder {data}: put MVSA-Single there ({REFERENCE.expected}), or try --demo")
-    names = [requested] if requested else [name for name, layout in LAYOUTS.items() if layout.matches(data)]
+    if requested or data.is_file():
+        name = requested or "table"
+        return name, LAYOUTS[name].source(data)
+    names = [name for name, layout in LAYOUTS.items() if layout.matches(data)]
     if not names:
         known = "; ".join(f"{name}: {layout.expected}" for name, layout in LAYOUTS.items())
         raise InputError(f"{data} has none of the known layouts. {known}")

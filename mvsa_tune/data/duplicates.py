@@ -7,7 +7,6 @@ no duplicates.
 import re
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -32,23 +31,6 @@ BLOCK = 1024  # hashes compared with all others at once
 WORD = re.compile(r"[a-z0-9]+")
 
 
-@dataclass(frozen=True)
-class PictureHashes:
-    """Perceptual hashes of pictures.
-
-    Attributes:
-        rows: `(H,)` the samples whose picture has a hash.
-        hashes: `(H,)` 64-bit pHashes.
-        unreadable: by guid, why a picture cannot be read.
-        single_colour: guids of the pictures of a single colour, which have no shape to compare.
-    """
-
-    rows: NDArray[np.int64]
-    hashes: NDArray[np.uint64]
-    unreadable: dict[str, str]
-    single_colour: tuple[str, ...]
-
-
 class Duplicates:
     """The duplicates of a data set; each kind is looked for when it is first needed."""
 
@@ -67,20 +49,12 @@ class Duplicates:
         return [" ".join(WORD.findall(text)) for text in self.normalised]
 
     @cached_property
-    def hashes(self) -> PictureHashes:
-        """The pictures' pHashes: signs of the low frequencies of a cosine transform, grey, 64 bits (Zauner 2010)."""
+    def hashes(self) -> dict[str, int | str | None]:
+        """By guid: the picture's 64-bit pHash (Zauner 2010); or why it cannot be read; or None if it has one colour."""
         with ThreadPoolExecutor(cpu_count()) as pool:
-            progress = tqdm(
-                pool.map(_hash, self.pictures), "pictures", len(self.pictures), leave=False, disable=None, unit=""
-            )
-            results = list(zip(self.dataset.guids, progress, strict=True))
-        rows = [row for row, (_, result) in enumerate(results) if isinstance(result, int)]
-        return PictureHashes(
-            np.array(rows, dtype=np.int64),
-            np.array([results[row][1] for row in rows], dtype=np.uint64),
-            {guid: result for guid, result in results if isinstance(result, str)},
-            tuple(guid for guid, result in results if result is None),
-        )
+            hashes = pool.map(_hash, self.pictures)
+            progress = tqdm(hashes, "pictures", len(self.pictures), leave=False, disable=None, unit="")
+            return dict(zip(self.dataset.guids, progress, strict=True))
 
     @cached_property
     def by_text(self) -> Groups:
@@ -96,8 +70,10 @@ class Duplicates:
     @cached_property
     def by_near_picture(self) -> Groups:
         """Samples whose picture files are equal or look the same, transitively."""
-        pairs = self.hashes.rows[near_pairs(self.hashes.hashes, self.near)]
-        return connected(len(self.pictures), pairs, _pairs(self.by_picture))
+        hashed = [(row, value) for row, value in enumerate(self.hashes.values()) if isinstance(value, int)]
+        rows = np.array([row for row, _ in hashed], dtype=np.int64)
+        pairs = rows[near_pairs(np.array([value for _, value in hashed], dtype=np.uint64), self.near)]
+        return joined(self.by_picture, connected(len(self.pictures), pairs))
 
     @cached_property
     def by_any(self) -> Groups:
@@ -112,7 +88,6 @@ class Duplicates:
 
 
 def _hash(path: Path) -> int | str | None:
-    """Return a picture's hash; or why it cannot be read; or None if it has a single colour: its hash would be noise."""
     import imagehash
 
     try:
@@ -120,7 +95,7 @@ def _hash(path: Path) -> int | str | None:
     except UnreadablePictureError as error:
         return str(error)
     low, high = grey.getextrema()
-    return None if low == high else int(str(imagehash.phash(grey)), 16)
+    return None if low == high else int(str(imagehash.phash(grey)), 16)  # of one colour it would be rounding noise
 
 
 def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
@@ -138,23 +113,19 @@ def _group_equal(keys: Sequence[Hashable]) -> Groups:
     return np.array([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
 
 
-def connected(count: int, *pairs: NDArray[np.int64]) -> Groups:
+def connected(count: int, pairs: NDArray[np.int64]) -> Groups:
     """Group `count` rows so that both rows of every pair, shape `(2, P)`, are in one group."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    rows, others = np.concatenate(pairs, axis=1)
-    edges = coo_array((np.ones(len(rows), dtype=np.int8), (rows, others)), shape=(count, count))
+    edges = coo_array((np.ones(pairs.shape[1], dtype=np.int8), tuple(pairs)), shape=(count, count))
     return _group_equal(connected_components(edges, directed=False)[1].tolist())
 
 
 def joined(*groupings: Groups) -> Groups:
     """Group together what is together in any of some groupings, transitively."""
-    return connected(len(groupings[0]), *map(_pairs, groupings))
-
-
-def _pairs(groups: Groups) -> NDArray[np.int64]:
-    return np.stack([np.arange(len(groups)), groups])
+    rows = np.arange(len(groupings[0]))
+    return connected(len(rows), np.concatenate([np.stack([rows, groups]) for groups in groupings], axis=1))
 
 
 def members(groups: Groups) -> list[NDArray[np.int64]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,26 +148,20 @@ def _check(split: Split, labels: Rows, classes: Sequence[str]) -> None:
     for fold, rows in split.train.items():
         absent = [name for label, name in enumerate(classes) if label not in labels[rows]]
         if absent:
-            labels_absent = ", ".join(absent)
-            raise InputError(f"--split {split.name}, fold {fold}: no training sample is labelled {labels_absent}")
+            raise InputError(f"--split {split.name}, fold {fold}: no training sample is labelled {some(absent)}")
         for part in ("validation", "test") if split.tested else ("validation",):
             if not len(getattr(split, part)[fold]):
                 raise InputError(f"--split {split.name}, fold {fold}: its {part} part is empty")
 
 
 def reference_split(labels: Sequence[int]) -> Split:
-    """Return the reference's split, one fold: a shuffled tenth of the list validates, not stratified.
-
-    Raises:
-        InputError: there are fewer than 20 samples.
-    """
+    """Return the reference's split, one fold: a shuffled tenth of the list validates, not stratified."""
     if len(labels) < 20:
         raise InputError(f"{len(labels)} labelled samples are too few to split; at least 20 are needed")
     # What scikit-learn's `train_test_split(test_size=0.1, random_state=42)` gives, without a second for its import.
     shuffled = np.random.RandomState(42).permutation(len(labels)).astype(np.int64)
     size = -(-len(labels) // 10)
-    train, validation = shuffled[size:], shuffled[:size]
-    return Split("reference", {0: train}, {0: validation}, {0: train[:0]})
+    return Split("reference", {0: shuffled[size:]}, {0: shuffled[:size]}, {0: shuffled[:0]})
 
 
 def _duplicate_groups(dataset: Dataset) -> Rows:
@@ -225,9 +219,8 @@ def _from_files(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) ->
         raise InputError(f"--split files:{folder}: no such folder")
     names = {path.name for path in folder.iterdir()}
     files = [file for name in names if (file := re.fullmatch(r"(train|val|test)_([0-9]{1,4})\.txt", name))]
-    kinds = {"train": "train", "val": "validation"}
-    if any(file[1] == "test" for file in files):
-        kinds["test"] = "test"
+    tested = any(file[1] == "test" for file in files)
+    kinds = {"train": "train", "val": "validation", **({"test": "test"} if tested else {})}
     folds = range(1, 1 + max((int(file[2]) for file in files), default=1))
     missing = [name for fold in folds for kind in kinds if (name := f"{kind}_{fold}.txt") not in names]
     if missing:
@@ -252,8 +245,7 @@ def _read_rows(path: Path, count: int, positions: dict[int, str]) -> list[int]:
     """Return the row numbers in a file, and add where each of them is to `positions`, which the fold's files share."""
     rows = []
     for position, line in read_lines(path, "one row number a line"):
-        text = line.strip()
-        if not text:
+        if not (text := line.strip()):
             continue
         if not re.fullmatch(r"-?[0-9]{1,18}", text):
             raise InputError(f"{position}: {text[:40]!r} is not a sample's number; write one a line, from 0")
@@ -261,27 +253,18 @@ def _read_rows(path: Path, count: int, positions: dict[int, str]) -> list[int]:
         if not 0 <= row < count:
             raise InputError(f"{position}: {row} is out of range; the {count:,} labelled samples are 0 to {count - 1}")
         if row in positions:
-            raise InputError(
-                f"{position}: {row} is in {positions[row]} already; a sample is in one part of a fold, once"
-            )
+            raise InputError(f"{position}: {row} is in {positions[row]} already; a fold has each sample once")
         positions[row] = position
         rows.append(row)
     return rows
 
 
-@dataclass(frozen=True)
-class SplitKind:
-    """A way to split.
+class SplitKind(NamedTuple):
+    """A way to split."""
 
-    Attributes:
-        pattern: a regular expression that the whole text of `--split` matches.
-        usage: how it is written, for help and messages.
-        make: the match, the samples and the replicates' seeds → the split.
-    """
-
-    pattern: str
-    usage: str
-    make: Callable[[re.Match[str], Dataset, Sequence[int]], Split]
+    pattern: str  # a regular expression that the whole text of `--split` matches
+    usage: str  # how it is written, for help and messages
+    make: Callable[[re.Match[str], Dataset, Sequence[int]], Split]  # the match, the samples, the seeds → the split
 
 
 SPLIT_KINDS = [

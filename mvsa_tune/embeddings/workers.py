@@ -67,11 +67,11 @@ def embed_on_ray(
     weights, address = task.settings.weights, task.settings.address
     with joined_ray(address) if address else local_ray(task.threads * workers):
         if address:
-            from mvsa_tune.cluster.nodes import tell_nodes
+            from mvsa_tune.cluster.nodes import check_nodes
 
             samples = [sample for block in blocks.values() for sample in block] if task.modality == "image" else []
             pictures = [sample.picture for sample in samples if sample.guid not in task.skipped]
-            tell_nodes(files=[weights, *pictures] if weights else pictures)
+            check_nodes([weights, *pictures] if weights else pictures)
         rows = list(blocks)
         streams = [
             work.options(num_returns="streaming").remote({row: blocks[row] for row in rows[first::workers]})

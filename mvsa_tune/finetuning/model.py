@@ -20,7 +20,7 @@ from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
 from mvsa_tune.models.heads import build_head
-from mvsa_tune.training.stack import normalised
+from mvsa_tune.training.trainer import normalised
 
 Inputs = Mapping[str, tuple[Tensor, ...]]
 

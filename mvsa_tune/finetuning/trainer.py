@@ -28,9 +28,8 @@ from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors, write_ten
 from mvsa_tune.finetuning.data import PreparedSamples
 from mvsa_tune.models.layers import initialise
 from mvsa_tune.training.result import TrialResult, join, lengthened
-from mvsa_tune.training.stack import generators, minibatches
 from mvsa_tune.training.task import Shared
-from mvsa_tune.training.trainer import Part, Trainer
+from mvsa_tune.training.trainer import Part, Trainer, generators, minibatches
 
 # Prefixes of the tensors in a replicate's last state.
 NETWORK, OPTIMIZER, GENERATOR, RECORDS, RESULT = "network.", "optimizer.", "generator.", "records.", "outcome."
@@ -109,7 +108,7 @@ class ReplicateTrainer(Trainer):
         )
         super().__init__(config, labels, task.classes, [torch.from_numpy(validation)], [torch.from_numpy(test)])
         self.samples = task.samples(config)
-        self.batches = list(minibatches(len(self.train_rows), config.batch_size))
+        self.batches = minibatches(len(self.train_rows), config.batch_size)
         weights, self.order, self.dropout = generators(replicate, self.device)
         seed = int(np.random.SeedSequence([replicate.seed, replicate.fold]).generate_state(4)[3])
         self.random_states = model.random_states(seed, self.device)  # `generators` uses the first three numbers

@@ -1,4 +1,4 @@
-"""`predictions/TRIAL.npz`: every curve and prediction of a trial's replicates, from which all of its numbers can be computed again."""
+"""`predictions/TRIAL.npz`: every curve and prediction of a trial, from which all of its numbers follow."""
 
 import zipfile
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The columns of `trials.csv`, of the summary and of the tables, each declared once, and the rows of the file.
 
-A new column is one entry in `SCORES` (computed from a trial's result) or `PROVENANCE`; a field of `Config` is a column by itself. Rows are
-read by name: a missing column has its default, an unknown one is kept and written back. Only a line that cannot be parsed, or was cut
-off, is damaged, and it costs itself alone.
+A new column is one entry in `SCORES` (computed from a trial's result) or `PROVENANCE`; a field of `Config` is a column
+by itself. Rows are read by name: a missing column has its default, an unknown one is kept and written back. Only a line
+that cannot be parsed, or was cut off, is damaged, and it costs itself alone.
 """
 
 import csv
@@ -21,7 +21,7 @@ from mvsa_tune.files import append_synced, write_text_whole
 from mvsa_tune.training import metrics
 from mvsa_tune.training.result import TrialResult
 
-# The status of a replicate that was trained to its last epoch, of one that the scheduler stopped before, or `failed: REASON`.
+# The status of a replicate: trained to its last epoch, stopped before by the scheduler, or `failed: REASON`.
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed: "
 
 Row = dict[str, str]
@@ -124,7 +124,8 @@ COST = (
 PROVENANCE = tuple(
     Column(name)
     for name in (
-        "finished_at", "split", "data_fingerprint", "image_vectors", "text_vectors", "code", "python", "torch", "ray", "command",
+        "finished_at", "split", "data_fingerprint", "image_vectors", "text_vectors", "code", "python", "torch", "ray",
+        "command",
     )
 )  # fmt: skip
 _LEADING = CONFIG_FIELDS.index("epochs") + 1  # the fields of the reference's tables come first

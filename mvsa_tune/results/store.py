@@ -1,8 +1,8 @@
 """The results folder of a sweep: what is recorded of each trial. Tables, plots and statistics read only this.
 
-Below `results/NAME/`: `sweep.json` (the manifest), `trials.csv` (a row for each replicate), `samples.csv` (guid and label by row number),
-`split.npz` (rows by fold) and `predictions/TRIAL.npz` (curves and predictions). A trial's predictions are written before its
-rows, so a row promises that they are there.
+Below `results/NAME/`: `sweep.json` (the manifest), `trials.csv` (a row for each replicate), `samples.csv` (guid and
+label by row number), `split.npz` (rows by fold) and `predictions/TRIAL.npz` (curves and predictions). A trial's
+predictions are written before its rows, so a row promises that they are there.
 
 A folder grows: later commands add configurations, seeds and folds, and train only what is missing.
 """
@@ -79,9 +79,9 @@ class Store:
             raise InputError(f"damaged {path} ({error}): choose another --name or delete the folder") from None
 
     def begin(self, manifest: SweepManifest, dataset: Dataset, split: Split | None = None) -> list[str]:
-        """Open the folder, new or of an earlier command, for what `manifest` asks for; return a message for each damage.
+        """Open a new or an earlier folder for what `manifest` asks for; return a message for each damage.
 
-        What is damaged is set aside, and what is whole is used. `manifest` and `split` are joined to those of the folder.
+        Damaged rows are set aside, the others are used. `manifest` and `split` are joined to those of the folder.
 
         Raises:
             InputError: the folder cannot be written, is in use, or holds a sweep that this one cannot be added to.
@@ -114,13 +114,13 @@ class Store:
             return manifest
         if conflicts := self.manifest.conflicts(manifest):
             raise InputError(
-                f"{self.folder} holds another sweep ({'; '.join(conflicts)}): choose another --name, or delete that folder "
-                "to start over"
+                f"{self.folder} holds another sweep ({'; '.join(conflicts)}): choose another --name, or delete that "
+                "folder to start over"
             )
         return self.manifest.joined(manifest)
 
     def _mend(self) -> list[str]:
-        """Keep a copy of a damaged `trials.csv`; drop rows whose predictions are gone, so that their trials run again."""
+        """Keep a copy of a damaged `trials.csv`; drop rows whose predictions are gone: their trials run again."""
         rows, damage = read_rows(self.trials_path)
         if damage:
             copies = len(list(self.folder.glob("trials.csv.damaged-*")))
@@ -268,7 +268,7 @@ class Store:
         return statuses
 
     def recorded(self, statuses: Collection[str] = (FINISHED,)) -> list[str]:
-        """Return the ids of the trials whose every recorded replicate has one of these statuses, in the sweep's order."""
+        """Return the ids of the trials whose recorded replicates all have one of these statuses, in order."""
         return [trial for trial, of in self.statuses().items() if set(of.values()) <= set(statuses)]
 
     def scores(self) -> dict[str, NDArray[Any]]:
@@ -290,8 +290,8 @@ def missing(
 ) -> tuple[Replicate, ...]:
     """Return the replicates of a configuration that are to be trained, given those recorded.
 
-    What has finished stays. A configuration that the scheduler has stopped is decided where `stopped_counts`; else all of it is
-    trained, so that its replicates have as many epochs. What failed is tried again.
+    What has finished stays. A configuration that the scheduler has stopped is decided where `stopped_counts`; else all
+    of it is trained, so that its replicates have as many epochs. What failed is tried again.
     """
     stopped = [replicate for replicate, status in statuses.items() if status == STOPPED]
     failed = any(status.startswith(FAILED) for status in statuses.values())

@@ -1,8 +1,9 @@
-"""Results folders of version 0.1 (format 1) become format 2 when they are first read, in place and once. Nothing is trained again.
+"""Results folders of version 0.1 (format 1) become format 2, in place, when they are first read. Nothing is retrained.
 
-What changes: a configuration's id (a hash of all of its fields then, of those that differ from their defaults now), and with it the names
-of files and the `trial_id` of rows; `documents` is called `reference`; the digest of the split becomes one for each fold; `code`, a hash
-of source files, becomes `numerics`. `sweep.json` is written last: an upgrade that is cut off begins again.
+What changes: a configuration's id (a hash of all of its fields in format 1, of those that differ from their defaults in
+format 2), and with it the names of files and the `trial_id` of rows; `documents` is called `reference`; the digest of
+the split becomes one for each fold; `code`, a hash of source files, becomes `numerics`. `sweep.json` is written last:
+an upgrade that is cut off begins again.
 """
 
 import csv
@@ -24,8 +25,9 @@ from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.results.manifest import FORMAT
 
 FIELDS = (
-    "image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ablation", "epochs", "dropout", "weight_decay", "label_smoothing",
-    "schedule", "warmup", "normalise", "select", "precision", "encoder_lr", "frozen", "batchnorm", "accumulation",
+    "image_encoder", "text_encoder", "head", "D", "lr", "batch_size", "ablation", "epochs", "dropout", "weight_decay",
+    "label_smoothing", "schedule", "warmup", "normalise", "select", "precision", "encoder_lr", "frozen", "batchnorm",
+    "accumulation",
 )  # fmt: skip
 # The sources that give the numbers of NUMERICS_VERSION 1; folders of other sources can be read, and not added to.
 FIRST_NUMERICS = ("0.1.0 13340fd79a40", "0.1.0 f9731072dec0")

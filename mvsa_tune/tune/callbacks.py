@@ -35,7 +35,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             store: the results folder.
             plan: what runs.
             progress: the display in the terminal.
-            retries_lost: whether trials that were lost with their nodes will be run again; else they are recorded as failed.
+            retries_lost: whether trials that were lost with their nodes will be run again; else they are recorded as
+                failed.
         """
         self.store = store
         self.plan = plan
@@ -47,7 +48,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.lost: set[str] = set()  # trials whose nodes died too often for Tune, which says nothing of the trials
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune saves its callbacks in order to resume them, and a sweep resumes from its rows instead."""
+        """Return nothing: Tune would save the callback to resume it, but a sweep resumes from its rows."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:

@@ -12,7 +12,7 @@ from mvsa_tune.config import Config
 from mvsa_tune.data.splits import largest_fold
 from mvsa_tune.models.heads import build_head, count_parameters
 from mvsa_tune.models.layers import initialise
-from mvsa_tune.training.stack import EVALUATION_BLOCK, Samples, StackTrainer, minibatches
+from mvsa_tune.training.trainer import EVALUATION_BLOCK, Samples, StackTrainer, minibatches
 from mvsa_tune.tune.saved import saved_bytes
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Runs a plan with Ray Tune: placement, scheduler, searcher, resume."""
+"""Train with Ray Tune what of a plan is missing in a results folder, and write the tables."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from mvsa_tune import NUMERICS_VERSION, machine
-from mvsa_tune.cluster.nodes import tell_nodes
+from mvsa_tune.cluster.nodes import check_nodes
 from mvsa_tune.cluster.session import joined_ray, local_ray
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
@@ -37,19 +37,12 @@ if TYPE_CHECKING:
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
-# How often trials that were lost with their nodes are run, at most: one that takes its process along each time must come to an end.
+# How often trials that were lost with their nodes are run at most: one may kill its node each time.
 ROUNDS = 10
 
 
-def run_sweep(
-    plan: Plan,
-    folder: Path,
-    *,
-    demo: bool = False,
-    quiet: bool = False,
-    show: bool = True,
-) -> int:
-    """Train what of a plan is not recorded in `folder` yet, and write its tables.
+def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = False, show: bool = True) -> int:
+    """Train what of a plan is not recorded in `folder` yet, write its tables, and return the exit code.
 
     Args:
         plan: what to run.
@@ -58,12 +51,8 @@ def run_sweep(
         quiet: print nothing but the tables.
         show: whether to print the tables.
 
-    Returns:
-        The exit code.
-
     Raises:
-        InputError: the folder cannot be written (from the start, or from some moment on), or holds a sweep that this one
-            cannot be added to.
+        InputError: the folder cannot be written, or holds a sweep that this one cannot be added to.
     """
     store = Store(folder)
     for line in store.begin(_describe(plan, demo), plan.dataset, plan.split):
@@ -136,9 +125,9 @@ def _interrupted(plan: Plan, store: Store) -> str:
 
 
 def _closing(folder: Path, count: int, failed: int) -> str:
-    told = f"{failed} of {count} configurations failed; {folder}/trials.csv says why. " if failed else ""
-    place = shlex.quote(str(folder / "tensorboard"))
-    return f"{told}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {place}"
+    failures = f"{failed} of {count} configurations failed; {folder}/trials.csv says why. " if failed else ""
+    logs = shlex.quote(str(folder / "tensorboard"))
+    return f"{failures}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {logs}"
 
 
 def _describe(plan: Plan, demo: bool) -> SweepManifest:
@@ -203,27 +192,33 @@ def _fit(plan: Plan, todo: list[Trial], store: Store, *, quiet: bool, retries_lo
             )
             tuner.fit()
     except KeyboardInterrupt:
-        # What is finished is recorded, and the caller sees what is left.
+        # What has finished is recorded, and the caller sees what is left.
         print(file=sys.stderr)  # past the ^C that the terminal shows
         return True, recorder.lost
     except Exception as error:
-        problem = recorder.problem or next(filter(_is_disk_error, _causes(error)), None)
-        if isinstance(problem, OSError):
-            raise InputError(
-                f"{store.folder} cannot be written any more ({problem.strerror}): the rows up to here are whole; mend that, and "
-                "the same command goes on"
-            ) from None
-        if any(
-            isinstance(one, OutOfMemoryError) for one in _causes(error)
-        ):  # which Tune does not take as a trial's failure
-            raise InputError(
-                "the machine had too little memory left, and Ray ended a trial: the rows up to here are whole, and the same "
-                f"command goes on; --cpus-per-trial {2 * plan.placement.cpus} lets half as many trials run at once"
-            ) from None
+        if message := _reason(error, recorder.problem, plan, store):
+            raise InputError(message) from None
         raise
     finally:
         progress.close()
     return False, recorder.lost
+
+
+def _reason(error: Exception, problem: OSError | None, plan: Plan, store: Store) -> str:
+    """Return a message where a full disk or too little memory ended Tune; empty for anything else, which is a bug."""
+    causes = list(_causes(error))
+    problem = problem or next((cause for cause in causes if _is_disk_error(cause)), None)  # type: ignore[assignment]
+    if problem:
+        return (
+            f"{store.folder} cannot be written any more ({problem.strerror}): the rows up to here are whole; "
+            "mend that, and the same command goes on"
+        )
+    if any(isinstance(cause, OutOfMemoryError) for cause in causes):  # which Tune does not take as a trial's failure
+        return (
+            "the machine had too little memory left, and Ray ended a trial: the rows up to here are whole, and the "
+            f"same command goes on; --cpus-per-trial {2 * plan.placement.cpus} lets half as many trials run at once"
+        )
+    return ""
 
 
 def _trial_name(trial: Any) -> str:
@@ -278,51 +273,51 @@ def _ordered(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> list[
 
 def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
     task = plan.task(folder)
-    return replace(task, driver=tell_nodes(plan.caches.values(), task.files)) if plan.placement.address else task
+    return replace(task, driver=check_nodes(task.files)) if plan.placement.address else task
 
 
 @contextmanager
 def _costs_beside(plan: Plan, todo: list[Trial]) -> Iterator[Future[Mapping[str, float]]]:
-    """What trials cost against each other, of a search nothing: worked out while Ray starts, which is mostly waiting. It imports torch."""
+    """Estimate the trials' relative costs (of a search none) while Ray starts: it imports torch meanwhile."""
     with ThreadPoolExecutor(1) as beside:
         yield beside.submit(plan.work, [] if plan.search else [trial.config for trial in todo])
 
 
 def _ray(plan: Plan) -> AbstractContextManager[None]:
-    place = plan.placement
-    return joined_ray(place.address) if place.address else local_ray(place.cpus * place.concurrent)
+    placement = plan.placement
+    return joined_ray(placement.address) if placement.address else local_ray(placement.cpus * placement.concurrent)
 
 
 def _propose_ahead(plan: Plan) -> None:
-    """On a cluster let a search have some trials waiting: with Tune's one at a time its workers start one after another."""
+    """Let a search on a cluster have several trials pending: with Tune's one, workers start one after another."""
     if plan.search and plan.placement.address:
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(2, plan.placement.concurrent // 4)))
 
 
 def _declared(plan: Plan) -> int:
-    """Bytes of memory that Ray keeps free for a trial; none on one machine, where as many run as there are CPUs for."""
+    """Return the bytes of memory that Ray reserves for a trial; 0 on one machine, where the CPUs limit the trials."""
     return plan.trial_memory if plan.placement.address else 0
 
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Where Tune keeps its own books for the time of a sweep. What lasts is the store; what a kill left here is removed."""
-    place = (folder / ".tune").absolute()
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+    """Make an empty folder for Tune's own files, and remove it in the end: what lasts is the store."""
+    scratch = (folder / ".tune").absolute()
+    shutil.rmtree(scratch, ignore_errors=True)  # what a kill has left
+    scratch.mkdir()
     try:
-        yield place
+        yield scratch
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, and those that it comes from."""
+    """Yield an exception and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _is_disk_error(error: BaseException) -> bool:
-    """Whether it is that of a full or read-only disk."""
+    """Return whether an exception comes from a full or read-only disk."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)

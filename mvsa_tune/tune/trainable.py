@@ -15,11 +15,11 @@ from mvsa_tune.machine import keep_freed_memory
 
 if TYPE_CHECKING:
     from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
-    from mvsa_tune.training.stack import StackTrainer
     from mvsa_tune.training.task import Task
+    from mvsa_tune.training.trainer import StackTrainer
 
-# The keys of a report to Tune: the trial's `TrialResult`, the metric (`TrialResult.scores`) and the resource that ASHA counts;
-# between those reports, the share of the trial that is done.
+# The keys of a report to Tune: the trial's `TrialResult`, the metric (`TrialResult.scores`) and the resource that ASHA
+# counts; between those reports, the share of the trial that is done.
 RESULT = "result"
 METRIC = "val_acc"
 RESOURCE = "epochs"
@@ -27,7 +27,7 @@ PROGRESS = "progress"
 
 
 class DivergedError(RuntimeError):
-    """A loss that is not finite. Tune sees a failure, and tries again as often as it was told to."""
+    """A loss that is not finite: a failure to Tune, which tries again as often as `--max-failures` says."""
 
 
 class TrialTrainable(tune.Trainable):
@@ -73,14 +73,15 @@ class TrialTrainable(tune.Trainable):
             return {METRIC: 0.0, PROGRESS: self.trainer.progress}
         if result.diverged.any():
             bad = result.diverged[result.diverged > 0]
-            self.diverged = f"the loss of {len(bad)} of {len(result.diverged)} replicates was not finite, first in epoch {bad.min()}"
+            which = f"{len(bad)} of {len(result.diverged)} replicates"
+            self.diverged = f"the loss of {which} was not finite, first in epoch {bad.min()}"
             return {METRIC: 0.0, RESULT: result}
         done = until == self.trainer.config.epochs
         self.ends.pop(0)
         return {METRIC: float(result.scores[-1]), RESOURCE: until, RESULT: result, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to keep: a trial's rows are what lasts."""
+        """Do nothing: a trial's rows are what lasts."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Trial:
     Attributes:
         config: the configuration.
         replicates: its seeds and folds that are to be trained.
-        is_addition: whether they are added to others of the configuration that have finished: then they are trained to the end, whatever
-            the scheduler stops.
+        is_addition: whether they are added to others of the configuration that have finished: then they are trained to
+            the end, whatever the scheduler stops.
     """
 
     config: Config

@@ -44,7 +44,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("tweet", "normal"), CASES)
-def test_the_documents_normalisation(tweet: str, normal: str) -> None:
+def test_tweets_are_normalised_as_in_the_reference(tweet: str, normal: str) -> None:
     assert normalise(tweet) == normal
 
 

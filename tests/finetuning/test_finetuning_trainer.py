@@ -16,7 +16,7 @@ from mvsa_tune.data.splits import Split
 from mvsa_tune.encoders.demo import load_convolutions, load_tokens
 from mvsa_tune.finetuning.data import PreparedSamples
 from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer, parts
-from mvsa_tune.training.stack import Samples, StackTrainer, generators, minibatches, normalised
+from mvsa_tune.training.trainer import Samples, StackTrainer, generators, minibatches, normalised
 from test_training import Reference, copy_weights
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_with_encoders_that_stand_still_it_trains_as_the_frozen_head_does(
     theirs = StackTrainer(dataclasses.replace(config, encoder_lr=0.0), [replicate], samples, *rows).fit()
     np.testing.assert_allclose(ours.train_loss, theirs.train_loss, rtol=1e-4)
     np.testing.assert_allclose(ours.val_loss, theirs.val_loss, rtol=2e-3)
-    assert (ours.last == theirs.last).mean() > 0.95
+    assert (ours.predicted[-1] == theirs.predicted[-1]).mean() > 0.95
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_gone_on_from_its_state_it_continues_bit_for_bit(change: dict[str, objec
     second = trainer(config, demo)
     second.load_state(state)
     found = second.fit()
-    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
+    for name in ("train_loss", "val_loss", "confusion", "best", "predicted"):
         np.testing.assert_array_equal(getattr(found, name), getattr(undisturbed, name), err_msg=name)
     for mine, theirs in zip(second.network.parameters(), whole.network.parameters(), strict=True):
         assert torch.equal(mine, theirs)

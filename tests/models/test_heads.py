@@ -33,7 +33,7 @@ def vectors32() -> dict[str, Tensor]:
 
 
 def drop(x: Tensor) -> Tensor:
-    """Stands for dropout, in the stack (`scaling_dropout`) and in torch.nn: so its places and its rate are compared too."""
+    """Stand in for dropout, in the stack (`scaling_dropout`) and in torch.nn: its places and rate are compared too."""
     return x / (1 - RATE)
 
 

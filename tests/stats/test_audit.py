@@ -20,9 +20,9 @@ from mvsa_tune.data.duplicates import Duplicates, connected, joined, members, ne
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.audit import audit, figures, group_rows
-from mvsa_tune.stats.leaks import accuracies, find_leaks
-from mvsa_tune.stats.summary import choose, wilson
+from mvsa_tune.stats.audit import accuracy_by_twins, audit_data, find_leaks, group_rows
+from mvsa_tune.stats.intervals import wilson
+from mvsa_tune.stats.summary import choose
 
 
 def scene(seed: int, size: tuple[int, int] = (240, 180)) -> Image.Image:
@@ -116,8 +116,9 @@ def test_what_has_no_shape_or_cannot_be_read_looks_like_nothing_else(tmp_path: P
         },
     )
     hashes = Duplicates(dataset).hashes
-    assert hashes.single_colour == ("red", "blue") and list(hashes.unreadable) == ["cut", "cut again", "empty"]
-    assert "empty" in hashes.unreadable["empty"]
+    assert [guid for guid, value in hashes.items() if value is None] == ["red", "blue"]
+    assert [guid for guid, value in hashes.items() if isinstance(value, str)] == ["cut", "cut again", "empty"]
+    assert "empty" in hashes["empty"]
     assert named(Duplicates(dataset).by_near_picture, dataset) == ["cutcut again"]  # equal files they are
 
 
@@ -184,7 +185,7 @@ def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Datase
     groups = np.sort(np.random.default_rng(3).integers(0, 300, len(demo.samples)))
     np.random.default_rng(4).shuffle(groups)
     split = reference_split(demo.labels)
-    found = accuracies(store, config.id, demo, split, {"made": groups})[0]
+    found = accuracy_by_twins(store, config.id, demo, split, {"made": groups})["made"]
     kept = store.result(config.id)
     tally: dict[str, list[bool]] = {"every": [], "alone": [], "twins": [], "agree": [], "differ": []}
     for rows, said in zip(kept.rows, kept.best, strict=True):
@@ -197,10 +198,10 @@ def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Datase
             if twins:
                 tally["agree" if most == [demo.labels[row]] else "differ"].append(right)
     for name, answers in tally.items():
-        share = getattr(found, name)
-        assert answers and share.samples == len(answers) / 3, name
-        assert share.share == pytest.approx(np.mean(answers))
-        assert share.interval == pytest.approx(wilson(np.mean(answers), len(answers) // 3))
+        share = found[name]
+        assert answers and share["samples"] == len(answers) / 3, name
+        assert share["share"] == pytest.approx(np.mean(answers))
+        assert share["interval"] == pytest.approx(wilson(np.mean(answers), len(answers) // 3))
 
 
 def test_the_command_writes_what_it_prints_and_no_tweet(
@@ -309,9 +310,9 @@ def test_the_real_set(real: Path, tmp_path: Path) -> None:
 
 
 def test_figures_and_groups_tell_the_same(made: Dataset) -> None:
-    found = audit(made, 6, Split("none", {}, {}, {}))
+    found = audit_data(made)
     rows = pd.DataFrame(group_rows(found))
-    for kind, one in figures(found)["duplicates"].items():
+    for kind, one in found.figures["duplicates"].items():
         mine = rows[rows["kind"] == kind]
         assert (mine["group"].nunique(), len(mine)) == (one["groups"], one["samples"])
         assert mine.loc[mine["labels_disagree"] == "yes", "group"].nunique() == one["groups_whose_labels_disagree"]

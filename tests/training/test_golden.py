@@ -1,4 +1,4 @@
-"""Numbers that must not change by accident: every head, schedule and kind of split, frozen and fine-tuned, a few epochs each.
+"""Numbers that must not change by accident: each head, schedule and kind of split, frozen and fine-tuned, a few epochs.
 
 `python tests/training/test_golden.py` writes them anew.
 """
@@ -25,12 +25,12 @@ from mvsa_tune.data.splits import Split, make_split
 from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
 from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.result import TrialResult
-from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.trainer import Samples, StackTrainer
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden.json"
 MEND = (
-    "numbers have changed: if that is meant, raise NUMERICS_VERSION, run `python tests/training/test_golden.py` and say so in CHANGELOG.md; "
-    "results folders of before are then refused"
+    "numbers have changed: if that is meant, raise NUMERICS_VERSION, run `python tests/training/test_golden.py` and "
+    "say so in CHANGELOG.md; results folders of before are then refused"
 )
 BASE = Config(image_encoder="eye", text_encoder="ear", D=8, lr=0.01, batch_size=16, epochs=4)
 REPLICATES = (Replicate(42, 0), Replicate(7, 1))

@@ -99,7 +99,7 @@ def test_what_is_too_large_for_memory_trains_from_its_file_to_the_same_bits(
         np.save(cache.path, np.load(cache.path, allow_pickle=False).astype(np.float16))
     trained = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("mvsa_tune.training.stack.IN_MEMORY", limit)
+        monkeypatch.setattr("mvsa_tune.training.trainer.IN_MEMORY", limit)
         load_vectors.cache_clear()
         trainer = task.build(config, task.replicates)
         assert (trainer.vectors["image"].dtype == torch.float16) == (limit == 0)

@@ -23,7 +23,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.splits import reference_split
 from mvsa_tune.results import provenance
-from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.trainer import Samples, StackTrainer
 from mvsa_tune.tune import runner as sweep
 from test_prepare import FEW, refused
 

@@ -19,7 +19,7 @@ from mvsa_tune.embeddings.cache import default_folder, find_caches
 from mvsa_tune.errors import InputError
 from mvsa_tune.machine import cpu_count, keep_freed_memory
 from mvsa_tune.models.heads import HEADS
-from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.trainer import Samples, StackTrainer
 from mvsa_tune.tune.costs import memory_bytes, trial_seconds
 from mvsa_tune.tune.describe import clock
 from mvsa_tune.tune.plan import Plan

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.embeddings.cache import Cache, default_folder
-from mvsa_tune.embeddings.embed import Settings, embed
+from mvsa_tune.embeddings.embed import embed
+from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.inference.select import chosen_head, chosen_network, sweep_caches

@@ -120,7 +120,7 @@ def unlabelled(dataset: Dataset) -> Sequence[Sample]:
     samples = dataset.samples[len(dataset.labels) :]
     if not samples:
         raise InputError(
-            f"{dataset.folder} has no unlabelled samples: the reference's form lists them in test_without_label.txt, a table leaves "
+            f"{dataset.folder} has no unlabelled samples: the reference's layout lists them in test_without_label.txt, a table leaves "
             "their label empty"
         )
     return samples

@@ -203,7 +203,7 @@ def test_a_folder_without_unlabelled_samples_is_told(swept: Path, tmp_path: Path
     folder = make_set(tmp_path / "labelled", unlabelled=0)
     store = Store(swept)
     with pytest.raises(
-        InputError, match=r"has no unlabelled samples: the reference's form lists them in test_without_label\.txt"
+        InputError, match=r"has no unlabelled samples: the reference's layout lists them in test_without_label\.txt"
     ):
         predict(store, choose(store, "best"), folder, None, {})
 
@@ -281,5 +281,5 @@ def test_a_damaged_head_is_named(swept: Path, tmp_path: Path) -> None:
 def test_a_sweep_still_needs_labels(demo: Dataset, tmp_path: Path) -> None:
     folder = new_pairs(demo, tmp_path / "new")
     assert read_dataset(folder, needs_labels=False).labels == []
-    with pytest.raises(InputError, match=r"no train\.txt"):
+    with pytest.raises(InputError, match=r"no labelled samples: expected a folder with train\.txt"):
         read_dataset(folder)

@@ -14,7 +14,8 @@ from mvsa_tune.data.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.splits import Split, make_split, split_usage
 from mvsa_tune.embeddings.cache import default_folder, find_caches
-from mvsa_tune.embeddings.embed import Settings, embed
+from mvsa_tune.embeddings.embed import embed
+from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
 from mvsa_tune.protocols import PROTOCOLS

@@ -1,6 +1,7 @@
 """Whole sweeps of fine-tuning, as a user runs them: killed and gone on, and what is done with their weights."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -13,11 +14,14 @@ import chaos
 import finetune
 from conftest import grid, make_set
 from mvsa_tune.cli import main
-from mvsa_tune.config import Config
+from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.finetuning.checkpoint import Checkpoints
-from mvsa_tune.inference.finetuned import load_finetuned
-from mvsa_tune.results.store import Store
+from mvsa_tune.finetuning.trainer import FinetuneTask
+from mvsa_tune.inference.predict import predict
+from mvsa_tune.inference.select import chosen_network
+from mvsa_tune.inference.trained import load_finetuned
+from mvsa_tune.results.store import Store, sweep_data
 from mvsa_tune.tune import finetune_plan
 
 NUMBERS = ["seed", "status", "val_acc_best", "best_epoch", "val_acc_last", "val_loss_last", "epochs_run"]
@@ -136,6 +140,34 @@ def test_a_refit_is_trained_on_all_labelled_samples_for_the_median_of_the_best_e
     epochs = int(np.median(Store(tuned).result(config.id).best_epoch))
     assert f"trained on all 600 labelled samples for {epochs} epochs" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "list.txt")) == 60
+
+
+def test_an_exported_refit_labels_as_the_refit_does(tuned: Path, demo: Dataset, tmp_path: Path) -> None:
+    store, config = Store(tuned), config_of(tuned, ablation=1)
+    exported = ["export", str(tuned), "--config", config.id, "--refit", "--out", str(tmp_path / "out")]
+    assert main(exported) == 0
+    network, samples = load_finetuned(tmp_path / "out", {}), demo.samples[len(demo.labels) :]
+    assert [path.name for path in network.files] == ["42-0.safetensors", "43-0.safetensors"]
+    votes = network.votes([sample.picture for sample in samples], [sample.text for sample in samples])
+    np.testing.assert_array_equal(votes, predict(store, config, refit=True).votes)
+
+
+def test_a_refit_is_begun_again_where_the_median_of_the_best_epochs_is_lower_now(tuned: Path, tmp_path: Path) -> None:
+    shutil.copytree(tuned, tmp_path / "copy")
+    store, config = Store(tmp_path / "copy"), config_of(tuned, ablation=1)
+    epochs = int(np.median(store.result(config.id).best_epoch))
+    network = chosen_network(store, config, None, {}, refit=True)
+    before = [network.weights(path) for path in network.files]
+    task = FinetuneTask.on(
+        sweep_data(store), "reference", tmp_path / "copy" / "refit", {}, split=store.split().whole(), device="cpu", threads=1,
+        replicates=(Replicate(42), Replicate(43)),
+    )  # fmt: skip
+    trainer = task.build(config, task.replicates)
+    while trainer.advance(epochs + 1) is None:
+        pass
+    again = chosen_network(store, config, None, {}, refit=True)
+    for path, weights in zip(again.files, before, strict=True):
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in again.weights(path).items())
 
 
 def test_what_a_fine_tuned_sweep_gets_wrong_is_shown(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors
 from mvsa_tune.finetuning.model import build_network, load_towers
 from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
 from mvsa_tune.training.result import TrialResult
-from mvsa_tune.tune.trainable import METRIC, OUTCOME, PROGRESS, RESOURCE, DivergedError
+from mvsa_tune.tune.trainable import METRIC, PROGRESS, RESOURCE, RESULT, DivergedError
 from test_trainable import trial
 from tiny_models import text_model
 
@@ -150,7 +150,7 @@ def test_a_trial_reports_at_rungs_and_how_far_it_is_between_them(task: FinetuneT
         reports.append(one.step())
     told = [report.get(RESOURCE) or report[PROGRESS] for report in reports]
     assert told == [1 / 8, 2 / 8, 3 / 8, 2, 5 / 8, 6 / 8, 7 / 8, 4]
-    whole = reports[-1][OUTCOME]
+    whole = reports[-1][RESULT]
     assert [report[METRIC] for report in reports if RESOURCE in report] == [whole.scores[1], whole.scores[3]]
     assert all(report[METRIC] == 0.0 for report in reports if PROGRESS in report)
 
@@ -163,7 +163,7 @@ def test_a_trial_that_goes_on_reports_at_no_rung_that_it_has_gone_past(task: Fin
     reports = [second.step() for _ in range(3)]
     assert [report.get(RESOURCE) for report in reports] == [None, None, 4]
     known = FineTuner(CONFIG, task, task.replicates).scores_gone_past()
-    np.testing.assert_array_equal(known, reports[-1][OUTCOME].scores[:2])
+    np.testing.assert_array_equal(known, reports[-1][RESULT].scores[:2])
 
 
 def test_a_trial_cut_off_at_a_rung_reports_there_again(task: FinetuneTask) -> None:
@@ -176,7 +176,7 @@ def test_a_trial_cut_off_at_a_rung_reports_there_again(task: FinetuneTask) -> No
 
 def test_a_loss_that_is_not_finite_fails_the_trial(task: FinetuneTask) -> None:
     one = trial(dataclasses.replace(CONFIG, lr=1e38, encoder_lr=1e38), task)  # type: ignore[arg-type]
-    while OUTCOME not in (report := one.step()):
+    while RESULT not in (report := one.step()):
         pass
     assert RESOURCE not in report
     with pytest.raises(DivergedError, match="2 of 2 replicates"):

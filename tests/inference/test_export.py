@@ -16,16 +16,16 @@ import torch
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
-from mvsa_tune.inference.export import export, load_head, write_onnx
-from mvsa_tune.inference.head import Head, describe, make_head
+from mvsa_tune.inference.export import export, write_onnx
 from mvsa_tune.inference.select import chosen_head
+from mvsa_tune.inference.trained import Head, load_head, make_head
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.intervals import wilson
 from mvsa_tune.stats.summary import choose
 
 THREE_LINES = """
 import sys, numpy
-from mvsa_tune.inference.export import load_head
+from mvsa_tune.inference.trained import load_head
 head = load_head(sys.argv[1])
 vectors = {name: numpy.ones((5, width), dtype="float32") for name, width in head.about["widths"].items()}
 print(head(vectors).tolist())
@@ -132,7 +132,7 @@ def test_wrong_widths_and_missing_modalities_are_told(exported: Path, tmp_path: 
 
 def test_lengths_do_not_matter_to_a_normalising_head(exported: Path, swept: Path, tmp_path: Path) -> None:
     head = load_head(exported)
-    about = describe(head.config, **{name: value for name, value in head.about.items() if name != "config"})
+    about = json.loads(json.dumps(head.about))
     about["config"]["normalise"] = "l2"
     scaled: Head = make_head(about, head.stack.state_dict())
     rng = np.random.default_rng(0)

@@ -19,9 +19,9 @@ from mvsa_tune.data.splits import write_split
 from mvsa_tune.embeddings.cache import default_folder, open_vectors
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference import predict as predicting
-from mvsa_tune.inference.head import Head, make_head, read_head
-from mvsa_tune.inference.predict import Predictions, embed_new, predict, warning, write_predictions
+from mvsa_tune.inference.predict import Predictions, embed_new, predict
 from mvsa_tune.inference.select import chosen_head
+from mvsa_tune.inference.trained import Head, make_head, read_head
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.task import Task
@@ -92,6 +92,25 @@ def test_a_kept_head_is_not_trained_again(swept: Path, monkeypatch: pytest.Monke
     before = predict(store, config, None, None, {}).votes
     monkeypatch.setattr(Task, "build", None)
     assert np.array_equal(predict(store, config, None, None, {}).votes, before)
+
+
+def test_a_kept_head_is_trained_again_when_its_trial_has_other_replicates(swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept, tmp_path / "swept", ignore=shutil.ignore_patterns("heads"))
+    store = Store(tmp_path / "swept")
+    config = choose(store, "best")
+    whole = chosen_head(store, config)
+    about = json.loads(json.dumps(whole.about))
+    about["replicates"], about["training"]["best_epochs"] = (
+        about["replicates"][:1],
+        about["training"]["best_epochs"][:1],
+    )
+    first = make_head(about, {name: tensor[:1] for name, tensor in whole.stack.state_dict().items()})
+    path = tmp_path / "swept" / "heads" / f"{config.id}.safetensors"
+    first.save(path)
+    assert len(read_head(path).about["replicates"]) == 1
+    again = chosen_head(store, config)
+    assert again.about == whole.about == read_head(path).about
+    assert all(torch.equal(tensor, whole.stack.state_dict()[name]) for name, tensor in again.stack.state_dict().items())
 
 
 def test_a_refit_sees_every_labelled_sample_for_the_median_epoch(
@@ -169,7 +188,7 @@ def test_new_pairs_are_refused_where_they_cannot_be_embedded_as_the_heads_own_we
 
 
 def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo: Dataset, tmp_path: Path) -> None:
-    """As where pictures could not be read: the set has moved, its manifest and the sweep name a sample of either list."""
+    """As if pictures could not be read: the data has moved, its manifest and the sweep name a sample of either list."""
     moved, copy, last = tmp_path / "moved", tmp_path / "swept", demo.guids[-1]
     shutil.copytree(demo.folder, moved)
     shutil.copytree(swept, copy, ignore=shutil.ignore_patterns("heads"))
@@ -179,24 +198,25 @@ def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo
     split = Store(swept).split().without({0})
     write_split(copy / "split.npz", split)
     described = json.loads((copy / "sweep.json").read_text())
-    (copy / "sweep.json").write_text(json.dumps(described | {"split_digest": split.digest}))
+    (copy / "sweep.json").write_text(json.dumps(described | {"folds": split.fold_digests}))
     store = Store(copy)
     found = predict(store, choose(store, "best"), moved, None, {}, refit=True)
-    assert found.unread == [last] and last in warning(found) and "1 samples" in warning(found)
+    assert found.unread == [last] and last in found.warning and "1 samples" in found.warning
     assert found.training["samples"] == len(demo.labels) - 1
-    assert warning(replace(found, unread=[])) == ""
+    assert replace(found, unread=[]).warning == ""
 
 
 def test_probabilities_are_written_on_demand_and_have_no_spread_for_one_head(tmp_path: Path) -> None:
     votes = np.array([[[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]], dtype=np.float32)
     found = Predictions(["9", "7"], list(LABELS), votes, [], {})
-    assert write_predictions(found, tmp_path / "a.txt", probabilities=False) == [tmp_path / "a.txt"]
+    assert found.write(tmp_path / "a.txt", probabilities=False) == [tmp_path / "a.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "guid,tag\n9,positive\n7,negative\n"
-    assert found.probabilities_text().splitlines()[1] == "9,positive,0.200000,0.300000,0.500000,,,"
+    _, table = found.write(tmp_path / "c.txt", probabilities=True)
+    assert table.read_text().splitlines()[1] == "9,positive,0.200000,0.300000,0.500000,,,"
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="choose --out"):
-        write_predictions(found, tmp_path / "file" / "b.txt", probabilities=False)
+        found.write(tmp_path / "file" / "b.txt", probabilities=False)
 
 
 def test_a_folder_without_unlabelled_samples_is_told(swept: Path, tmp_path: Path) -> None:
@@ -281,5 +301,5 @@ def test_a_damaged_head_is_named(swept: Path, tmp_path: Path) -> None:
 def test_a_sweep_still_needs_labels(demo: Dataset, tmp_path: Path) -> None:
     folder = new_pairs(demo, tmp_path / "new")
     assert read_dataset(folder, needs_labels=False).labels == []
-    with pytest.raises(InputError, match=r"no labelled samples: expected a folder with train\.txt"):
+    with pytest.raises(InputError, match=r"has no labelled samples: expected a folder with train\.txt"):
         read_dataset(folder)

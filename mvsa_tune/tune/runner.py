@@ -75,10 +75,10 @@ def run_sweep(
 
 def _run(plan: Plan, store: Store, mirror: Mirror | None, *, quiet: bool, show: bool) -> int:
     todo = [] if plan.search else _todo(plan, store)
-    if (progress := _recorded(plan, store)) and not quiet:
+    if store.statuses() and not quiet:
         added = sum(trial.is_addition for trial in todo)
         rest = f"; {len(todo)} to train" + (f", {added} of them further seeds or folds" if added else "")
-        print(f"{progress} recorded in {store.folder}{'' if plan.search else rest}")
+        print(f"{_recorded(plan, store)} recorded in {store.folder}{'' if plan.search else rest}")
     interrupted, rounds = False, ROUNDS if plan.placement.address else 1
     while rounds and _is_left(plan, todo, store):
         rounds -= 1
@@ -121,16 +121,14 @@ def _is_left(plan: Plan, todo: list[Trial], store: Store) -> bool:
 
 
 def _recorded(plan: Plan, store: Store) -> str:
-    """Write how many configurations of the plan have all that it asks for; empty for none."""
+    """Write how many configurations have all that the plan asks for."""
     if plan.search:
-        count = len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))
-        return f"{count} configurations are" if count else ""
-    count = len(plan.runnable) - len(_todo(plan, store))
-    return f"{count} of {len(plan.configs)} configurations are" if count else ""
+        return f"{len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))} configurations are"
+    return f"{len(plan.runnable) - len(_todo(plan, store))} of {len(plan.configs)} configurations are"
 
 
 def _interrupted(plan: Plan, store: Store) -> str:
-    done = _recorded(plan, store) or "no configurations are"
+    done = _recorded(plan, store)
     return f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here."
 
 

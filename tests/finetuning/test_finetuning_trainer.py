@@ -14,7 +14,7 @@ from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.images import open_picture
 from mvsa_tune.data.splits import Split
 from mvsa_tune.encoders.demo import load_convolutions, load_tokens
-from mvsa_tune.finetuning.data import PreparedSamples
+from mvsa_tune.finetuning.model import PreparedSamples
 from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer, parts
 from mvsa_tune.training.trainer import Samples, StackTrainer, generators, minibatches, normalised
 from test_training import Reference, copy_weights

@@ -102,7 +102,7 @@ def predict(
     samples = dataset.samples[first:]
     if not samples:
         raise InputError(
-            f"{dataset.folder} has no unlabelled samples: the reference's form lists them in test_without_label.txt, "
+            f"{dataset.folder} has no unlabelled samples: the reference's layout lists them in test_without_label.txt, "
             "a table leaves their label empty"
         )
     new = dataset.fingerprint != manifest.data_fingerprint

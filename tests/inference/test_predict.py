@@ -223,7 +223,7 @@ def test_a_folder_without_unlabelled_samples_raises(swept: Path, tmp_path: Path)
     folder = make_set(tmp_path / "labelled", unlabelled=0)
     store = Store(swept)
     with pytest.raises(
-        InputError, match=r"has no unlabelled samples: the reference's form lists them in test_without_label\.txt"
+        InputError, match=r"has no unlabelled samples: the reference's layout lists them in test_without_label\.txt"
     ):
         predict(store, choose(store, "best"), folder, None, {})
 

@@ -1,7 +1,7 @@
 """Replicates of known truth: which samples configurations classify correctly, from a probit model.
 
 A sample is correct where `ability + difficulty of the sample + effect of the seed + noise` is above 0. Difficulty and
-noise have variance 1 together, of which difficulty has `SHARED`: most samples are correct in every replicate or in none.
+noise have variance 1 together, of which difficulty has `SHARED`, so that most samples are correct always or never.
 """
 
 from dataclasses import dataclass

@@ -223,7 +223,7 @@ SEARCH_SPACE: dict[str, Dimension] = {
 
 
 def product(grid: Mapping[str, Sequence[Any]]) -> list[Config]:
-    """Return every combination of a grid's values, once. The key `pair` holds `IMAGE+TEXT`; an absent axis is its default.
+    """Return every combination of a grid's values, once. `pair` holds `IMAGE+TEXT`; an absent axis is its default.
 
     Raises:
         InputError: a value breaks its field's check, or a pair is not `IMAGE+TEXT`.

@@ -129,7 +129,8 @@ def _head_for_new_pairs(store: Store, config: Config, *, refit: bool) -> Head:
         return chosen_head(store, config, refit=refit)
     except InputError as error:
         how = f"python -m mvsa_tune predict {store.folder} --config {config.id}{' --refit' if refit else ''}"
-        raise InputError(f"{error}. Do so with `{how}`, which keeps the head; then label the new pairs") from None
+        first = f"First train the head on the sweep's data with `{how}`, which keeps it; then label the new pairs"
+        raise InputError(f"{error}. {first}") from None
 
 
 def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:

@@ -22,7 +22,7 @@ from mvsa_tune.embeddings.cache import Cache, default_folder, find_caches
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoint import Checkpoints
 from mvsa_tune.finetuning.trainer import NETWORK, FinetuneTask
-from mvsa_tune.inference.trained import FineTuned, Head, make_head, open_finetuned, read_head, text_normalisation
+from mvsa_tune.inference.trained import FineTuned, Head, load_head, make_head, open_finetuned, text_normalisation
 from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.results.provenance import code_version
 from mvsa_tune.results.store import Store, sweep_data
@@ -99,7 +99,7 @@ def chosen_head(
     fields, card = recipe(store, config, refit=refit)
     path = store.folder / "heads" / f"{config.id}{'-refit' if refit else ''}.safetensors"
     if path.exists():
-        about = (head := read_head(path)).about
+        about = (head := load_head(path)).about
         if about["replicates"] == card["replicates"] and card["training"].items() <= about["training"].items():
             return head
     dataset, recorded = sweep_data(store, data), store.result(config.id)

@@ -84,20 +84,16 @@ def make_head(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Head:
     return Head(config, about, stack.eval())
 
 
-def read_head(path: Path) -> Head:
-    """Read what `Head.save` wrote; InputError if there is no such file, or it is damaged or not a head."""
-    if not path.is_file():
-        raise InputError(f"no head in {path}: make one with python -m mvsa_tune export results/NAME --out FOLDER")
-    state, about = read_tensors(path, key=KEY)
+def load_head(path: Path | str) -> Head:
+    """Read an exported head, or what `Head.save` wrote; InputError if there is none, or the file is damaged."""
+    file = Path(path) / "head.safetensors" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise InputError(f"no head in {file}: make one with python -m mvsa_tune export results/NAME --out FOLDER")
+    state, about = read_tensors(file, key=KEY)
     try:
         return make_head(about, state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged, or no head of this version ({str(error)[:80]}): delete it") from None
-
-
-def load_head(folder: Path | str) -> Head:
-    """Read an exported head; InputError as in `read_head`."""
-    return read_head(Path(folder) / "head.safetensors")
+        raise InputError(f"{file} is damaged, or no head of this version ({str(error)[:80]}): delete it") from None
 
 
 @dataclass(frozen=True)
@@ -157,8 +153,8 @@ def open_finetuned(
         then, name = about["encoders"][modality], config.encoders[modality]
         if tower.weights != then["weights"] or not then["preprocessing"].endswith(tower.preprocessing):
             raise InputError(
-                f"{name} is not what was fine-tuned ({then['weights']}; {then['preprocessing']}), but {tower.weights}; "
-                f"{tower.preprocessing}: give that with --weights {name}=PATH"
+                f"{name} is not the encoder that was fine-tuned: then {then['weights']}; {then['preprocessing']}, now "
+                f"{tower.weights}; {tower.preprocessing}: give the former with --weights {name}=PATH"
             )
     return FineTuned(config, about, towers, files, prefix)
 

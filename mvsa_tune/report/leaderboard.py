@@ -77,7 +77,7 @@ def _trials(best: pd.DataFrame, analysis: Analysis) -> str:
     header = ["rank", *(HEADERS.get(name, name) for name in fields), "cross-fitted", "best epoch", "last epoch", "n"]
     body = []
     for rank, (_, row) in enumerate(best.iterrows(), start=1):
-        cross = f"{row['val_acc_cross_mean']:.3f}{ends(analysis.scored[row['trial_id']].cross)}"
+        cross = f"{row['val_acc_cross_mean']:.3f}{ends(analysis.scored[row['trial_id']].cross_fitted)}"
         numbers = [cross, accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
         body.append([str(rank), *(short(row[name]) for name in fields), *numbers])
     return markdown(header, body)

@@ -169,12 +169,17 @@ def _grids(analysis: Analysis) -> Section:
 def _importance(analysis: Analysis) -> Section:
     heading, lines = "Importance of each hyperparameter", analysis.importance
     if not lines:
-        return Section("importance", heading, ["Needs at least four configurations and a hyperparameter that varies."])
+        return Section(
+            "importance",
+            heading,
+            ["Needs at least four configurations, a hyperparameter that varies, and common seeds."],
+        )
     text = (
         "Share of the variance of accuracy over the values swept (functional ANOVA). Each line spans the middle 90 % "
         "of draws of seeds and samples."
     )
-    return Section("importance", heading, [text], plots=[plots.importance(lines)])
+    seeds = [f"Computed {analysis.common_seeds}."] if analysis.common_seeds else []
+    return Section("importance", heading, [text, *seeds], plots=[plots.importance(lines)])
 
 
 def _budget(analysis: Analysis) -> Section:

@@ -165,7 +165,7 @@ def _table(title: str, lines: Sequence[Line], analysis: Analysis, published: boo
             cells += [f"{accuracy_cell(row)}{ends(one.best)}", *([_inside(line, one)] if published else [])]
             cells += [
                 f"{row['val_acc_last_mean']:.3f}{ends(one.last)}",
-                f"{row['val_acc_cross_mean']:.3f}{ends(one.cross)}",
+                f"{row['val_acc_cross_mean']:.3f}{ends(one.cross_fitted)}",
             ]
             cells += [_behind(line.config.id, less), *(accuracy_cell(row, name) for name in tests), str(row["n"])]
         else:
@@ -206,8 +206,8 @@ def _record(line: Line, analysis: Analysis, less: Mapping[str, Difference | None
         "batch_size": line.batch_size, "D": line.D, "lr": line.lr, "ablation": line.config.ablation, "trial_id": trial,
         "status": known.get(trial, "not in this sweep"), "published": line.published,
     }  # fmt: skip
-    for name in ("best", "last", "cross"):
-        found: Interval | None = getattr(one, name) if one else None
+    for name, attribute in {"best": "best", "last": "last", "cross": "cross_fitted"}.items():
+        found: Interval | None = getattr(one, attribute) if one else None
         record |= {f"{name}_{part}": getattr(found, part) if found else None for part in ("mean", "std", "low", "high")}
     record["n"] = one.values.shape[0] if one else 0
     record["published_inside"] = _inside(line, one) if one else "–"

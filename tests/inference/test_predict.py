@@ -21,7 +21,7 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.inference import predict as predicting
 from mvsa_tune.inference.predict import Predictions, embed_new, predict
 from mvsa_tune.inference.select import chosen_head
-from mvsa_tune.inference.trained import Head, make_head, read_head
+from mvsa_tune.inference.trained import Head, load_head, make_head
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.task import Task
@@ -107,9 +107,9 @@ def test_a_kept_head_is_trained_again_when_its_trial_has_other_replicates(swept:
     first = make_head(about, {name: tensor[:1] for name, tensor in whole.stack.state_dict().items()})
     path = tmp_path / "swept" / "heads" / f"{config.id}.safetensors"
     first.save(path)
-    assert len(read_head(path).about["replicates"]) == 1
+    assert len(load_head(path).about["replicates"]) == 1
     again = chosen_head(store, config)
-    assert again.about == whole.about == read_head(path).about
+    assert again.about == whole.about == load_head(path).about
     assert all(torch.equal(tensor, whole.stack.state_dict()[name]) for name, tensor in again.stack.state_dict().items())
 
 
@@ -297,7 +297,7 @@ def test_a_damaged_head_is_named(swept: Path, tmp_path: Path) -> None:
     for content in (whole[: len(whole) // 2], b"", b"{}"):
         (tmp_path / "head.safetensors").write_bytes(content)
         with pytest.raises(InputError, match=r"head\.safetensors is damaged"):
-            read_head(tmp_path / "head.safetensors")
+            load_head(tmp_path / "head.safetensors")
 
 
 def test_a_sweep_still_needs_labels(demo: Dataset, tmp_path: Path) -> None:

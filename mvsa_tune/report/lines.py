@@ -90,7 +90,7 @@ def own_lines(configs: Sequence[Config]) -> list[Line]:
                 lr=config.lr,
                 published="",
                 config=config,
-                note=config.peculiarities,
+                note=config.other_changes,
             )
         )
     return lines

@@ -58,7 +58,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Interrupt the sweep if that was requested and has not happened."""
-        machine.check()
+        machine.check_interrupted()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show the trial as running."""

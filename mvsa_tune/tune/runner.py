@@ -174,7 +174,7 @@ def _fit(
     try:
         _propose_ahead(plan)
         with _costs_beside(plan, todo) as costs, _ray(plan), _scratch(store.folder) as scratch:
-            machine.listen()  # Ray has set a handler of its own
+            machine.handle_signals()  # Ray has set a handler of its own
             progress.weigh(costs.result())
             tuner = tune.Tuner(
                 tune.with_resources(

@@ -20,12 +20,12 @@ class Case:
     """Correctness of K configurations, and their truth.
 
     Attributes:
-        right: `(K, R, N)`.
+        correct: `(K, R, N)`.
         truth: `(K,)` accuracy expected of another seed on other samples.
         replicates: `(K, R)` accuracy of each replicate on other samples.
     """
 
-    right: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
     truth: NDArray[np.float64]
     replicates: NDArray[np.float64]
 

@@ -6,17 +6,9 @@ import pytest
 
 from conftest import make_set
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.embeddings import cache
-from mvsa_tune.embeddings.cache import (
-    Block,
-    Cache,
-    Draft,
-    Origin,
-    cached_encoders,
-    default_folder,
-    open_cache,
-    write_cache,
-)
+from mvsa_tune.embeddings import draft as drafts
+from mvsa_tune.embeddings.cache import Cache, cached_encoders, default_folder, open_cache
+from mvsa_tune.embeddings.draft import Block, Draft, Origin, write_cache
 from mvsa_tune.errors import InputError
 
 
@@ -151,7 +143,7 @@ def test_a_write_that_fails_midway_leaves_the_cache_as_it_was(cached: Path, monk
 
     for step in ("append_synced", "sha256_of"):  # after a block; after all of them
         with monkeypatch.context() as patch:
-            patch.setattr(cache, step, full)
+            patch.setattr(drafts, step, full)
             with pytest.raises(InputError, match="No space left on device"):
                 write(read_dataset(cached), np.zeros((44, 3), dtype=np.float32))
         assert reopen(cached) == before
@@ -163,14 +155,14 @@ def test_a_write_that_fails_midway_leaves_the_cache_as_it_was(cached: Path, monk
 
 
 def test_a_write_killed_between_its_files_leaves_no_cache(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_text = cache.write_text_whole
+    write_text = drafts.write_text_whole
 
     def killed(path: Path, text: str) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
         write_text(path, text)
 
-    monkeypatch.setattr(cache, "write_text_whole", killed)
+    monkeypatch.setattr(drafts, "write_text_whole", killed)
     with pytest.raises(KeyboardInterrupt):
         write(read_dataset(cached))
     assert reopen(cached) is None
@@ -223,7 +215,7 @@ def test_killed_before_the_manifest_is_written_a_draft_has_only_that_left_to_do(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "write_text_whole", killed)
+        patch.setattr(drafts, "write_text_whole", killed)
         with pytest.raises(KeyboardInterrupt):
             draft.finish("eye", "image", Origin("none", "a test"))
     assert path.exists()

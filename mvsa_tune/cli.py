@@ -26,7 +26,7 @@ from mvsa_tune.files import is_file_name
 def report_errors(command: Callable[[], int], program: str) -> int:
     """Run a command; an InputError becomes one line on stderr and exit code 2, Ctrl-C one and 130, a closed pipe 141."""
     try:
-        with machine.heard():
+        with machine.interruptible():
             try:
                 return command()
             finally:
@@ -139,7 +139,7 @@ def import_vectors(options: Namespace) -> int:
         options.cache or default_folder(dataset.folder),
         options.encoder,
         options.modality,
-        [vectors],
+        vectors,
         Origin("unknown: made elsewhere", f"imported from {', '.join(path.name for path in options.files)}"),
     )
     print("\n".join([*dataset.description(), describe_cache(cache)]))
@@ -148,7 +148,8 @@ def import_vectors(options: Namespace) -> int:
 
 def embed_with_encoders(options: Namespace) -> int:
     """`embed`: pictures and tweets → caches."""
-    from mvsa_tune.embeddings.embed import Settings, embed
+    from mvsa_tune.embeddings.embed import embed
+    from mvsa_tune.embeddings.pipeline import Settings
 
     if (options.weights or options.name) and len(options.encoder) > 1:
         raise InputError("--weights and --as are for one encoder: give one --encoder at a time with them")

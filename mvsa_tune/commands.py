@@ -11,8 +11,7 @@ from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
 
 if TYPE_CHECKING:
-    from mvsa_tune.inference.finetuned import FineTuned
-    from mvsa_tune.inference.head import Head
+    from mvsa_tune.inference.trained import FineTuned, Head
     from mvsa_tune.results.store import Store
 
 
@@ -52,7 +51,7 @@ def add_uses(commands: Any) -> None:
 
 def predict_labels(options: Namespace) -> int:
     """`predict`: the unlabelled samples → a list of labels."""
-    from mvsa_tune.inference.predict import predict, warning, write_predictions
+    from mvsa_tune.inference.predict import predict
     from mvsa_tune.results.store import Store
     from mvsa_tune.stats.summary import choose
 
@@ -60,11 +59,9 @@ def predict_labels(options: Namespace) -> int:
     config = choose(store, options.config)
     weights = weights_by_name(options.weights)
     found = predict(store, config, options.data, options.cache, weights, layout=options.layout, refit=options.refit)
-    if told := warning(found):
-        print(told, file=sys.stderr)
-    written = write_predictions(
-        found, options.out or store.folder / "predicted.txt", probabilities=options.probabilities
-    )
+    if found.warning:
+        print(found.warning, file=sys.stderr)
+    written = found.write(options.out or store.folder / "predicted.txt", probabilities=options.probabilities)
     print(f"{config.id} {config.name}: {len(found.votes)} heads, {_agreement(found.training)}")
     counts = ", ".join(f"{found.tags.count(label):,} {label}" for label in found.labels)
     print(f"{' and '.join(map(str, written))}: {len(found.guids):,} samples labelled ({counts})")
@@ -83,28 +80,25 @@ def _agreement(training: Mapping[str, Any]) -> str:
 
 def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
-    from mvsa_tune.inference.export import export, export_network
+    from mvsa_tune.inference.export import export
     from mvsa_tune.inference.select import chosen_head, chosen_network
-    from mvsa_tune.results.store import Store, sweep_data
+    from mvsa_tune.results.store import Store
     from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     config = choose(store, options.config)
     rows = store.rows()
     mine = rows[rows["trial_id"] == config.id]
-    head: Head | FineTuned
+    model: Head | FineTuned
     if config.finetuned:
         if options.onnx:
             raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
-        own, weights = sweep_data(store, options.data), weights_by_name(options.weights)
-        head = chosen_network(store, config, own, weights, refit=options.refit)
-        written = export_network(head, mine, options.out)
+        model = chosen_network(store, config, options.data, weights_by_name(options.weights), refit=options.refit)
     else:
-        head = chosen_head(store, config, options.data, options.cache, refit=options.refit)
-        written = export(head, mine, options.out, onnx=options.onnx)
-    for path in written:
+        model = chosen_head(store, config, options.data, options.cache, refit=options.refit)
+    for path in export(model, mine, options.out, onnx=options.onnx):
         print(path)
-    print(f"{config.id} {config.name}: {_agreement(head.about['training'])}")
+    print(f"{config.id} {config.name}: {_agreement(model.about['training'])}")
     return 0
 
 

@@ -18,7 +18,8 @@ from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.images import open_picture
 from mvsa_tune.embeddings.cache import Origin, default_folder, write_cache
-from mvsa_tune.embeddings.embed import Settings, embed
+from mvsa_tune.embeddings.embed import embed
+from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.registry import ENCODERS
 from mvsa_tune.encoders.vision import torchvision_file
 from mvsa_tune.training.result import TrialResult
@@ -93,7 +94,7 @@ def add_cache(dataset: Dataset, encoder: str, modality: str, width: int = 6, see
     vectors = np.random.default_rng(seed).normal(size=(len(dataset.samples), width)).astype(np.float32)
     vectors[: len(dataset.labels), 0] += dataset.labels
     folder = default_folder(dataset.folder)
-    write_cache(dataset, folder, encoder, modality, [vectors], Origin("none", "a test"))
+    write_cache(dataset, folder, encoder, modality, vectors, Origin("none", "a test"))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ ROOMS = {
     "optuna": {"stats.importance", "tune.searcher"},
     "matplotlib": {"report.plots"},
     "jinja2": {"report.templates"},
-    "safetensors": {"results.upgrade", "finetuning.checkpoint", "inference.head", "encoders.weights"},
+    "safetensors": {"results.upgrade", "finetuning.checkpoint", "encoders.weights"},
     "onnxruntime": {"inference.export"},
     "imagehash": {"data.duplicates"},
     "pyarrow": {"data.table"},

@@ -103,6 +103,7 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
             "questions": [(question.text, question.answer) for question in analysis.questions],
             "undrawn": max(0, len(analysis.ranked) - plots.MOST_LINES),
             "stopped": int(analysis.summary["status"].str.startswith(STOPPED).sum()),
+            "common_seeds": analysis.common_seeds,
             "replicates": len(best.best),
             "classes": _classes(analysis, best),
             "misclassified": _misclassified(analysis, best, samples),

@@ -63,8 +63,8 @@ def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
     legend = {}
     for index, scored in enumerate(shown):
         kind, marker, face, dashes, colour = _kind(scored, analysis)
-        if scored.cross:
-            axes.plot([scored.cross.low, scored.cross.high], [-index, -index], color=colour, linestyle=dashes)
+        if interval := scored.cross_fitted:
+            axes.plot([interval.low, interval.high], [-index, -index], color=colour, linestyle=dashes)
         legend[kind] = axes.plot(scored.values.mean(), -index, marker, color=colour, markerfacecolor=face)[0]
         label = _cut(labels[scored.config.id])
         axes.text(0, 0.24 - index, label, fontsize=8, transform=axes.get_yaxis_transform())

@@ -88,7 +88,7 @@ def table_lines(store: Store) -> list[Line]:
     published = published_lines(manifest.configs[0].precision) if comparable and manifest.configs else []
     known = {line.config for line in published}
     if known & set(configs):
-        own = [Line(OTHERS, config, note=config.peculiarities) for config in configs if config not in known]
+        own = [Line(OTHERS, config, note=config.other_changes) for config in configs if config not in known]
         return [*published, *own]
     pairs = list(dict.fromkeys((c.image_encoder, c.text_encoder) for c in configs if c.ablation == 0))
 
@@ -99,7 +99,7 @@ def table_lines(store: Store) -> list[Line]:
             return 3
         return 1 if (config.image_encoder, config.text_encoder) in pairs[:2] else 2
 
-    lines = [Line(table(config), config, note=config.peculiarities) for config in configs]
+    lines = [Line(table(config), config, note=config.other_changes) for config in configs]
     return sorted(lines, key=lambda line: line.table)
 
 

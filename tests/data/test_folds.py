@@ -82,7 +82,7 @@ def test_what_reads_predictions_reads_those_of_folds(
     config = next(config for config in store.configs() if config.ablation == 0)
     chosen = ["--config", config.id]
     assert cli(["errors", str(folded), *chosen]) == 0
-    assert "41 validation samples in all, each on 13 to 14 of its own" in capsys.readouterr().out
+    assert "41 validation samples in all, 13 to 14 of them for each replicate" in capsys.readouterr().out
     samples = pd.read_csv(folded / "errors.csv")
     assert len(samples) == 41 and set(samples["n"]) == {2}  # each is validated on once a seed
     result = store.result(config.id)
@@ -207,7 +207,7 @@ def test_a_fold_file_that_has_changed_is_another_sweep(
     flags = ["--data", data, "--pairs", "eye+ear", "--protocol", "cheema2021", "--lr", "0.1", "0.02", "--epochs", 20]
     more = ["--scheduler", "none", "--name", "cheema", "--results", cheema.parent]
     assert script.main([*map(str, flags + more)]) == 2
-    assert "rows of the split: " in capsys.readouterr().err
+    assert "holds another sweep (rows of fold 1: " in capsys.readouterr().err
     write(data / "splits", PARTS)
 
 

@@ -1,4 +1,4 @@
-"""Names of encoders: what each is, what it says where its weights are not, and the real weights against the real vectors."""
+"""Names of encoders, what is said where weights cannot be had, and the real weights against the real vectors."""
 
 import contextlib
 import importlib.util

@@ -67,11 +67,11 @@ class Plain(nn.Module):
     def __init__(self, name: str, widths: Mapping[str, int]) -> None:
         super().__init__()
         self.name, both, total = name, len(widths) > 1, sum(widths.values())
-        one = {"gated": D, "bilinear": D, "linear": total}
+        units = {"gated": D, "bilinear": D, "linear": total}
         if name == "late":
             self.heads = nn.ModuleDict({m: Plain("concat", {m: w}) for m, w in widths.items()})
             return
-        self.classifier = nn.Linear(one.get(name, D * len(widths)), 3)
+        self.classifier = nn.Linear(units.get(name, D * len(widths)), 3)
         if name == "linear":
             return
         towers = {m: nn.ModuleDict({"linear": nn.Linear(w, D), "norm": nn.BatchNorm1d(D)}) for m, w in widths.items()}
@@ -100,12 +100,12 @@ class Plain(nn.Module):
         if self.name == "merged-attention":
             tokens = self.mix(tokens)
         if self.name == "co-attention":
-            one = {m: x[:, None] for m, x in h.items()}
+            token = {m: x[:, None] for m, x in h.items()}
             if len(h) == 1:
-                tokens = next(self.blocks[m](x) for m, x in one.items())
+                tokens = next(self.blocks[m](x) for m, x in token.items())
             else:
                 image, text = self.blocks["image"], self.blocks["text"]
-                tokens = torch.cat([image(one["image"], one["text"]), text(one["text"], one["image"])], 1)
+                tokens = torch.cat([image(token["image"], token["text"]), text(token["text"], token["image"])], 1)
         fused = tokens.flatten(1)
         if self.name == "bilinear":
             fused = torch.ones(())
@@ -119,22 +119,25 @@ class Plain(nn.Module):
 
 def pairs(plain: nn.Module, head: nn.Module, r: int, grad: bool) -> list[tuple[Tensor, Tensor]]:
     """The parameters of a plain head, or their gradients, each beside the stack's for replicate r."""
-    found = []
+    triples = []
     for name, module in plain.named_modules():
         if name.endswith("out_proj"):
             continue
-        twin = head.get_submodule(name)
+        stacked = head.get_submodule(name)
         if isinstance(module, nn.MultiheadAttention):
             for i, part in enumerate(("query", "key", "value")):
-                if hasattr(twin, part):
+                if hasattr(stacked, part):
                     rows = slice(i * D, (i + 1) * D)
-                    layer = getattr(twin, part)
-                    found += [(module.in_proj_weight, rows, layer.weight), (module.in_proj_bias, rows, layer.bias)]
-            found += [(module.out_proj.weight, ..., twin.out.weight), (module.out_proj.bias, ..., twin.out.bias)]
+                    layer = getattr(stacked, part)
+                    triples += [(module.in_proj_weight, rows, layer.weight), (module.in_proj_bias, rows, layer.bias)]
+            triples += [
+                (module.out_proj.weight, ..., stacked.out.weight),
+                (module.out_proj.bias, ..., stacked.out.bias),
+            ]
         elif isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.LayerNorm)):
-            found += [(module.weight, ..., twin.weight), (module.bias, ..., twin.bias)]
+            triples += [(module.weight, ..., stacked.weight), (module.bias, ..., stacked.bias)]
     of = (lambda p: p.grad) if grad else (lambda p: p.data)
-    return [(of(own)[rows], of(stack)[r].reshape(own[rows].shape)) for own, rows, stack in found]
+    return [(of(parameter)[rows], of(stack)[r].reshape(parameter[rows].shape)) for parameter, rows, stack in triples]
 
 
 @pytest.mark.usefixtures("scaling_dropout")
@@ -156,16 +159,16 @@ def test_every_head_is_its_torch_nn_form_forward_and_backward(name: str, modalit
     for r in range(R):
         plain = Plain(name, widths).double()
         copied = pairs(plain, head, r, grad=False)
-        for own, stack in copied:
-            own.copy_(stack)
-        mine = {m: x[r].detach().T.clone().requires_grad_() for m, x in inputs.items()}
-        out = plain(mine)
+        for parameter, stack in copied:
+            parameter.copy_(stack)
+        vectors_r = {m: x[r].detach().T.clone().requires_grad_() for m, x in inputs.items()}
+        out = plain(vectors_r)
         torch.testing.assert_close(logits[r].T, out, **near)
         (out * target[r].T).sum().backward()
-        for own, stack in pairs(plain, head, r, grad=True):
-            torch.testing.assert_close(stack, own, **near)
+        for parameter, stack in pairs(plain, head, r, grad=True):
+            torch.testing.assert_close(stack, parameter, **near)
         for m, x in inputs.items():
-            torch.testing.assert_close(x.grad[r].T, mine[m].grad, **near)  # type: ignore[index]
+            torch.testing.assert_close(x.grad[r].T, vectors_r[m].grad, **near)  # type: ignore[index]
         assert sum(stack.numel() for _, stack in copied) == count_parameters(name, widths, D, 3)  # and none is left out
 
 
@@ -274,7 +277,7 @@ def test_a_copy_of_a_head_has_its_own_layers(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_overfits_sixteen_samples(name: str) -> None:
     head = build_head(name, 2, {"image": 10, "text": 8}, D=32, classes=3, dropout=0.0)
-    # 18 numbers a sample: enough for sixteen to be told apart by planes too
+    # 18 numbers a sample: enough for planes too to separate sixteen
     initialise(head, seeded(1, 2), seeded(3, 4))
     torch.manual_seed(0)
     inputs = {"image": torch.randn(2, 10, 16), "text": torch.randn(2, 8, 16)}

@@ -102,10 +102,11 @@ def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) 
     places = [page.index(f'">{heading}</h2>') for heading in HEADINGS]
     assert places == sorted(places)
     first = analysis.ranked[0]
-    assert first.cross is not None and analysis.winner is not None
+    assert first.cross_fitted is not None and analysis.winner is not None
     answer = page[places[0] : places[1]]
-    for told in (first.config.name, *map("{:.3f}".format, (first.cross.mean, first.cross.low, first.cross.high))):
-        assert told in answer
+    interval = first.cross_fitted
+    for text in (first.config.name, *map("{:.3f}".format, (interval.mean, interval.low, interval.high))):
+        assert text in answer
     assert f"{analysis.winner.corrected:.3f}" in answer
     assert f"{len(analysis.tied())} of {len(analysis.ranked) - 1}" in answer
     for question in analysis.questions:

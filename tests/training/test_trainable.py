@@ -55,8 +55,8 @@ def trial(config: Config, task: Task) -> TrialTrainable:
 
 
 def test_a_trial_reports_at_the_milestones_and_at_its_end(task: Task) -> None:
-    one = trial(CONFIG, task)
-    reports = [one.step() for _ in range(3)]
+    trainable = trial(CONFIG, task)
+    reports = [trainable.step() for _ in range(3)]
     assert [report[RESOURCE] for report in reports] == [2, 4, 5]
     assert [report["done"] for report in reports] == [False, False, True]
     whole = task.build(CONFIG, task.replicates).fit()
@@ -64,20 +64,20 @@ def test_a_trial_reports_at_the_milestones_and_at_its_end(task: Task) -> None:
 
 
 def test_the_next_trial_of_a_worker_starts_afresh(task: Task) -> None:
-    one = trial(CONFIG, task)
-    first = one.step()
-    assert one.reset_config(Trial(CONFIG, REPLICATES).to_tune())
-    np.testing.assert_array_equal(one.step()[RESULT].val_loss, first[RESULT].val_loss)
+    trainable = trial(CONFIG, task)
+    first = trainable.step()
+    assert trainable.reset_config(Trial(CONFIG, REPLICATES).to_tune())
+    np.testing.assert_array_equal(trainable.step()[RESULT].val_loss, first[RESULT].val_loss)
 
 
 def test_a_loss_that_is_not_finite_is_no_result_of_any_rung_and_then_an_error(task: Task) -> None:
-    one = trial(Config(image_encoder="eye", text_encoder="ear", D=4, lr=1e38, batch_size=8, epochs=5), task)
-    report = one.step()
+    trainable = trial(Config(image_encoder="eye", text_encoder="ear", D=4, lr=1e38, batch_size=8, epochs=5), task)
+    report = trainable.step()
     assert RESOURCE not in report and report[METRIC] == 0.0 and report[RESULT].diverged.all()
     with pytest.raises(DivergedError, match="the loss of 2 of 2 replicates was not finite, first in epoch 1"):
-        one.step()
-    one.reset_config(Trial(CONFIG, REPLICATES).to_tune())
-    assert one.step()[RESOURCE] == 2
+        trainable.step()
+    trainable.reset_config(Trial(CONFIG, REPLICATES).to_tune())
+    assert trainable.step()[RESOURCE] == 2
 
 
 def test_l2_normalisation_gives_every_vector_length_one_and_leaves_the_cache_raw(task: Task) -> None:

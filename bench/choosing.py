@@ -22,7 +22,7 @@ TRUTH = 0.76
 
 
 def truths(rng: np.random.Generator, kind: str, count: int) -> NDArray[np.float64]:
-    """`(K,)` true accuracies about 0.76."""
+    """Return true accuracies about 0.76, `(K,)`."""
     if kind == "equal":
         return np.full(count, TRUTH)
     if kind == "one 3 points ahead":
@@ -31,7 +31,7 @@ def truths(rng: np.random.Generator, kind: str, count: int) -> NDArray[np.float6
 
 
 def table(found: dict[str, list[list[float]]]) -> list[list[str]]:
-    """Bias with its standard error, and error, of each method; in points."""
+    """Return the bias of each method with its standard error, and the error; in points."""
     lines = []
     for method, errors in found.items():
         off = 100 * np.array(errors).ravel()
@@ -54,7 +54,7 @@ def by_the_others(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def of_winners(cases: int, replicates: int, samples: int) -> str:
-    """The table of the best of K."""
+    """Return the table of the best of K."""
     body = []
     for count in (8, 24):
         for kind in ("equal", "deviation 0.005", "deviation 0.010", "deviation 0.020", "one 3 points ahead"):
@@ -77,7 +77,7 @@ def of_winners(cases: int, replicates: int, samples: int) -> str:
 
 
 def of_epochs(cases: int, replicates: int, samples: int, epochs: int = 50) -> str:
-    """The table of the best epoch, held against the true accuracy of the network at its best epoch."""
+    """Return the table of the best epoch, compared with the true accuracy of the network at its best epoch."""
     rng, found, chosen_truths = np.random.default_rng(2), defaultdict(list), []
     intervals: dict[str, list[Interval]] = defaultdict(list)
     each = np.arange(replicates)

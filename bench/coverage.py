@@ -1,9 +1,9 @@
-"""How often the intervals hold the truth, and the tests find what is there or not, on simulated replicates of known truth.
+"""How often the intervals contain the truth, and what the tests find, on simulated replicates of known truth.
 
     python bench/coverage.py [--cases 2000] [--configs 8]
 
-The replicates are those of `simulated.py`. Prints four tables: intervals of an accuracy, by method; intervals of a difference; false finds
-where nothing differs; power where 3 points do.
+The replicates are those of `simulated.py`. Prints four tables: intervals of an accuracy, by method; intervals of a
+difference; false finds where nothing differs; power where configurations are 3 points apart.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Ends = tuple[float, float]
 
 
 def plain_bootstrap(right: NDArray[np.bool_]) -> Ends:
-    """The pigeonhole bootstrap's percentile interval, not corrected."""
+    """Return the percentile interval of the pigeonhole bootstrap, not corrected."""
     rows, columns = (draws(n, PLAIN, place) for place, n in enumerate(right.shape))
     means = np.einsum("br,br->b", rows, columns @ right.T.astype(np.float32)) / right.size
     low, high = np.quantile(means, [0.025, 0.975])
@@ -37,7 +37,7 @@ def plain_bootstrap(right: NDArray[np.bool_]) -> Ends:
 
 
 def moments(right: NDArray[np.bool_]) -> Ends:
-    """Student's t on the log-odds, of the same variance and degrees of freedom; nothing is resampled."""
+    """Return Student's t interval on the log-odds, with the same variance and degrees; nothing is resampled."""
     crossed = Crossed(right)
     odds = np.log(crossed.mean / (1 - crossed.mean))
     half = stats.t.ppf(0.975, crossed.degrees) * np.sqrt(crossed.variance) / (crossed.mean * (1 - crossed.mean))
@@ -45,7 +45,7 @@ def moments(right: NDArray[np.bool_]) -> Ends:
 
 
 def intervals(one: Case, seeds: pooled.SeedVariance | None) -> Iterator[tuple[str, Ends, float]]:
-    """Method, interval and truth, of the first configuration. One replicate is held against its own truth, unless named otherwise."""
+    """Yield method, interval and truth of the first configuration; for one replicate its own truth, unless named."""
     right = one.right[0]
     alone = len(right) == 1
     truth = one.replicates[0, 0] if alone else one.truth[0]
@@ -59,7 +59,10 @@ def intervals(one: Case, seeds: pooled.SeedVariance | None) -> Iterator[tuple[st
 
 
 def of_accuracies(cases: int) -> str:
-    """The table of intervals of an accuracy. The variance over seeds is pooled from 5 configurations of 5 replicates on as many samples."""
+    """Return the table of intervals of an accuracy.
+
+    The variance over seeds is pooled from 5 configurations of 5 replicates on as many samples.
+    """
     body = []
     for seeds, samples in SETTINGS:
         rng, held, widths = np.random.default_rng(1), defaultdict(list), defaultdict(list)
@@ -84,7 +87,7 @@ def of_accuracies(cases: int) -> str:
 
 
 def of_differences(cases: int) -> str:
-    """The table of intervals of a difference and of power, 3 points apart. One replicate: of those two networks' truths."""
+    """Return the table of intervals of a difference of 3 points, and of power; for one replicate, of those networks."""
     body = []
     for seeds, samples in SETTINGS:
         rng, held, widths, finds = np.random.default_rng(2), [], [], []
@@ -110,12 +113,12 @@ def of_differences(cases: int) -> str:
 
 
 def first_step(p_values: list[float]) -> float:
-    """The least of Holm's corrected p-values."""
+    """Return the least of Holm's corrected p-values."""
     return min(p_values) * len(p_values)
 
 
 def false_finds(cases: int, count: int) -> str:
-    """The table of false finds among equal configurations, each in at least one comparison of a case."""
+    """Return the table of false finds among equal configurations, each in at least one comparison of a case."""
     body = []
     pairs = list(combinations(range(count), 2))
     for seeds, samples in SETTINGS:
@@ -155,7 +158,7 @@ def false_finds(cases: int, count: int) -> str:
 
 
 def power(cases: int, count: int) -> str:
-    """The table of what is found where one configuration is 3 points ahead of all others, itself with a fixed other."""
+    """Return the table of what is found where one configuration is 3 points ahead of all others."""
     body = []
     pairs = list(combinations(range(count), 2))
     for seeds, samples in SETTINGS:

@@ -1,4 +1,4 @@
-"""The interval of a single replicate, with the variance over seeds estimated from other configurations: measured, but not used by the package."""
+"""The interval of one replicate with the seed variance of other configurations: measured, not used by the package."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class SeedVariance:
 
 
 def pooled(values: Sequence[Values]) -> SeedVariance | None:
-    """Return the mean seed variance of configurations `(R, N)`, weighted by R − 1; None where none has two replicates."""
+    """Return the mean seed variance of configurations `(R, N)`, by their R − 1; None where none has two replicates."""
     several = [Crossed(array) for array in values if len(array) > 1]
     if not several:
         return None

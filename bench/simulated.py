@@ -1,7 +1,7 @@
-"""Replicates of known truth: answers, right or wrong, of configurations on samples, from a probit model.
+"""Replicates of known truth: which samples configurations classify correctly, from a probit model.
 
-An answer is right where `ability + difficulty of the sample + effect of the seed + noise` is above 0; difficulty and noise have
-variance 1 together, of which difficulty has `SHARED`, so that most samples are right, or wrong, in every replicate.
+A sample is correct where `ability + difficulty of the sample + effect of the seed + noise` is above 0. Difficulty and
+noise have variance 1 together, of which difficulty has `SHARED`: most samples are correct in every replicate or in none.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Case:
 def case(
     rng: np.random.Generator, accuracies: NDArray[np.float64], replicates: int, samples: int, seed_std: float = SEED_STD
 ) -> Case:
-    """Configurations of true `accuracies` (K,), each with seeds of its own, on the same samples."""
+    """Simulate configurations of true `accuracies` (K,), each with seeds of its own, on the same samples."""
     count = len(accuracies)
     seed = seed_std / norm.pdf(norm.ppf(accuracies))  # on the scale of the ability
     ability = norm.ppf(accuracies) * np.sqrt(1 + seed**2)
@@ -49,11 +49,11 @@ def case(
 def curves(
     rng: np.random.Generator, epochs: int, replicates: int, samples: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Correctness `(E, R, N)` of one configuration at every epoch, and the true accuracy `(E, R)` of each network.
+    """Return the correctness `(E, R, N)` of one configuration by epoch, and the true accuracy `(E, R)` of each network.
 
-    The truth rises to 0.76 in the first fifth of the epochs and then falls by 0.01; a replicate's own wanders about it (deviation 0.004), and so do
-    its answers, a third of
-    their wandering common to all replicates: from an epoch to the next it is correlated by 0.9.
+    The truth rises to 0.76 in the first fifth of the epochs and then falls by 0.01; a replicate's own varies about it
+    (standard deviation 0.004), and so does its correctness, a third of that common to all replicates: from an epoch to
+    the next it is correlated by 0.9.
     """
     progress = np.linspace(0, 1, epochs)
     accuracy = 0.76 - 0.2 * np.exp(-15 * progress) - 0.01 * progress
@@ -67,7 +67,7 @@ def curves(
 
 
 def _wandering(rng: np.random.Generator, epochs: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """`(E, *shape)` standard normal, each step correlated with the one before by 0.9 (an autoregression)."""
+    """Return standard normal steps `(E, *shape)`, each correlated with the one before by 0.9 (an autoregression)."""
     steps = rng.standard_normal((epochs, *shape))
     for epoch in range(1, epochs):
         steps[epoch] = 0.9 * steps[epoch - 1] + np.sqrt(1 - 0.9**2) * steps[epoch]

@@ -27,7 +27,7 @@ from mvsa_tune.files import is_file_name
 def report_errors(command: Callable[[], int], program: str) -> int:
     """Run a command; an InputError becomes one line on stderr and exit code 2, Ctrl-C one and 130, a closed pipe 141."""
     try:
-        with machine.heard():
+        with machine.interruptible():
             try:
                 return command()
             finally:

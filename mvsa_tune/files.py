@@ -1,4 +1,4 @@
-"""Files written whole or not at all, what identifies their content, and names that are safe as files'."""
+"""Files written whole or not at all, the identity of their content, and names that are safe as file names."""
 
 import hashlib
 import os
@@ -8,11 +8,11 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that `path` holds all of it or is as it was: temporary file, fsync, rename.
+    """Write a file so that `path` has all of it or is as it was: temporary file, fsync, rename.
 
     Args:
-        path: where it goes; its folder is made if need be.
-        write: called with the open temporary file.
+        path: the file; its folder is made if it is missing.
+        write: writes the content to the open temporary file that it is called with.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -31,7 +31,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """`write_whole` for text, as UTF-8."""
+    """Write text as UTF-8, as `write_whole` does."""
     write_whole(path, lambda file: file.write(text.encode()))
 
 
@@ -62,11 +62,11 @@ def sha256_of(path: Path) -> str:
 
 
 def sizes(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the sizes, for people, of those files that exist, and of all files in folders, by absolute path."""
+    """Return the size in bytes, as text, of each file that exists and of each file in a folder, by absolute path."""
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
     return {str(file.absolute()): f"{file.stat().st_size:,} bytes" for file in files if file.is_file()}
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name from data can stand in a path without leaving its folder."""
+    """Return whether a name is that of a file in a folder, and of none outside it."""
     return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0") and name.isprintable()

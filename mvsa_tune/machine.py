@@ -1,4 +1,4 @@
-"""CPUs, GPUs and memory of a machine; Ctrl-C and SIGTERM."""
+"""CPUs, GPUs, versions and memory of this machine; Ctrl-C and SIGTERM."""
 
 import ctypes
 import os
@@ -7,20 +7,20 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 
 from mvsa_tune import NUMERICS_VERSION, __version__
 
-_asked = threading.Event()
+_interrupted = threading.Event()
 
 
 @contextmanager
-def heard() -> Iterator[None]:
-    """Listen for the time of a `with`; in the main thread, which alone may."""
-    _asked.clear()
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt for the time of a `with`, and remember it; main thread only."""
+    _interrupted.clear()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    listen()
+    handle_signals()
     try:
         yield
     finally:
@@ -28,10 +28,10 @@ def heard() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def listen() -> None:
-    """Take the signals; again after a library has put handlers of its own in the place of ours.
+def handle_signals() -> None:
+    """Set the handlers of `interruptible`; again after a library has replaced them by its own.
 
-    One that is ignored stays so: a shell's background job is not for Ctrl-C.
+    A signal that is ignored stays so: a shell's background job does not react to Ctrl-C.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -39,24 +39,24 @@ def listen() -> None:
 
 
 def _interrupt(*arguments: object) -> None:
-    _asked.set()
+    _interrupted.set()
     raise KeyboardInterrupt
 
 
-def check() -> None:
-    """Raise KeyboardInterrupt if one was asked for at any time since `heard` began."""
-    if _asked.is_set():
+def check_interrupted() -> None:
+    """Raise KeyboardInterrupt if a signal has come since `interruptible` began, even if its exception was swallowed."""
+    if _interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def cpu_count() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpu_count() -> int:
-    """GPUs that torch can use. Torch, which takes a second to import, is not asked on a Linux without a driver for any."""
-    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # CUDA's, ROCm's, and that of Windows' Linux
+    """Return the number of GPUs that torch can use. On a Linux without a driver torch, slow to import, is not imported."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of CUDA, of ROCm, of the Windows Subsystem for Linux
     if sys.platform == "linux" and not any(map(os.path.exists, drivers)):
         return 0
     import torch
@@ -72,15 +72,12 @@ def versions() -> dict[str, str]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what this process frees, for what it asks for next; elsewhere nothing.
+    """Let glibc keep the memory that this process frees, for its next allocations; without glibc do nothing.
 
-    By default it takes every large block from the kernel and gives it back, which zeroes each page again: for the activations of
-    an encoder or a stack that costs more than computing them (bench/LOG.md).
+    By default glibc returns every large block to the kernel, which zeroes each page again: for the activations of an
+    encoder or a stack that takes longer than computing them (bench/LOG.md).
     """
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
-    try:
+    with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
+        mallopt(-4, 0)  # M_MMAP_MAX of malloc.h
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

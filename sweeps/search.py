@@ -12,8 +12,10 @@ has not seen, and the tables show both numbers.
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvsa_tune.cli import report_errors
 from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, SEARCH_SPACE, Config, Parser, add_flags, flag, join_pair
@@ -21,7 +23,6 @@ from mvsa_tune.dimensions import Choice
 from mvsa_tune.errors import InputError
 from mvsa_tune.tune import space
 from mvsa_tune.tune.describe import costs, show
-from mvsa_tune.tune.mirror import mirrored
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.prepare import (
     add_sweep_flags,
@@ -33,6 +34,9 @@ from mvsa_tune.tune.prepare import (
     split_of,
 )
 from mvsa_tune.tune.space import PAIR, Budget, Search, Space
+
+if TYPE_CHECKING:
+    from mvsa_tune.tune.mirror import Mirror
 
 # Pairs, and every field of `Config` that declares a dimension. Each is a flag: --D 64 128, --lr 1e-5..1e-3.
 PAIRS = ("clip-vit-b-32+clip-vit-b-32", "clip-vit-l-14+clip-vit-l-14", "resnet50+roberta-base")
@@ -61,7 +65,7 @@ def prepare(options: Namespace) -> Plan:
     return replace(plan, search=replace(search, space=here))
 
 
-def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
+def confirm(plan: Plan, folder: Path, options: Namespace, mirror: "Mirror | None" = None) -> int:
     """Train the finalists again, to the end, on seeds that the search has not seen; return the exit code."""
     from mvsa_tune.report.leaderboard import confirmed_folder, finalists
     from mvsa_tune.results.store import Store
@@ -79,7 +83,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
     seeds = check_seeds(range(first, first + options.confirm_seeds))
     split = split_of(options.split, plan.dataset, seeds, plan.skipped)
     final = replace(plan, configs=chosen, split=split, replicates=replicates(seeds, split), asha=None, search=None)
-    return run_sweep(final, place, demo=options.demo, quiet=options.quiet, grows=True, show=False)
+    return run_sweep(final, place, demo=options.demo, quiet=options.quiet, show=False, mirror=mirror)
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
@@ -114,13 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(costs(plan))
             return 0
         from mvsa_tune.results.store import Store
+        from mvsa_tune.tune.mirror import Mirror
         from mvsa_tune.tune.runner import INTERRUPTED, run_sweep
 
-        with mirrored(folder, options.storage):
-            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False)
+        with Mirror(folder, options.storage) if options.storage else nullcontext() as mirror:
+            searched = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=False, mirror=mirror)
             if searched == INTERRUPTED:
                 return searched
-            confirmed = confirm(plan, folder, options)
+            confirmed = confirm(plan, folder, options, mirror)
             if confirmed != INTERRUPTED:
                 from mvsa_tune.report.write import report, write_results
 

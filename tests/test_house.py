@@ -26,7 +26,7 @@ ROOMS = {
     "timm": {"encoders.vision"},
     "optuna": {"stats.importance", "tune.searcher"},
     "matplotlib": {"report.plots"},
-    "jinja2": {"report.page"},
+    "jinja2": {"report.templates"},
     "safetensors": {"results.upgrade", "finetuning.checkpoint", "encoders.weights"},
     "onnxruntime": {"inference.export"},
     "imagehash": {"data.duplicates"},

@@ -16,18 +16,18 @@ class Swallows:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_is_swallowed_is_remembered() -> None:
-    with machine.heard():
-        machine.check()
+    with machine.interruptible():
+        machine.check_interrupted()
         Swallows()
         with pytest.raises(KeyboardInterrupt):
-            machine.check()
-    with machine.heard():
-        machine.check()  # forgotten by the next command
+            machine.check_interrupted()
+    with machine.interruptible():
+        machine.check_interrupted()  # forgotten by the next command
 
 
 def test_sigterm_interrupts_as_ctrl_c_does_and_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with machine.heard(), pytest.raises(KeyboardInterrupt):
+    with machine.interruptible(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
         sum(range(1000))
     assert signal.getsignal(signal.SIGTERM) is before

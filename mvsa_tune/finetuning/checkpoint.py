@@ -50,9 +50,8 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[st
     """
     from safetensors.torch import save  # torch takes a while to import
 
-    content = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {key: json.dumps(dict(about))}
-    )
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(plain, {key: json.dumps(dict(about))})
     write_whole(path, lambda file: file.write(content))
 
 

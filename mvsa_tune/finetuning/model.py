@@ -1,28 +1,37 @@
-"""The network that is fine-tuned: encoders and a head of one replicate, and how the encoders are prepared for it.
+"""Encoders and a head of one replicate as one network, and samples as this network takes them.
 
-network = build_network(config, load_towers(config, {}), classes=3)
-logits = network(inputs)  # (B, C); `inputs`: what each tower's `collate` returns, by modality
+towers = load_towers(config, {})
+network = build_network(config, towers, classes=3)
+samples = PreparedSamples(towers, pictures, texts, threads=2, device=torch.device("cpu"))
+logits = [network(inputs) for inputs in samples.batches([np.arange(32), np.arange(32, 64)])]  # (32, 3) each
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mvsa_tune.config import Config
+from mvsa_tune.data.images import UnreadablePictureError, open_picture
+from mvsa_tune.embeddings.pipeline import prefetch, preparing_threads
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
 from mvsa_tune.models.heads import build_head
 from mvsa_tune.training.trainer import normalised
 
-Inputs = Mapping[str, tuple[Tensor, ...]]
+Inputs = Mapping[str, tuple[Tensor, ...]]  # by modality, what the tower's `collate` returns
+AHEAD = 4  # batches whose pictures are prepared before they are requested
 
 
 def load_towers(config: Config, weights: Mapping[str, Path]) -> dict[str, ModelTower]:
@@ -47,6 +56,46 @@ def _load_tower(name: str, modality: str, weights: Path | None) -> ModelTower:
     return tower
 
 
+@dataclass(eq=False)
+class PreparedSamples:
+    """N samples for the towers of one configuration. Texts are tokenised once; threads prepare pictures ahead."""
+
+    towers: Mapping[str, ModelTower]  # by modality
+    pictures: Sequence[Path]
+    texts: Sequence[str]  # normalised
+    threads: int
+    device: torch.device  # where the batches go
+
+    def __post_init__(self) -> None:
+        self.tokens = [self.towers["text"].prepare(text) for text in self.texts] if "text" in self.towers else []
+
+    def batches(self, rows: Sequence[NDArray[np.int64]]) -> Iterator[Inputs]:
+        """Yield the network's inputs for the row numbers of each batch; InputError if a picture cannot be read."""
+        with preparing_threads(self.threads) as pool:
+            ahead = AHEAD * max(map(len, rows), default=0)
+            ready = prefetch(pool, self._prepare, (int(row) for batch in rows for row in batch), ahead)
+            for batch in rows:
+                items = [next(ready) for _ in batch]
+                yield {
+                    modality: tuple(map(self._move, tower.collate([item[modality] for item in items])))
+                    for modality, tower in self.towers.items()
+                }
+
+    def _prepare(self, row: int) -> dict[str, Any]:
+        item: dict[str, Any] = {"text": self.tokens[row]} if self.tokens else {}
+        if "image" in self.towers:
+            try:
+                item["image"] = self.towers["image"].prepare(open_picture(self.pictures[row]))
+            except UnreadablePictureError as error:
+                raise InputError(f"{self.pictures[row]} cannot be read: {error}") from None
+        return item
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
 class Network(nn.Module):
     """An encoder for each modality, and a head of one replicate on their vectors."""
 
@@ -57,7 +106,7 @@ class Network(nn.Module):
         self.normalise = normalise
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Return the logits `(B, C)` of B samples, given as each tower's `collate` returns them."""
+        """Return the logits `(B, C)` of B samples."""
         vectors = {
             modality: normalised(encoder(*inputs[modality]).float(), self.normalise)  # (B, width)
             for modality, encoder in self.encoders.items()

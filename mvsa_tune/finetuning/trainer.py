@@ -25,7 +25,6 @@ from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.finetuning import model
 from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors, write_tensors
-from mvsa_tune.finetuning.data import PreparedSamples
 from mvsa_tune.models.layers import initialise
 from mvsa_tune.training.result import TrialResult, join, lengthened
 from mvsa_tune.training.task import Shared
@@ -55,7 +54,7 @@ class FinetuneTask(Shared):
     weights: Mapping[str, Path]
     recomputed: bool = False
     checkpoint_seconds: float = 60.0
-    prepared: dict[tuple[tuple[str, str], ...], PreparedSamples] = field(
+    prepared: dict[tuple[tuple[str, str], ...], model.PreparedSamples] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -88,12 +87,12 @@ class FinetuneTask(Shared):
         """Return the training of a configuration's replicates, which continues from their checkpoints."""
         return FineTuner(config, self, replicates)
 
-    def samples(self, config: Config) -> PreparedSamples:
+    def samples(self, config: Config) -> model.PreparedSamples:
         """Return the samples, prepared for a configuration's encoders."""
         key = tuple(config.encoders.items())
         if key not in self.prepared:
             towers, device = model.load_towers(config, self.weights), torch.device(self.device)
-            self.prepared[key] = PreparedSamples(towers, self.pictures, self.texts, self.threads, device)
+            self.prepared[key] = model.PreparedSamples(towers, self.pictures, self.texts, self.threads, device)
         return self.prepared[key]
 
 
@@ -149,7 +148,7 @@ class ReplicateTrainer(Trainer):
         return total / len(rows)
 
     def logits(self, inputs: model.Inputs) -> Tensor:
-        """Return the logits `(B, C)`, float32, of B samples, given as each tower's `collate` returns them."""
+        """Return the logits `(B, C)` of B samples, float32."""
         mixed = self.config.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
             return self.network(inputs).float()  # type: ignore[no-any-return]
@@ -205,19 +204,15 @@ def parts(rows: NDArray[np.int64], count: int) -> Sequence[NDArray[np.int64]]:
 
 
 class FineTuner:
-    """The replicates of one configuration, trained one after another: what a trial of Ray Tune advances.
-
-    Attributes:
-        results: of each replicate, as far as it is trained; None before its first epoch.
-        current: index and trainer of the replicate in memory.
-    """
+    """The replicates of one configuration, trained one after another: what a trial of Ray Tune advances."""
 
     def __init__(self, config: Config, task: FinetuneTask, replicates: Sequence[Replicate]) -> None:
         """Read how far the checkpoints are; InputError if one is damaged."""
         self.config, self.task, self.replicates = config, task, replicates
         self.checkpoints = Checkpoints(task.sweep, config)
+        # As far as each replicate is trained; None before its first epoch.
         self.results = [read_result(self.checkpoints.last(replicate)) for replicate in replicates]
-        self.current: tuple[int, ReplicateTrainer] | None = None
+        self.current: tuple[int, ReplicateTrainer] | None = None  # index and trainer of the one in memory
         self.saved = time.monotonic()
 
     @property

@@ -58,11 +58,9 @@ def export(model: Head | FineTuned, rows: pd.DataFrame, folder: Path, *, onnx: b
         else:
             files = [folder / "head.safetensors"]
             model.save(files[0])
-            scaled = (
-                "scaled to length 1 by the head itself" if model.config.normalise == "l2" else "as the encoder gives it"
-            )
-            encoders = model.about["encoders"].items()
-            card["preprocessing"] = {name: f"{how['preprocessing']}; vector {scaled}" for name, how in encoders}
+            vector = {"l2": "scaled to length 1 by the head itself", "none": "as the encoder gives it"}
+            then = f"; vector {vector[model.config.normalise]}"
+            card["preprocessing"] = {name: how["preprocessing"] + then for name, how in model.about["encoders"].items()}
             if onnx:
                 files.append(folder / "head.onnx")
                 card["onnx"] = {"largest_difference_from_torch": write_onnx(model, files[-1])}
@@ -85,10 +83,11 @@ def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
         if values.empty:  # no test part
             continue
         mean, n = float(values.mean()), len(values)
-        std = float(values.std()) if n > 1 else None
-        half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n) if std is not None else None
-        interval = [mean - half, mean + half] if half is not None else None
-        scores[name] = {"mean": mean, "std": std, "n": n, "interval_replicates": interval}
+        scores[name] = {"mean": mean, "std": None, "n": n, "interval_replicates": None}
+        if n > 1:
+            std = float(values.std())
+            half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+            scores[name] |= {"std": std, "interval_replicates": [mean - half, mean + half]}
         samples = training.get({"val": "validation_samples", "test": "test_samples"}[name.partition("_")[0]])
         if samples and "_acc_" in name:
             scores[name]["interval_samples"] = wilson(mean, samples)
@@ -96,7 +95,7 @@ def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     return scores | {"methods": METHODS | {"of": of}}
 
 
-class MeanHead(nn.Module):
+class _MeanHead(nn.Module):
     """A head as a plain torch module: vectors `(N, width)`, an argument for each modality → probabilities `(N, C)`."""
 
     def __init__(self, head: Head) -> None:
@@ -104,7 +103,6 @@ class MeanHead(nn.Module):
         self.head, self.stack = head, head.stack
 
     def forward(self, *vectors: Tensor) -> Tensor:
-        """Return the mean probabilities `(N, C)`."""
         return self.head.probabilities(dict(zip(self.head.config.modalities, vectors, strict=True))).mean(dim=0)
 
 
@@ -123,7 +121,7 @@ def write_onnx(head: Head, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"--onnx needs {error.name}: pip install -e '.[onnx]'") from None
-    module, modalities = MeanHead(head).eval(), head.config.modalities
+    module, modalities = _MeanHead(head).eval(), head.config.modalities
     generator = torch.Generator().manual_seed(0)
     vectors = {m: torch.randn(SAMPLES_COMPARED, head.about["widths"][m], generator=generator) for m in modalities}
     # One name for the number of samples: a second one would only be warned about, as equal to the first.

@@ -4,7 +4,7 @@ predictions = predict(store, choose(store, "best"), data=Path("new_pairs"))
 predictions.write(Path("predicted.txt"), probabilities=True)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,34 +14,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
+from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.embeddings.cache import Cache, default_folder
 from mvsa_tune.embeddings.embed import embed
 from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole
-from mvsa_tune.inference.select import chosen_head, chosen_network, own_caches
+from mvsa_tune.inference.select import chosen_head, chosen_network, sweep_caches
 from mvsa_tune.inference.trained import Head, text_normalisation
 from mvsa_tune.results.store import Store, sweep_data
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Labels and probabilities of N samples.
-
-    Attributes:
-        guids: the samples, in the order of their list.
-        labels: names of the classes, in order.
-        votes: `(R, N, C)` each replicate's probabilities.
-        unread: guids of the samples whose picture could not be read: its vector is zero.
-        training: how the replicates were trained (`Head.about`).
-    """
+    """Labels and probabilities of N samples, in the order of their list."""
 
     guids: list[str]
-    labels: list[str]
-    votes: NDArray[np.float32]
-    unread: list[str]
-    training: Mapping[str, Any]
+    labels: list[str]  # names of the classes, in order
+    votes: NDArray[np.float32]  # (R, N, C): each replicate's probabilities
+    unread: list[str]  # guids of the samples whose picture could not be read: its vector is zero
+    training: Mapping[str, Any]  # how the replicates were trained
 
     @property
     def tags(self) -> list[str]:
@@ -49,32 +41,25 @@ class Predictions:
         return [self.labels[index] for index in self.votes.mean(axis=0).argmax(axis=1)]
 
     def table(self) -> pd.DataFrame:
-        """Return a row for each sample: `guid`, `tag`, each class's mean probability and, as `CLASS_std`, its spread.
-
-        The spread is the standard deviation (n − 1) over the replicates; NaN for a single one.
-        """
+        """Return each sample's `guid`, `tag`, mean probabilities and, as `CLASS_std`, std (n − 1) over replicates."""
         mean = self.votes.mean(axis=0)
-        spread = self.votes.std(axis=0, ddof=1) if len(self.votes) > 1 else np.full(mean.shape, np.nan)
+        std = self.votes.std(axis=0, ddof=1) if len(self.votes) > 1 else np.full(mean.shape, np.nan)
         columns = [*self.labels, *(f"{label}_std" for label in self.labels)]
-        table = pd.DataFrame(np.hstack([mean, spread]), columns=columns)
+        table = pd.DataFrame(np.hstack([mean, std]), columns=columns)
         for name, values in (("tag", self.tags), ("guid", self.guids)):
             table.insert(0, name, values, allow_duplicates=True)
         return table
 
     def write(self, path: Path, *, probabilities: bool) -> list[Path]:
-        """Write a list of `guid,tag` lines and, if wanted, the table as `NAME.probabilities.csv`; return the files.
-
-        Raises:
-            InputError: the files cannot be written.
-        """
+        """Write a list of `guid,tag` lines and, if wanted, the table as `NAME.probabilities.csv`; return the files."""
         tables = {path: self.table().iloc[:, :2]}
         if probabilities:
             tables[path.with_name(f"{path.stem}.probabilities.csv")] = self.table()
-        for file, table in tables.items():
-            try:
+        try:
+            for file, table in tables.items():
                 write_text_whole(file, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-            except OSError as error:
-                raise InputError(f"cannot write {file}: {error.strerror}; choose --out") from None
+        except OSError as error:
+            raise InputError(f"cannot write {file}: {error.strerror}; choose --out") from None
         return list(tables)
 
     @property
@@ -94,87 +79,75 @@ def predict(
     layout: str | None = None,
     refit: bool = False,
 ) -> Predictions:
-    """Label the unlabelled samples of a data set.
+    """Label the unlabelled samples of a data set by a configuration of a sweep.
 
     Args:
         store: the sweep.
-        config: one of its configurations.
-        data: the sweep's data, where it has moved, or other pairs, which are embedded first; None for the sweep's.
+        config: the configuration.
+        data: new pairs, which are embedded first, or the sweep's data where it has moved; None for the sweep's.
         cache: folder of that data's embedding caches; None for the data's own.
         weights: files or folders of encoders' weights, by name, for new pairs and fine-tuned encoders.
-        layout: the form of `data`; None for the form that it is recognised to have.
-        refit: label with a head that is trained on all labelled samples.
+        layout: of `data` on disk; None to recognise it.
+        refit: label with replicates that are trained on all labelled samples.
 
     Raises:
-        InputError: there are no unlabelled samples, the sweep's data or vectors are not at hand, or new pairs cannot be
-            embedded as the sweep's were.
+        InputError: nothing is unlabelled, the sweep's data or vectors are not at hand, or new pairs cannot be embedded.
     """
     manifest, weights = store.manifest, weights or {}
     if data:
         dataset = read_dataset(data, layout=layout, labels=manifest.classes, needs_labels=False)
     else:
         dataset = sweep_data(store)
+    first = len(dataset.labels)
+    samples = dataset.samples[first:]
+    if not samples:
+        raise InputError(
+            f"{dataset.folder} has no unlabelled samples: the reference's layout lists them in test_without_label.txt, "
+            "a table leaves their label empty"
+        )
     new = dataset.fingerprint != manifest.data_fingerprint
-    samples, own = unlabelled(dataset), None if new else data
-    unread: set[str] = set()
+    moved, unread = None if new else data, set[str]()
     if config.finetuned:
-        network = chosen_network(store, config, own, weights, refit=refit)
+        network = chosen_network(store, config, moved, weights, refit=refit)
         about, votes = network.about, network.votes([s.picture for s in samples], [s.text for s in samples])
     else:
         if new:
-            head = _kept_head(store, config, refit=refit)
+            head = _head_for_new_pairs(store, config, refit=refit)
             caches = embed_new(head, dataset, cache or default_folder(dataset.folder), weights)
         else:
-            opened = own_caches(store, config, dataset, cache)
+            opened = sweep_caches(store, config, dataset, cache)
             caches = {modality: opened[encoder, modality] for modality, encoder in config.encoders.items()}
-            head = chosen_head(store, config, own, cache, refit=refit)
-        first = len(dataset.labels)
+            head = chosen_head(store, config, moved, cache, refit=refit)
         about, votes = head.about, head.votes({name: vectors.vectors()[first:] for name, vectors in caches.items()})
         unread = {guid for vectors in caches.values() for guid in vectors.manifest.skipped}
     guids = [sample.guid for sample in samples]
     return Predictions(guids, about["labels"], votes, [guid for guid in guids if guid in unread], about["training"])
 
 
-def unlabelled(dataset: Dataset) -> Sequence[Sample]:
-    """Return the samples to label; InputError if there are none."""
-    samples = dataset.samples[len(dataset.labels) :]
-    if not samples:
-        raise InputError(
-            f"{dataset.folder} has no unlabelled samples: the reference's form lists them in test_without_label.txt, "
-            "a table leaves their label empty"
-        )
-    return samples
-
-
-def _kept_head(store: Store, config: Config, *, refit: bool) -> Head:
-    """Return the head for new pairs: `--data` and `--cache` are theirs, so the sweep's own must be where they were."""
-    try:
+def _head_for_new_pairs(store: Store, config: Config, *, refit: bool) -> Head:
+    try:  # `--data` and `--cache` are those of the new pairs: the sweep's are where they were, or the head is kept
         return chosen_head(store, config, refit=refit)
     except InputError as error:
         how = f"python -m mvsa_tune predict {store.folder} --config {config.id}{' --refit' if refit else ''}"
-        raise InputError(f"{error}. Do so with `{how}`, which keeps the head; then label the new pairs") from None
+        first = f"First train the head on the sweep's data with `{how}`, which keeps it; then label the new pairs"
+        raise InputError(f"{error}. {first}") from None
 
 
 def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:
-    """Embed new pairs as the head's vectors were, and compare what is known of both; return the caches by modality.
+    """Embed new pairs as the vectors that a head was trained on; return the caches by modality.
 
     Raises:
-        InputError: the head's vectors were made elsewhere, or with other weights or preprocessing than is possible now.
+        InputError: those vectors were made elsewhere, or the encoder's weights or preprocessing are different now.
     """
     caches = {}
     for modality, name in head.config.encoders.items():
-        then = head.about["encoders"][modality]
-        encoder = then["encoder"]
+        encoder = (then := head.about["encoders"][modality])["encoder"]
         if not then["source"].startswith("embedded by "):
             raise InputError(
                 f"the {modality} vectors of {name} were {then['source']}: only their maker can make some for new pairs"
             )
-        settings = Settings(
-            weights=weights.get(encoder),
-            dtype=then["dtype"],
-            text=text_normalisation(head.about),
-            name=name if name != encoder else "",
-        )
+        text, called = text_normalisation(head.about), name if name != encoder else ""
+        settings = Settings(weights=weights.get(encoder), dtype=then["dtype"], text=text, name=called)
         made = {cache.manifest.modality: cache for cache in embed(dataset, folder, encoder, settings)}[modality]
         now = {key: getattr(made.manifest, key) for key in ("weights", "preprocessing")}
         different = [f"{key} {then[key]} then, {value} now" for key, value in now.items() if then[key] != value]

@@ -22,7 +22,7 @@ from mvsa_tune.embeddings.cache import Cache, default_folder, find_caches
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoint import Checkpoints
 from mvsa_tune.finetuning.trainer import NETWORK, FinetuneTask
-from mvsa_tune.inference.trained import FineTuned, Head, make_head, open_finetuned, read_head, text_normalisation
+from mvsa_tune.inference.trained import FineTuned, Head, load_head, make_head, open_finetuned, text_normalisation
 from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.results.provenance import code_version
 from mvsa_tune.results.store import Store, sweep_data
@@ -34,10 +34,8 @@ from mvsa_tune.training.trainer import StackTrainer
 VECTORS = ("encoder", "weights", "preprocessing", "source", "dtype", "sha256")
 
 
-def own_caches(store: Store, config: Config, dataset: Dataset, cache: Path | None) -> Mapping[tuple[str, str], Cache]:
-    """Open the caches that a configuration was trained on, by encoder and modality.
-
-    `dataset` is the sweep's data; `cache` is their folder, None for the data's own.
+def sweep_caches(store: Store, config: Config, dataset: Dataset, cache: Path | None) -> Mapping[tuple[str, str], Cache]:
+    """Open the caches that a configuration was trained on, by encoder and modality; `cache` is their folder, if moved.
 
     Raises:
         InputError: a cache is missing or has changed since.
@@ -101,11 +99,11 @@ def chosen_head(
     fields, card = recipe(store, config, refit=refit)
     path = store.folder / "heads" / f"{config.id}{'-refit' if refit else ''}.safetensors"
     if path.exists():
-        about = (head := read_head(path)).about
+        about = (head := load_head(path)).about
         if about["replicates"] == card["replicates"] and card["training"].items() <= about["training"].items():
             return head
     dataset, recorded = sweep_data(store, data), store.result(config.id)
-    caches = own_caches(store, config, dataset, cache)
+    caches = sweep_caches(store, config, dataset, cache)
     device = "cuda" if recorded.device != "cpu" and torch.cuda.is_available() else "cpu"
     labels = np.array(dataset.labels, dtype=np.int64)
     task = Task(caches=caches, labels=labels, classes=len(dataset.classes), device=device, **fields)
@@ -161,13 +159,10 @@ def chosen_network(
     network = open_finetuned(config, card, files, weights, NETWORK if refit else "")
     if refit:
         dataset, text = sweep_data(store, data), text_normalisation(card)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        task, epochs = (
-            FinetuneTask.on(dataset, text, folder, weights, device=device, **fields),
-            card["training"]["epochs"],
-        )
+        device, epochs = "cuda" if torch.cuda.is_available() else "cpu", card["training"]["epochs"]
+        task = FinetuneTask.on(dataset, text, folder, weights, device=device, **fields)
         for file, trained in zip(files, task.build(config, fields["replicates"]).epochs, strict=True):
-            if trained > epochs:  # the median has changed with the trial's replicates
+            if trained > epochs:  # the median was higher when the trial had fewer replicates
                 file.unlink()
         trainer = task.build(config, fields["replicates"])
         while trainer.advance(epochs) is None:

@@ -23,8 +23,7 @@ from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoint import read_tensors, write_tensors
-from mvsa_tune.finetuning.data import PreparedSamples
-from mvsa_tune.finetuning.model import build_network, load_towers
+from mvsa_tune.finetuning.model import PreparedSamples, build_network, load_towers
 from mvsa_tune.models.heads import build_head
 from mvsa_tune.training.trainer import normalised
 
@@ -34,22 +33,15 @@ KEY = "head"  # of `Head.about` in the metadata of a head's file
 
 @dataclass(frozen=True)
 class Head:
-    """R trained replicates of one configuration. They label in float32 on the CPU, whatever they were trained in.
-
-    Attributes:
-        about: what the file and the card say of it: `labels` in class order, `widths` and `encoders` by modality,
-            `replicates`, `training`.
-        stack: the weights, in evaluation mode.
-    """
+    """R trained replicates of one configuration. They label in float32 on the CPU, whatever they were trained in."""
 
     config: Config
-    about: Mapping[str, Any]
-    stack: nn.Module
+    about: Mapping[str, Any]  # `labels` in class order, `widths` and `encoders` by modality, `replicates`, `training`
+    stack: nn.Module  # the weights, in evaluation mode
 
     def __call__(self, vectors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return probabilities `(N, C)`, the mean over replicates, for raw vectors by modality, `(N, width)` each."""
-        mean: NDArray[np.float32] = self.votes(vectors).mean(axis=0)
-        return mean
+        return np.asarray(self.votes(vectors).mean(axis=0))
 
     @torch.no_grad()
     def votes(self, vectors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -92,42 +84,31 @@ def make_head(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Head:
     return Head(config, about, stack.eval())
 
 
-def read_head(path: Path) -> Head:
-    """Read what `Head.save` wrote; InputError if there is no such file, or it is damaged or not a head."""
-    if not path.is_file():
-        raise InputError(f"no head in {path}: make one with python -m mvsa_tune export results/NAME --out FOLDER")
-    state, about = read_tensors(path, key=KEY)
+def load_head(path: Path | str) -> Head:
+    """Read an exported head, or what `Head.save` wrote; InputError if there is none, or the file is damaged."""
+    file = Path(path) / "head.safetensors" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise InputError(f"no head in {file}: make one with python -m mvsa_tune export results/NAME --out FOLDER")
+    state, about = read_tensors(file, key=KEY)
     try:
         return make_head(about, state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged, or no head of this version ({str(error)[:80]}): delete it") from None
-
-
-def load_head(folder: Path | str) -> Head:
-    """Read an exported head; InputError as in `read_head`."""
-    return read_head(Path(folder) / "head.safetensors")
+        raise InputError(f"{file} is damaged, or no head of this version ({str(error)[:80]}): delete it") from None
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """R fine-tuned replicates of one configuration, encoders and head.
-
-    Attributes:
-        about: what the card says of it: `labels` in class order, `encoders` by modality, `replicates`, `training`.
-        towers: the pretrained encoders, by modality.
-        files: the weights of each replicate, whose names begin with `prefix` there.
-    """
+    """R fine-tuned replicates of one configuration, encoders and head."""
 
     config: Config
-    about: Mapping[str, Any]
-    towers: Mapping[str, ModelTower]
-    files: Sequence[Path]
-    prefix: str = ""
+    about: Mapping[str, Any]  # `labels` in class order, `encoders` by modality, `replicates`, `training`
+    towers: Mapping[str, ModelTower]  # the pretrained encoders, by modality
+    files: Sequence[Path]  # the weights of each replicate
+    prefix: str = ""  # how the weights' names begin in those files
 
     def __call__(self, pictures: Sequence[Path], texts: Sequence[str]) -> NDArray[np.float32]:
         """Return probabilities `(N, C)`, the mean over replicates, for N picture files and raw texts."""
-        mean: NDArray[np.float32] = self.votes(pictures, texts).mean(axis=0)
-        return mean
+        return np.asarray(self.votes(pictures, texts).mean(axis=0))
 
     @torch.no_grad()
     def votes(self, pictures: Sequence[Path], texts: Sequence[str]) -> NDArray[np.float32]:
@@ -172,8 +153,8 @@ def open_finetuned(
         then, name = about["encoders"][modality], config.encoders[modality]
         if tower.weights != then["weights"] or not then["preprocessing"].endswith(tower.preprocessing):
             raise InputError(
-                f"{name} is not what was fine-tuned ({then['weights']}; {then['preprocessing']}), but {tower.weights}; "
-                f"{tower.preprocessing}: give that with --weights {name}=PATH"
+                f"{name} is not the encoder that was fine-tuned: then {then['weights']}; {then['preprocessing']}, now "
+                f"{tower.weights}; {tower.preprocessing}: give the former with --weights {name}=PATH"
             )
     return FineTuned(config, about, towers, files, prefix)
 
@@ -181,8 +162,8 @@ def open_finetuned(
 def load_finetuned(folder: Path | str, weights: Mapping[str, Path]) -> FineTuned:
     """Open an exported fine-tuned configuration.
 
-    `weights` are files or folders of the pretrained encoders, by name, for their architecture and tokenizer; an encoder
-    without is loaded from the hub.
+    `weights` are files or folders of the pretrained encoders, by name, for their architecture and tokenizer; the others
+    are loaded from the hub.
 
     Raises:
         InputError: there is no such export, or the encoders are not those that were fine-tuned.

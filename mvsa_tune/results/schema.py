@@ -168,6 +168,12 @@ def key_of(row: Row) -> tuple[str, Replicate]:
     return row["trial_id"], Replicate(int(row["seed"]), int(row["fold"]))
 
 
+def identities(content: bytes) -> set[tuple[str | None, ...]]:
+    """Return what distinguishes the rows of a file from those of other sweeps: trial, replicate, split and data."""
+    rows = csv.DictReader(content.decode(errors="replace").splitlines())
+    return {tuple(map(row.get, ("trial_id", "seed", "fold", "split", "data_fingerprint"))) for row in rows}
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the whole file, or leave it as it was. Columns that this version does not know follow its own."""
     header = list(dict.fromkeys([*NAMES, *(name for row in rows for name in row)]))

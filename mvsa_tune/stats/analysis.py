@@ -1,6 +1,7 @@
-"""What a sweep's numbers are worth: intervals, comparisons with the best, luck, questions, importance, and the answer in words.
+"""What a sweep's numbers are worth: intervals, comparisons with the best, luck, questions, importance, and a verdict.
 
-Reads a results folder and trains nothing.
+Reads a results folder and trains nothing. Each configuration has the intervals of all its own seeds; configurations are
+compared on the seeds that they have in common.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.splits import Split
-from mvsa_tune.results.schema import FINISHED, STOPPED
+from mvsa_tune.results.schema import FINISHED, SCORES, STOPPED
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.importance import Importance, importances
 from mvsa_tune.stats.intervals import Array, Interval, accuracy, redrawn
@@ -29,14 +30,14 @@ Positions = Mapping[int, NDArray[np.intp]]
 
 
 class Scored:
-    """A trained configuration with its accuracies; each `Interval` is computed when it is first read.
+    """A trained configuration with its accuracies; an interval is computed when it is first read, and may be None.
 
     Attributes:
         config: the configuration.
-        seeds: the S seeds that it has on all of their folds.
-        values: `(S, M)` cross-fitted correctness on the M validation samples by row number, a seed's folds put together; or
-            `(S, 1)` accuracies where each seed has its own draw of the samples.
-        ratio: of validation to training samples where each seed has its own draw; else None.
+        seeds: the S seeds of which it has all folds.
+        values: `(S, M)` cross-fitted correctness on the M validation samples, by row number, a seed's folds put
+            together; or `(S, 1)` accuracies where each seed draws its own samples.
+        ratio: of validation to training samples where each seed draws its own; else None.
     """
 
     def __init__(self, config: Config, correctness: Correctness, positions: Positions, ratio: float | None) -> None:
@@ -47,8 +48,8 @@ class Scored:
         )
 
     @cached_property
-    def cross(self) -> Interval | None:
-        """The cross-fitted accuracy: at the epoch that is best on other samples than those scored."""
+    def cross_fitted(self) -> Interval | None:
+        """The accuracy at the epoch that is best on other samples than those scored."""
         return self._interval(self.values)
 
     @cached_property
@@ -62,7 +63,6 @@ class Scored:
         return self._interval(self._last)
 
     def _interval(self, values: Array) -> Interval | None:
-        """Return the mean with its interval; None without a seed, or for a single draw of the samples."""
         if self.ratio is not None:
             return redrawn(values[:, 0], self.ratio, 0) if len(values) > 1 else None
         return accuracy(values) if len(values) else None
@@ -70,21 +70,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A sweep and what its numbers are worth; everything is computed when it is first read, the same every time.
-
-    Attributes:
-        store: the sweep.
-        summary: `summarise` of it.
-        ranked: the configurations that were trained to their end, the best first, by cross-fitted accuracy.
-        stopped: those that the scheduler stopped, in the order of the sweep: they are not compared with the others.
-        rows: `(M,)` row numbers of the samples that `Scored.values` are of; empty where each seed has its own draw.
-    """
+    """A sweep and what its numbers are worth; everything is computed when it is first read, the same every time."""
 
     store: Store
-    summary: pd.DataFrame
-    ranked: tuple[Scored, ...]
-    stopped: tuple[Scored, ...]
-    rows: NDArray[np.int32]
+    summary: pd.DataFrame  # of `summarise`
+    ranked: tuple[Scored, ...]  # trained to their end, the best first, by cross-fitted accuracy
+    stopped: tuple[Scored, ...]  # by the scheduler, in the order of the sweep; not compared with the others
+    rows: NDArray[np.int32]  # (M,) row numbers of the samples of `Scored.values`; empty where each seed draws its own
 
     @cached_property
     def scored(self) -> Mapping[str, Scored]:
@@ -98,14 +90,17 @@ class Analysis:
 
     @cached_property
     def against_best(self) -> Mapping[str, Difference]:
-        """The best minus each other configuration, by the other's id; p is corrected over all pairs."""
+        """The best minus each other configuration that shares a seed with it, by the other's id."""
         return self.behind_best({scored.config.id for scored in self.ranked})
 
     def behind_best(self, trials: Collection[str]) -> Mapping[str, Difference]:
-        """Return the same among some trials alone; without those that share no seed with the best of them."""
+        """Return the best of some trials minus each other, by the other's id; p is corrected over all their pairs."""
         among = tuple(scored for scored in self.ranked if scored.config.id in trials)
         if among not in self._behind:
-            self._behind[among] = differences_from_best(among)
+            ratio = next((scored.ratio for scored in among), None)
+            pairs = Comparisons([scored.values for scored in among], [scored.seeds for scored in among], ratio)
+            differences = {scored.config.id: pairs.difference(0, k) for k, scored in enumerate(among) if k}
+            self._behind[among] = {trial: difference for trial, difference in differences.items() if difference}
         return self._behind[among]
 
     @cached_property
@@ -114,20 +109,19 @@ class Analysis:
 
     def tied(self) -> list[Scored]:
         """Return the configurations that cannot be distinguished from the best."""
-        behind = self.against_best
-        return [scored for scored in self.ranked if (d := behind.get(scored.config.id)) and d.corrected >= ALPHA]
+        tied = {trial for trial, difference in self.against_best.items() if difference.corrected >= ALPHA}
+        return [scored for scored in self.ranked if scored.config.id in tied]
 
     def with_intervals(self) -> pd.DataFrame:
-        """Return the summary with each configuration's intervals, and its difference from the best, as further columns."""
+        """Return the summary with the ends of all intervals, and each configuration's difference from the best."""
         lines: list[dict[str, float | None]] = []
         for trial in self.summary["trial_id"]:
-            scored, behind = self.scored.get(trial), self.against_best.get(trial)
-            intervals = {f"val_acc_{name}": getattr(scored, name, None) for name in ("cross", "best", "last")}
+            behind = self.against_best.get(trial)
+            intervals = {c.name: getattr(self.scored.get(trial), c.correctness, None) for c in SCORES if c.correctness}
+            intervals["behind_best"] = behind.interval if behind else None
             line = {f"{name}_{end}": getattr(i, end, None) for name, i in intervals.items() for end in ("low", "high")}
-            difference = behind.interval if behind else None
-            line |= {"behind_best": getattr(difference, "mean", None)}
-            line |= {f"behind_best_{end}": getattr(difference, end, None) for end in ("low", "high")}
-            lines.append({**line, "p": getattr(behind, "p", None), "p_holm": getattr(behind, "corrected", None)})
+            line["behind_best"] = behind.interval.mean if behind else None
+            lines.append({**line, "p": behind.p if behind else None, "p_holm": behind.corrected if behind else None})
         return pd.concat([self.summary, pd.DataFrame(lines, index=self.summary.index, dtype=float)], axis=1)
 
     @cached_property
@@ -137,16 +131,15 @@ class Analysis:
 
     @property
     def common_seeds(self) -> str:
-        """Which seeds `common` is of, for a person; empty where all ranked configurations have the same seeds."""
-        seeds = [scored.seeds for scored in self.ranked]
-        if len(set(seeds)) < 2:
+        """The seeds of `common`, for a person; empty where all ranked configurations have the same."""
+        if len({scored.seeds for scored in self.ranked}) < 2:
             return ""
-        common, _ = on_common_seeds([scored.values for scored in self.ranked], seeds)
-        return f"on the seeds that all configurations have: {', '.join(map(str, common)) or 'none'}"
+        common = [str(seed) for seed in self.ranked[0].seeds if all(seed in scored.seeds for scored in self.ranked)]
+        return f"on the seeds that all configurations have ({', '.join(common) or 'none'})"
 
     @cached_property
     def winner(self) -> Winner | None:
-        """How much of the best's lead is luck; None for fewer than two configurations, or without common seeds and samples."""
+        """How much of the best's lead is luck; None for a single configuration, or without common seeds and samples."""
         if len(self.ranked) < 2 or not self.comparable or not self.common.size:
             return None
         return winner(list(self.common))
@@ -158,12 +151,10 @@ class Analysis:
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
-        """What the configurations that differ in one respect show of it; nothing in a search, where hardly any do."""
+        """What the configurations that differ in one respect show; nothing in a search, where hardly any do."""
         if not self.comparable or self.store.manifest.space:
             return ()
-        return questions(
-            [s.config for s in self.ranked], [s.values for s in self.ranked], [s.seeds for s in self.ranked]
-        )
+        return questions(*zip(*((s.config, s.values, s.seeds) for s in self.ranked), strict=True))
 
     @cached_property
     def importance(self) -> tuple[Importance, ...]:
@@ -173,13 +164,32 @@ class Analysis:
         return importances([scored.config for scored in self.ranked], self.common)
 
 
-def differences_from_best(ranked: Sequence[Scored]) -> dict[str, Difference]:
-    """Return the first configuration minus each other, by the other's id, where they share seeds; p is corrected over all pairs."""
-    if len(ranked) < 2:
-        return {}
-    pairs = Comparisons([s.values for s in ranked], [s.seeds for s in ranked], ranked[0].ratio)
-    differences = {ranked[k].config.id: pairs.difference(0, k) for k in range(1, len(ranked))}
-    return {trial: difference for trial, difference in differences.items() if difference}
+def analyse(store: Store) -> Analysis:
+    """Read what a sweep has recorded; raise InputError if a file of it is missing or damaged."""
+    summary = summarise(store)
+    finished = list(map(str, ranked(summary)["trial_id"]))
+    trials = dict.fromkeys([*finished, *store.recorded((FINISHED, STOPPED))])
+    replicates = {trial: store.replicates(trial) for trial in trials}
+    rows = {
+        of_trial: store.correctness(trial).rows for of_trial, trial in {r: t for t, r in replicates.items()}.items()
+    }
+    folds: dict[int, set[int]] = defaultdict(set)
+    for replicate in {*store.manifest.replicates, *(replicate for of_trial in rows for replicate in of_trial)}:
+        folds[replicate.seed].add(replicate.fold)
+    places = {of_trial: positions(array, of_trial, folds) for of_trial, array in rows.items()}
+    samples = [rows[of_trial].ravel()[place] for of_trial in rows for place in places[of_trial].values()]
+    redrawn = any(len(of_seed) < 2 or not np.array_equal(of_seed, samples[0]) for of_seed in samples)
+    ratio = validation_ratio(store.split()) if redrawn else None
+    configs = {config.id: config for config in store.configs()}
+    scored = {t: Scored(configs[t], store.correctness(t), places[replicates[t]], ratio) for t in trials}
+    compared = dict.fromkeys(trial for trial in finished if scored[trial].seeds)
+    return Analysis(
+        store,
+        summary,
+        ranked=tuple(scored[trial] for trial in compared),
+        stopped=tuple(scored[trial] for trial in trials if trial not in compared),
+        rows=np.zeros(0, dtype=np.int32) if redrawn or not samples else samples[0],
+    )
 
 
 def positions(rows: NDArray[np.int32], replicates: Sequence[Replicate], folds: Mapping[int, set[int]]) -> Positions:
@@ -191,18 +201,18 @@ def positions(rows: NDArray[np.int32], replicates: Sequence[Replicate], folds: M
         folds: by seed all of its folds; a seed that lacks some is left out.
     """
     flat, result = rows.ravel(), {}
-    seeds = np.array([replicate.seed for replicate in replicates])
+    seeds = np.repeat([replicate.seed for replicate in replicates], rows.shape[1])
     for seed in dict.fromkeys(replicate.seed for replicate in replicates):
-        if folds[seed] <= {replicate.fold for replicate in replicates if replicate.seed == seed}:
-            own = np.flatnonzero(np.repeat(seeds == seed, rows.shape[1]) & (flat != NO_ROW))
-            result[seed] = own[np.argsort(flat[own], kind="stable")]
+        if folds[seed] == {replicate.fold for replicate in replicates if replicate.seed == seed}:
+            places = np.flatnonzero((seeds == seed) & (flat != NO_ROW))
+            result[seed] = places[np.argsort(flat[places], kind="stable")]
     return result
 
 
 def by_seed(values: NDArray[np.generic], positions: Positions, *, redrawn: bool) -> Array:
-    """Return values `(R, N)` as `(S, M)` seeds × samples; as the seeds' means `(S, 1)` where their samples are `redrawn`."""
+    """Return values `(R, N)` as seeds × samples `(S, M)`; as the seeds' means `(S, 1)` where samples are `redrawn`."""
     flat = values.astype(np.float64).ravel()
-    return np.array([[flat[own].mean()] if redrawn else flat[own] for own in positions.values()])
+    return np.array([[flat[places].mean()] if redrawn else flat[places] for places in positions.values()])
 
 
 def validation_ratio(split: Split) -> float:
@@ -210,48 +220,13 @@ def validation_ratio(split: Split) -> float:
     return float(np.mean([len(split.validation[fold]) / len(split.train[fold]) for fold in split.train]))
 
 
-def analyse(store: Store) -> Analysis:
-    """Read what a sweep has recorded.
-
-    Raises:
-        InputError: a file of it is missing or damaged.
-    """
-    summary = summarise(store)
-    finished = list(map(str, ranked(summary)["trial_id"]))
-    trials = list(dict.fromkeys([*finished, *store.recorded((FINISHED, STOPPED))]))
-    replicates = {trial: store.replicates(trial) for trial in trials}
-    examples = {of_trial: trial for trial, of_trial in replicates.items()}
-    folds: dict[int, set[int]] = defaultdict(set)
-    for replicate in (*store.manifest.replicates, *(replicate for of_trial in examples for replicate in of_trial)):
-        folds[replicate.seed].add(replicate.fold)
-    places: dict[tuple[Replicate, ...], Positions] = {}
-    samples = []
-    for of_trial, trial in examples.items():
-        rows = store.correctness(trial).rows
-        places[of_trial] = positions(rows, of_trial, folds)
-        samples += [rows.ravel()[own] for own in places[of_trial].values()]
-    redrawn = any(len(of_seed) < 2 or not np.array_equal(of_seed, samples[0]) for of_seed in samples)
-    ratio = validation_ratio(store.split()) if redrawn else None
-    configs = {config.id: config for config in store.configs()}
-    scored = {t: Scored(configs[t], store.correctness(t), places[replicates[t]], ratio) for t in trials}
-    compared = [trial for trial in finished if scored[trial].seeds]
-    return Analysis(
-        store,
-        summary,
-        tuple(scored[trial] for trial in compared),
-        tuple(scored[trial] for trial in trials if trial not in set(compared)),
-        samples[0] if samples and not redrawn else np.zeros(0, dtype=np.int32),
-    )
-
-
 def verdict(analysis: Analysis) -> list[str]:
-    """Return a sweep's answer in words, a paragraph each; nothing before a configuration has been trained to its end."""
+    """Return a sweep's answer in words, a paragraph each; nothing before a configuration was trained to its end."""
     if not analysis.ranked:
         return []
     first, mean = analysis.ranked[0], float(analysis.ranked[0].values.mean())
     line = f"Best of this sweep by cross-fitted accuracy: **{first.config.name}**, {mean:.3f}"
-    if first.cross and first.best and first.last:
-        interval = first.cross
+    if first.best and first.last and (interval := first.cross_fitted):
         line += f" (95 % {interval.low:.3f} to {interval.high:.3f}, for {interval.holds_for}; n {interval.n})"
         line += f"; at its best epoch {first.best.mean:.3f}, after the last {first.last.mean:.3f}"
     answers = "\n".join(f"- {question.text} {question.answer}" for question in analysis.questions)
@@ -260,33 +235,28 @@ def verdict(analysis: Analysis) -> list[str]:
 
 def _tied(analysis: Analysis) -> str:
     others, compared, tied = len(analysis.ranked) - 1, len(analysis.against_best), analysis.tied()
-    if not others:
-        return ""
-    if not compared and not analysis.comparable:
+    if others and not compared and len(analysis.ranked[0].seeds) < 2 and not analysis.comparable:
         return "Configurations cannot be compared on a single draw of the samples: train at least two seeds."
-    alone = f" {others - compared} others share no seed with it and are not compared." if compared < others else ""
-    if not compared:
-        return alone.strip()
-    if not tied:
-        return f"It is better than each of the other {compared} (p below 0.05, Holm over all pairs).{alone}"
-    names = "; ".join(scored.config.name for scored in tied[:NAMED])
-    names += f"; and {len(tied) - NAMED} more" if len(tied) > NAMED else ""
-    return (
-        f"It cannot be distinguished from {len(tied)} of the other {compared} (p 0.05 or more, Holm over all pairs): "
-        f"{names}.{alone}"
-    )
+    text = f"It is better than each of the other {compared} (p below 0.05, Holm over all pairs)." if compared else ""
+    if tied:
+        names = "; ".join(scored.config.name for scored in tied[:NAMED])
+        names += f"; and {len(tied) - NAMED} more" if len(tied) > NAMED else ""
+        text = (
+            f"It cannot be distinguished from {len(tied)} of the other {compared} (p 0.05 or more, Holm over all pairs)"
+        )
+        text += f": {names}."
+    alone = f"Not compared, as they share no seed with it: {others - compared}." if compared < others else ""
+    return " ".join(filter(None, [text, alone]))
 
 
 def _luck(analysis: Analysis) -> str:
     best = analysis.winner
     if best is None:
         return ""
-    which, seeds = "Its", ""
-    if analysis.common_seeds:
-        seeds = f", {analysis.common_seeds},"
-        which = "Its" if best.index == 0 else f"{analysis.ranked[best.index].config.name} is best there; its"
+    name, seeds = analysis.ranked[best.index].config.name, analysis.common_seeds
+    lead = f"{seeds[:1].upper()}{seeds[1:]} the best is {name}; its lead" if seeds else "Its lead"
     return (
-        f"{which} lead over the mean of all {len(analysis.ranked)}{seeds} is {100 * best.lead:.1f} points; the best of as many "
-        f"equally good ones would lead by {100 * best.luck:.1f} (as much or more in {best.p:.2g} of draws). Corrected for the "
-        f"choice, its accuracy is {best.corrected:.3f}."
+        f"{lead} over the mean of all {len(analysis.ranked)} is {100 * best.lead:.1f} points; the best of as many "
+        f"equally good ones would lead by {100 * best.luck:.1f} (as much or more in {best.p:.2g} of draws). Corrected "
+        f"for the choice, its accuracy is {best.corrected:.3f}."
     )

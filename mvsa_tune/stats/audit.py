@@ -1,4 +1,4 @@
-"""Properties of a data set that affect how far its accuracies can be trusted: duplicates, and what leaks from training through them.
+"""How far the accuracies on a data set can be trusted: duplicates, and what leaks from training through them.
 
 `audit_summary.py` writes the figures for a person.
 """
@@ -6,7 +6,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.duplicates import BITS, NEAR, Duplicates, Groups, members
 from mvsa_tune.data.splits import SPLIT_SEED, Rows, Split, make_split
@@ -29,67 +28,27 @@ from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.result import NO_ROW
 
 UNLABELLED = "unlabelled"
+COUNTED = ["samples", "with_twin", "twins_say_its_label", "some_twin_has_its_label"]
 DEFINITIONS = {
-    "text": "the same words (letters and digits) after the reference's normalisation; a text without words has no duplicate",
+    "text": "the same words (letters and digits) after the reference's normalisation; a text without words has none",
     "picture": "equal files, byte by byte",
     "near-picture": "pHashes that differ in at most near_distance bits, and equal files; transitively",
     "any": "joined by any of these, transitively",
     "twin": "a duplicate in training (of an unlabelled sample: any labelled duplicate)",
-    "copying": "giving a sample the label of most of its twins; at a tie none",
-    "at_most": "a model that only remembers training can be correct where some twin has the sample's label, and nowhere else",
+    "copying": "giving a sample the label of most of its twins; none at a tie",
+    "at_most": "a model that only remembers training can be correct only where some twin has the sample's label",
     "intervals": "95 %, Wilson's score interval over the samples (Wilson 1927)",
     "accuracy": "at each replicate's best epoch, chosen on these samples; means over the replicates",
 }
-Share = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Leak:
-    """The held-out samples of one part of one fold, and how many duplicates of one kind (twins) each has in training.
-
-    Attributes:
-        part: `validation` or `test`; or `unlabelled`, whose twins are all labelled samples.
-        fold: number of the fold.
-        kind: the kind of duplicate.
-        rows: `(H,)` row numbers of the samples.
-        labels: `(H,)` their labels; None for the unlabelled ones.
-        counts: `(H, C)` number of twins by label.
-    """
-
-    part: str
-    fold: int
-    kind: str
-    rows: Rows
-    labels: Rows | None
-    counts: NDArray[np.int64]
-
-    @property
-    def twins(self) -> NDArray[np.bool_]:
-        """Whether each sample has a twin, `(H,)`."""
-        return self.counts.sum(axis=1) > 0
-
-    def totals(self) -> dict[str, int]:
-        """Return the numbers of samples: all, with a twin, whose twins mostly have their label, and of which some twin has it."""
-        totals = {"samples": len(self.rows), "with_twin": int(self.twins.sum())}
-        if self.labels is not None:
-            totals["twins_say_its_label"] = int((commonest(self.counts) == self.labels).sum())
-            totals["some_twin_has_its_label"] = int((self.counts[np.arange(len(self.rows)), self.labels] > 0).sum())
-        return totals
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of an audit.
-
-    Attributes:
-        dataset: the samples.
-        groups: by kind of duplicate, the group of each sample.
-        figures: all figures, as they are written to `audit.json`.
-    """
+    """The result of an audit."""
 
     dataset: Dataset
-    groups: Mapping[str, Groups]
-    figures: Mapping[str, Any]
+    groups: Mapping[str, Groups]  # by kind of duplicate
+    figures: Mapping[str, Any]  # what `audit.json` holds
 
 
 def audit_data(
@@ -99,7 +58,7 @@ def audit_data(
 
     Args:
         dataset: with labels or without.
-        how: which samples train, as `--split` takes it; of a `holdout` the draw of seed 42. A sweep brings its own split.
+        how: which samples train, as `--split` takes it; of a `holdout` the draw of seed 42. A sweep brings its own.
         near: the bits in which the hashes of pictures that look the same may differ.
         sweep: the results folder of a sweep on these samples, to see where it is correct; None for none.
         config: which configuration of the sweep, an id or `best`.
@@ -126,7 +85,7 @@ def audit_data(
     names = [dataset.classes[sample.label] if sample.label is not None else UNLABELLED for sample in dataset.samples]
     empty = [guid for guid, text in zip(dataset.guids, duplicates.normalised, strict=True) if not text]
     wordless = [guid for guid, words in zip(dataset.guids, duplicates.words, strict=True) if not words]
-    figures = {
+    figures: dict[str, Any] = {
         "data": str(dataset.folder),
         "data_fingerprint": dataset.fingerprint,
         "code": code_version(),
@@ -146,38 +105,13 @@ def audit_data(
         "pictures_of_one_colour": [guid for guid, value in duplicates.hashes.items() if value is None],
         "duplicates": {kind: _sizes(grouping, dataset) for kind, grouping in groups.items()},
         "leaks": _leaks(find_leaks(dataset, split, groups), dataset),
-        "accuracy": _accuracy(store, chosen, dataset, split, groups) if store and chosen else None,
+        "accuracy": None,
     }
+    if store and chosen:
+        by_kind = accuracy_by_twins(store, chosen.id, dataset, split, groups)
+        swept = {"sweep": store.folder.name, "trial_id": chosen.id, "configuration": chosen.name}
+        figures["accuracy"] = {**swept, "by_kind": by_kind}
     return Audit(dataset, groups, figures)
-
-
-def find_leaks(dataset: Dataset, split: Split, groups: Mapping[str, Groups]) -> list[Leak]:
-    """Return the leaks of every part, fold and kind of duplicate."""
-    labels = np.array(dataset.labels, dtype=np.int64)
-    labelled, unlabelled = np.split(np.arange(len(dataset.samples)), [len(labels)])
-    leaks = []
-    for kind, grouping in groups.items():
-        for part in ("validation", "test") if split.tested else ("validation",):
-            for fold, rows in getattr(split, part).items():
-                counts = count_twins(grouping, labels, split.train[fold], rows)
-                leaks.append(Leak(part, fold, kind, rows, labels[rows], counts))
-        if len(unlabelled):
-            counts = count_twins(grouping, labels, labelled, unlabelled)
-            leaks.append(Leak(UNLABELLED, 0, kind, unlabelled, None, counts))
-    return leaks
-
-
-def count_twins(groups: Groups, labels: Rows, train: Rows, rows: NDArray[Any]) -> NDArray[np.int64]:
-    """Return how many training samples of each label are in the group of each of `rows`, `(…, C)`."""
-    counts = np.zeros((len(groups), labels.max(initial=0) + 1), dtype=np.int64)
-    np.add.at(counts, (groups[train], labels[train]), 1)
-    return counts[groups[rows]]
-
-
-def commonest(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the label of most twins from their counts `(…, C)`; −1 where there are none, or at a tie."""
-    decided = (counts == counts.max(axis=-1, keepdims=True)).sum(axis=-1) == 1
-    return np.where(decided, counts.argmax(axis=-1), -1)
 
 
 def _sizes(groups: Groups, dataset: Dataset) -> dict[str, int]:
@@ -194,47 +128,79 @@ def _sizes(groups: Groups, dataset: Dataset) -> dict[str, int]:
 
 
 def _disagree(rows: Rows, dataset: Dataset) -> bool:
-    """Whether samples have different labels, apart from those without one."""
+    """Return whether samples have different labels, apart from those without one."""
     return len({dataset.samples[row].label for row in rows} - {None}) > 1
 
 
-def _leaks(leaks: list[Leak], dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Return the figures by part and kind of duplicate."""
-    figures: dict[str, dict[str, Any]] = {}
-    for leak in leaks:
-        kind = figures.setdefault(leak.part, {}).setdefault(leak.kind, {"folds": []})
-        twins = [dataset.guids[row] for row in leak.rows[leak.twins]]
-        kind["folds"].append({"fold": leak.fold, **leak.totals(), "guids": twins})
-    for part, kinds in figures.items():
-        for kind, of_kind in kinds.items():
-            folds = of_kind["folds"]
-            sums = {name: sum(fold[name] for fold in folds) for name in folds[0] if name not in ("fold", "guids")}
-            samples, twins = sums["samples"], sums["with_twin"]
-            kinds[kind] = {**sums, "share_with_twin": twins / samples}
+def find_leaks(dataset: Dataset, split: Split, groups: Mapping[str, Groups]) -> pd.DataFrame:
+    """Return a row per kind of duplicate, fold and held-out sample: what its duplicates in training (twins) give away.
+
+    Columns: `part` (`validation`, `test`, or `unlabelled`, whose twins are any labelled samples), `kind`, `fold`,
+    `row`, and `COUNTED`, with 0 or 1 to be summed; the last two of these are NaN for unlabelled samples.
+    """
+    labels = np.array(dataset.labels, dtype=np.int64)
+    labelled, unlabelled = np.split(np.arange(len(dataset.samples)), [len(labels)])
+    parts = ("validation", "test") if split.tested else ("validation",)
+    held_out = [(part, fold, rows, split.train[fold]) for part in parts for fold, rows in getattr(split, part).items()]
+    held_out += [(UNLABELLED, 0, unlabelled, labelled)] if len(unlabelled) else []
+    frames = []
+    for kind, grouping in groups.items():
+        for part, fold, rows, train in held_out:
+            counts = count_twins(grouping, labels, train, rows)
+            frame = pd.DataFrame({"part": part, "kind": kind, "fold": fold, "row": rows, "samples": 1})
+            frame["with_twin"] = counts.any(axis=1).astype(int)
             if part != UNLABELLED:
-                copied = sums["twins_say_its_label"]
-                kinds[kind]["copying"] = _share(copied / twins if twins else 0.0, twins)
-                kinds[kind]["accuracy_from_copying"] = copied / samples
-                kinds[kind]["accuracy_from_duplicates_at_most"] = sums["some_twin_has_its_label"] / samples
-            kinds[kind]["folds"] = folds
+                frame["twins_say_its_label"] = (commonest(counts) == labels[rows]).astype(int)
+                frame["some_twin_has_its_label"] = counts[np.arange(len(rows)), labels[rows]].clip(max=1)
+            frames.append(frame)
+    return pd.concat(frames) if frames else pd.DataFrame(columns=["part", "kind", "fold", "row", *COUNTED])
+
+
+def count_twins(groups: Groups, labels: Rows, train: Rows, rows: NDArray[Any]) -> NDArray[np.int64]:
+    """Return how many training samples of each label are in the group of each of `rows`, `(…, C)`."""
+    counts = np.zeros((len(groups), labels.max(initial=0) + 1), dtype=np.int64)
+    np.add.at(counts, (groups[train], labels[train]), 1)
+    return counts[groups[rows]]
+
+
+def commonest(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the label of most twins from their counts `(…, C)`; −1 without twins, or at a tie."""
+    decided = (counts == counts.max(axis=-1, keepdims=True)).sum(axis=-1) == 1
+    return np.where(decided, counts.argmax(axis=-1), -1)
+
+
+def _leaks(leaks: pd.DataFrame, dataset: Dataset) -> dict[Any, dict[Any, Any]]:
+    """Return the figures by part and kind of duplicate."""
+    figures: dict[Any, dict[Any, Any]] = {}
+    for (part, kind), rows in leaks.groupby(["part", "kind"], sort=False):
+        counted = COUNTED if part != UNLABELLED else COUNTED[:2]
+        samples, twins, *labels = totals = [int(total) for total in rows[counted].sum()]
+        figure: dict[str, Any] = {**dict(zip(counted, totals, strict=True)), "share_with_twin": twins / samples}
+        if labels:
+            figure["copying"] = _share(labels[0] / twins if twins else 0.0, twins)
+            figure["accuracy_from_copying"] = labels[0] / samples
+            figure["accuracy_from_duplicates_at_most"] = labels[1] / samples
+        figure["folds"] = [
+            {
+                "fold": fold,
+                **{name: int(total) for name, total in of_fold[counted].sum().items()},
+                "guids": [dataset.guids[row] for row in of_fold.loc[of_fold["with_twin"] > 0, "row"]],
+            }
+            for fold, of_fold in rows.groupby("fold", sort=False)
+        ]
+        figures.setdefault(part, {})[kind] = figure
     return figures
-
-
-def _accuracy(
-    store: Store, config: Config, dataset: Dataset, split: Split, groups: Mapping[str, Groups]
-) -> dict[str, Any]:
-    by_kind = accuracy_by_twins(store, config.id, dataset, split, groups)
-    return {"sweep": store.folder.name, "trial_id": config.id, "configuration": config.name, "by_kind": by_kind}
 
 
 def accuracy_by_twins(
     store: Store, trial: str, dataset: Dataset, split: Split, groups: Mapping[str, Groups]
-) -> dict[str, dict[str, Share]]:
+) -> dict[str, dict[str, Any]]:
     """Return a trial's accuracy on validation samples with and without twins, at each replicate's best epoch.
 
     Returns:
-        By kind of duplicate: `every` sample, those `alone` (without a twin), with `twins`, and of these those that `agree` (the commonest
-        label of their twins is theirs) or `differ`. Means over replicates; Wilson's intervals over the samples, which replicates share.
+        By kind of duplicate the share of correct predictions on `every` sample, those `alone` (without a twin), those
+        with `twins`, and of these on those whose twins' commonest label is theirs (`agree`) or is not (`differ`). Means
+        over replicates, and Wilson's intervals over the samples, which the replicates share.
     """
     result, labels = store.result(trial), np.array(dataset.labels, dtype=np.int64)
     rows, true = result.rows, labels[result.rows]
@@ -253,42 +219,37 @@ def accuracy_by_twins(
     return shares
 
 
-def _share(mean: float, samples: int) -> Share:
-    """Return a share of so many samples with its 95 % interval; None where there are no samples."""
-    return {
-        "samples": samples,
-        "share": mean if samples else None,
-        "interval": wilson(mean, samples) if samples else None,
-    }
+def _share(mean: float, samples: int) -> dict[str, Any]:
+    """Return a share of so many samples with its 95 % interval; None for both where there are no samples."""
+    interval = wilson(mean, samples) if samples else None
+    return {"samples": samples, "share": mean if samples else None, "interval": interval}
 
 
-def group_rows(audit: Audit) -> Iterator[dict[str, Any]]:
-    """Yield a row for each member of each group of each kind; the tweet is its last cell."""
-    dataset = audit.dataset
-    for kind, groups in audit.groups.items():
-        for number, part in enumerate(members(groups), start=1):
-            for sample in (dataset.samples[row] for row in part):
-                yield {
-                    "kind": kind,
-                    "group": number,
-                    "members": len(part),
-                    "labels_disagree": "yes" if _disagree(part, dataset) else "no",
-                    "guid": sample.guid,
-                    "label": dataset.classes[sample.label] if sample.label is not None else "",
-                    "text": " ".join(sample.text.split()),
-                }
+def group_rows(audit: Audit) -> pd.DataFrame:
+    """Return a row for each member of each group of each kind of duplicate; the tweet is in the last column."""
+    classes, samples = audit.dataset.classes, audit.dataset.samples
+    rows = [
+        {
+            "kind": kind,
+            "group": number,
+            "members": len(part),
+            "labels_disagree": "yes" if _disagree(part, audit.dataset) else "no",
+            "guid": sample.guid,
+            "label": classes[sample.label] if sample.label is not None else "",
+            "text": " ".join(sample.text.split()),
+        }
+        for kind, groups in audit.groups.items()
+        for number, part in enumerate(members(groups), start=1)
+        for sample in (samples[row] for row in part)
+    ]
+    return pd.DataFrame(rows, columns=["kind", "group", "members", "labels_disagree", "guid", "label", "text"])
 
 
 def write_audit(audit: Audit, folder: Path, *, texts: bool = False) -> None:
-    """Write `audit.json` and `groups.csv`, with the tweets if `texts`, into a folder.
-
-    Raises:
-        InputError: they cannot be written.
-    """
-    columns = ["kind", "group", "members", "labels_disagree", "guid", "label", *(["text"] if texts else [])]
-    frame = pd.DataFrame(group_rows(audit), columns=columns)
+    """Write `audit.json` and `groups.csv`, the latter with the tweets if `texts`; raise InputError if that fails."""
+    rows = group_rows(audit).drop(columns=[] if texts else ["text"])
     try:
-        write_whole(folder / "groups.csv", lambda file: frame.to_csv(file, index=False, lineterminator="\n"))
+        write_whole(folder / "groups.csv", lambda file: rows.to_csv(file, index=False, lineterminator="\n"))
         write_text_whole(folder / "audit.json", json.dumps(audit.figures, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror}; choose another --out") from None

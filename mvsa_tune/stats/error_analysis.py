@@ -11,7 +11,7 @@ from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import markdown
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import ranked, summarise
-from mvsa_tune.training.result import NO_ROW, TrialResult
+from mvsa_tune.training.result import NO_ROW, TrialResult, take
 
 SHOWN = 20
 VOTES = "votes_"
@@ -31,20 +31,19 @@ def write_errors(store: Store, config: Config, texts: Mapping[str, str] | None =
     result, known = store.result(config.id), store.samples()
     labels, classes = known["label"].to_numpy(), store.manifest.classes
     samples = by_sample(result, known["guid"].tolist(), labels, classes)
-    sizes = sorted((result.rows != NO_ROW).sum(axis=1))
-    on = f"{len(samples):,} validation samples"
-    if sizes[-1] < len(samples):  # each replicate has its own
-        to = f" to {sizes[-1]:,}" if sizes[-1] > sizes[0] else ""
-        on += f" in all, {sizes[0]:,}{to} of them for each replicate"
-    parts = [
-        f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{len(result.rows)} replicates, each at its best "
-        f"epoch, on {on}. The epoch was chosen on these samples, so the scores are biased upwards.\n",
-        f"## By class\n\n{_by_class(result, labels, classes)}",
-        f"## Most often wrong\n\n{_listed(samples[samples['wrong'] > 0], texts)}",
-        f"## Most disputed among the replicates\n\n{_listed(disputed(samples), texts)}",
-        f"## Each modality alone\n\n{_by_modality(store, config, labels)}",
-    ]
-    page = "\n".join(parts)
+    sizes = sorted({int(size) for size in (result.rows != NO_ROW).sum(axis=1)})
+    own = f" in all, {' to '.join(f'{size:,}' for size in sizes[:: len(sizes) - 1 or 1])} of them for each replicate"
+    page = "\n".join(
+        [
+            f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{len(result.rows)} replicates, each at "
+            f"its best epoch, on {len(samples):,} validation samples{own if sizes[-1] < len(samples) else ''}. The "
+            "epoch was chosen on these samples, so the scores are biased upwards.\n",
+            f"## By class\n\n{_by_class(result, labels, classes)}",
+            f"## Most often wrong\n\n{_listed(samples[samples['wrong'] > 0], texts)}",
+            f"## Most disputed among the replicates\n\n{_listed(disputed(samples), texts)}",
+            f"## Each modality alone\n\n{_by_modality(store, config, labels)}",
+        ]
+    )
     write_whole(store.folder / "errors.csv", lambda file: samples.to_csv(file, index=False, lineterminator="\n"))
     write_text_whole(store.folder / "errors.md", page)
     return page
@@ -78,7 +77,7 @@ def disputed(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def per_class(result: TrialResult, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return precision, recall and F1 of each replicate and class, `(R, 3, C)`; 0 where there is nothing to divide by."""
+    """Return precision, recall and F1 of each replicate and class, `(R, 3, C)`; 0 in place of 0 / 0."""
     from sklearn.metrics import precision_recall_fscore_support
 
     classes = range(result.confusion.shape[-1])
@@ -96,15 +95,14 @@ def confusion(result: TrialResult) -> NDArray[np.float64]:
 
 
 def _by_class(result: TrialResult, labels: NDArray[np.int64], classes: Sequence[str]) -> str:
-    scores = per_class(result, labels)
-    means = [[f"{mean:.3f}" for mean in score] for score in scores.mean(axis=0)]
-    if len(scores) > 1:
-        spreads = scores.std(axis=0, ddof=1)
-        means = [[f"{m} ± {s:.3f}" for m, s in zip(*score, strict=True)] for score in zip(means, spreads, strict=True)]
-    body = [
-        [label, *(f"{count:.1f}" for count in counts), *cells]
-        for label, counts, *cells in zip(classes, confusion(result), *means, strict=True)
-    ]
+    scores, counts = per_class(result, labels), confusion(result)
+    body = []
+    for index, label in enumerate(classes):
+        cells = [f"{mean:.3f}" for mean in scores[:, :, index].mean(axis=0)]
+        if len(scores) > 1:
+            spread = scores[:, :, index].std(axis=0, ddof=1)
+            cells = [f"{mean} ± {std:.3f}" for mean, std in zip(cells, spread, strict=True)]
+        body.append([label, *(f"{count:.1f}" for count in counts[index]), *cells])
     header = ["true ↓ predicted →", *classes, "precision", "recall", "F1"]
     return f"Counts: means over the replicates; scores: mean ± standard deviation.\n\n{markdown(header, body)}"
 
@@ -116,15 +114,13 @@ def _listed(samples: pd.DataFrame, texts: Mapping[str, str] | None) -> str:
     shown = samples.head(SHOWN)[columns].astype(str)
     if texts is not None:
         shown["text"] = [texts.get(guid, "") for guid in shown["guid"]]
-    # Line breaks in the data would end its cell.
-    body = [[" ".join(cell.split()) for cell in row] for row in shown.to_numpy()]
+    body = [[" ".join(cell.split()) for cell in row] for row in shown.to_numpy()]  # a line break would end the cell
     header = [name.replace(VOTES, "predicted ") for name in shown.columns]
-    count = f"{len(shown)} of {len(samples):,} samples; errors.csv has all."
-    return f"{count}\n\n{markdown(header, body)}"
+    return f"{len(shown)} of {len(samples):,} samples; errors.csv has all.\n\n{markdown(header, body)}"
 
 
 def _by_modality(store: Store, config: Config, labels: NDArray[np.int64]) -> str:
-    """Return a table of the samples that the best configurations on one modality classify correctly, both, either or neither."""
+    """Return a table of the samples that the best trials on one modality classify correctly."""
     if config.ablation:
         return f"The configuration uses the {CALLED[config.modalities[0]]} alone.\n"
     trials, missing = {"both": config.id}, []
@@ -139,18 +135,15 @@ def _by_modality(store: Store, config: Config, labels: NDArray[np.int64]) -> str
     if missing:
         return f"Not in this sweep: {'; '.join(missing)}.\n"
     replicates = {name: store.replicates(trial) for name, trial in trials.items()}
-    common = [one for one in replicates["both"] if all(one in of_trial for of_trial in replicates.values())]
+    common = [replicate for replicate in replicates["both"] if all(replicate in of for of in replicates.values())]
     if not common:
-        return "Not in this sweep: a seed that this configuration and those on one modality alone have in common.\n"
+        return "This configuration and the best trials on one modality have no seed in common.\n"
     correct = {}
     for name, trial in trials.items():
-        result, chosen = store.result(trial), [replicates[name].index(one) for one in common]
-        present = result.rows[chosen] != NO_ROW
-        kept = present.any(axis=0)  # another trial's replicates may be padded to more columns
-        present, correct[name] = (
-            present[:, kept],
-            (result.best == labels[result.rows])[chosen][:, kept] & present[:, kept],
-        )
+        result = take(store.result(trial), [replicates[name].index(replicate) for replicate in common])
+        present = result.rows != NO_ROW
+        kept = present.any(axis=0)  # replicates that are left out may have had more samples
+        present, correct[name] = present[:, kept], (present & (result.best == labels[result.rows]))[:, kept]
     text, image = correct["text"], correct["image"]
     groups = {"both": text & image, "text alone": text & ~image, "picture alone": image & ~text}
     groups["neither"] = ~text & ~image & present
@@ -159,8 +152,10 @@ def _by_modality(store: Store, config: Config, labels: NDArray[np.int64]) -> str
         accuracy = f"{correct['both'][group].mean():.3f}" if group.any() else "–"
         body.append([name, f"{group.sum(axis=1).mean():.1f}", f"{group.sum() / present.sum():.3f}", accuracy])
     header = ["correct", "samples", "share", "accuracy of the configuration"]
-    fewer = f"; {len(common)} of them, which all three have" if len(common) < len(replicates["both"]) else ""
+    over = "replicates"
+    if len(common) < max(map(len, replicates.values())):
+        over = f"{len(common)} replicates that all three have"
     return (
-        "The best finished trials on the text alone and on the picture alone, with the same encoders, replicate by replicate "
-        f"(means{fewer}).\n\n{markdown(header, body)}"
+        "The best finished trials on the text alone and on the picture alone, with the same encoders; means over the "
+        f"{over}.\n\n{markdown(header, body)}"
     )

@@ -1,7 +1,7 @@
 """How much of the variance of accuracy is due to each hyperparameter: Optuna's functional ANOVA, with its uncertainty.
 
-The evaluator (Hutter, Hoos & Leyton-Brown 2014, by a random forest) takes accuracies as exact. They are not, so it is run again for
-accuracies of redrawn seeds and samples; the mean and the spread of its answers are reported.
+The evaluator (Hutter, Hoos & Leyton-Brown 2014, by a random forest) takes accuracies as exact. They are not, so it is
+run again for accuracies of redrawn seeds and samples; the mean and the spread of its answers are reported.
 """
 
 import math
@@ -19,35 +19,24 @@ DRAWS, TREES = 20, 16
 MOST = 300  # configurations in a draw: the forest's time grows faster than their number
 FEWER_DRAWS = 5  # for more than a third of those
 LEAST = 4
-LEVELS = 6  # a hyperparameter with more values than this is treated as continuous
+LEVELS = 6  # a hyperparameter with more values than this is continuous
 
 
 @dataclass(frozen=True)
 class Importance:
-    """A hyperparameter's share of the variance of accuracy over the space that was swept, with its part of the interactions.
+    """A hyperparameter's share of the variance of accuracy over what was swept, with its part of the interactions."""
 
-    Attributes:
-        name: the hyperparameter; `encoders` for the pair with the ablation.
-        mean: over draws.
-        low, high: the 5 % and the 95 % quantile over draws.
-        std: over draws.
-    """
-
-    name: str
-    mean: float
-    low: float
-    high: float
+    name: str  # `encoders` for the pair with the ablation
+    mean: float  # over draws, as the others
+    low: float  # the 5 % quantile
+    high: float  # the 95 % quantile
     std: float
 
 
 def importances(configs: Sequence[Config], values: Array) -> tuple[Importance, ...]:
     """Return each hyperparameter that varies, the most important first; none for fewer than `LEAST` configurations.
 
-    The draws are the same every time.
-
-    Args:
-        configs: K configurations.
-        values: `(K, R, N)` correctness of each on each seed and sample.
+    `values` are the correctness of the K configurations, `(K, R, N)`. The draws are the same every time.
     """
     columns: dict[str, list[Any]] = {"encoders": ["+".join(config.encoders.values()) for config in configs]}
     columns |= {name: [getattr(config, name) for config in configs] for name in AXES if name != "ablation"}
@@ -78,13 +67,9 @@ def _shares(columns: dict[str, list[Any]], accuracy: Array, seed: int) -> dict[s
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     spaces = {name: _distribution(column) for name, column in columns.items()}
     study = optuna.create_study(direction="maximize")
-    points = [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
-    study.add_trials(
-        [
-            optuna.trial.create_trial(params=point, distributions=spaces, value=float(value))
-            for point, value in zip(points, accuracy, strict=True)
-        ]
-    )
+    for point, value in zip(zip(*columns.values(), strict=True), accuracy, strict=True):
+        params = dict(zip(columns, point, strict=True))
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=float(value)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)

@@ -1,10 +1,10 @@
-"""Questions that a sweep answers: is one pair of encoders better than another, does batch size matter, does fusion beat one modality?
+"""Questions that a sweep answers: does batch size matter, does fusion beat one modality, is one encoder pair better?
 
-Each is answered by the pairs of configurations that differ in that one respect: the mean of their differences, over seeds and samples.
-The questions depend on what was swept, not on any result; p is corrected by Holm's method over all of them.
+Each is answered by the pairs of configurations that differ in that one respect: the mean of their differences, over
+seeds and samples. What is asked depends on what was swept, not on any result; Holm's method corrects p over all.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -16,7 +16,7 @@ from mvsa_tune.formats import short
 from mvsa_tune.stats.intervals import Array, Crossed
 from mvsa_tune.stats.tests import ALPHA, Difference, Seeds, family, on_common_seeds
 
-# Up to so many values of an axis are all compared with each other; more, up to `MOST_VALUES`, with the reference's value or the first.
+# Up to so many values of an axis are compared with each other; up to `MOST_VALUES` with the reference's, or the first.
 TWO_BY_TWO, MOST_VALUES = 3, 12
 ENCODERS = ("image_encoder", "text_encoder")
 ALONE = {1: "the text alone", 2: "the picture alone"}
@@ -38,39 +38,35 @@ class Contrast:
     text: str
     first: str
     second: str
-    pairs: tuple[tuple[int, int], ...]
+    pairs: list[tuple[int, int]]
 
 
 def questions(
     configs: Sequence[Config], values: Sequence[Array], seeds: Sequence[Seeds] | None = None
 ) -> tuple[Question, ...]:
-    """Return the questions that K configurations answer.
+    """Return the questions that K configurations answer, each on the seeds that all of its configurations have.
 
-    A question is answered on the seeds that all of its configurations have, and left out where they have none in common.
-
-    Args:
-        configs: K configurations.
-        values: `(R, N)` for each configuration, with the same samples in the same order.
-        seeds: of the rows; None where all configurations have the same.
+    `values` are `(R, N)` for each configuration, a row per seed; `seeds` are None where all have the same.
     """
     seeds = seeds or [tuple(range(len(values[0])))] * len(values)
-    asked: list[tuple[Contrast, Seeds, Crossed]] = []
+    asked: list[tuple[Contrast, Crossed, str]] = []
     for contrast in contrasts(configs):
-        members = list(dict.fromkeys(index for pair in contrast.pairs for index in pair))
+        members = sorted({index for pair in contrast.pairs for index in pair})
         common, rows = on_common_seeds([values[k] for k in members], [seeds[k] for k in members])
         if common:
             of = dict(zip(members, rows, strict=True))
             difference = Crossed(np.mean([of[i] - of[j] for i, j in contrast.pairs], axis=0))
-            asked.append((contrast, common if {seeds[k] for k in members} != {common} else (), difference))
-    differences = family([crossed for *_, crossed in asked])
+            left_out = len({seeds[k] for k in members}) > 1
+            asked.append((contrast, difference, ", ".join(map(str, common)) if left_out else ""))
+    differences = family([crossed for _, crossed, _ in asked])
     return tuple(
         Question(contrast.text, _answer(contrast, difference, only), difference)
-        for (contrast, only, _), difference in zip(asked, differences, strict=True)
+        for (contrast, _, only), difference in zip(asked, differences, strict=True)
     )
 
 
 def contrasts(configs: Sequence[Config]) -> Iterator[Contrast]:
-    """Yield what can be asked, in the order of the reference's open questions: encoders, batch size, fusion, D, then the other axes."""
+    """Yield what can be asked, in the order of the reference's open questions, then of the other axes."""
     first = ("encoders", "batch_size", "ablation", "D")
     for axis in (*first, *(name for name in AXES if name not in first)):
         yield from _fusion(configs) if axis == "ablation" else _axis(configs, axis)
@@ -90,9 +86,9 @@ def _axis(configs: Sequence[Config], axis: str) -> Iterator[Contrast]:
     pairs = list(combinations(values, 2))
     if len(values) > TWO_BY_TWO:
         pairs = [(value, reference) for value in values if value != reference and reference in values]
+    keys = [_without(config, fields) for config in configs]
     for first, second in pairs if len(values) <= MOST_VALUES else ():
-        matched = _matched(configs, [level == first for level in levels], [level == second for level in levels], fields)
-        if matched:
+        if matched := _matched(keys, [level == first for level in levels], [level == second for level in levels]):
             text = f"{name}{short(first)} or {short(second)}?"
             text = text[:1].upper() + text[1:] if name else text
             yield Contrast(text, f"{name}{short(first)}", f"{name}{short(second)}", matched)
@@ -100,40 +96,37 @@ def _axis(configs: Sequence[Config], axis: str) -> Iterator[Contrast]:
 
 def _fusion(configs: Sequence[Config]) -> Iterator[Contrast]:
     for ablation, alone in ALONE.items():
-        encoder = "text_encoder" if ablation == 1 else "image_encoder"
+        encoder = ENCODERS[ablation % 2]  # the one that both use
+        keys = [(_without(config, ("ablation", *ENCODERS)), getattr(config, encoder)) for config in configs]
         fused, single = ([config.ablation == code for config in configs] for code in (0, ablation))
-        matched = _matched(configs, fused, single, ("ablation", *ENCODERS), lambda config: getattr(config, encoder))  # noqa: B023
-        if matched:
+        if matched := _matched(keys, fused, single):
             yield Contrast(f"Does fusion beat {alone}?", "both modalities", alone, matched)
 
 
-def _matched(
-    configs: Sequence[Config],
-    first: Sequence[bool],
-    second: Sequence[bool],
-    fields: Sequence[str],
-    same: Callable[[Config], Hashable] = lambda config: None,
-) -> tuple[tuple[int, int], ...]:
-    """Return the pairs of a first and a second configuration that are equal but for `fields`, and equal in `same`."""
-    keys = [
-        (tuple((name, value) for name, value in asdict(config).items() if name not in fields), same(config))
-        for config in configs
+def _without(config: Config, fields: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(value for name, value in asdict(config).items() if name not in fields)
+
+
+def _matched(keys: Sequence[Any], first: Sequence[bool], second: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return the indices of each first and second configuration that have the same key."""
+    partners = {key: index for index, (key, chosen) in enumerate(zip(keys, second, strict=True)) if chosen}
+    return [
+        (index, partners[key])
+        for index, (key, chosen) in enumerate(zip(keys, first, strict=True))
+        if chosen and key in partners
     ]
-    partners = {keys[k]: k for k in np.flatnonzero(second)}
-    return tuple((int(k), int(partners[keys[k]])) for k in np.flatnonzero(first) if keys[k] in partners)
 
 
-def _answer(contrast: Contrast, difference: Difference, only: Seeds) -> str:
+def _answer(contrast: Contrast, difference: Difference, only: str) -> str:
     interval, p, count = difference.interval, difference.corrected, len(contrast.pairs)
-    mean, low, high = (
-        f"{100 * value:+.1f}".replace("-", "−") for value in (interval.mean, interval.low, interval.high)
-    )
+    ends = (interval.mean, interval.low, interval.high)
+    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in ends)
     basis = (
         f"{contrast.first} minus {contrast.second} is {mean} points (95 % {low} to {high}; p {p:.2g}), over {count} "
         f"pair{'s' if count > 1 else ''} of configurations that differ in nothing else"
     )
-    basis += f", on the seeds that all of these have ({', '.join(map(str, only))})" if only else ""
+    basis += f", on the seeds that all of these have ({only})" if only else ""
     if p >= ALPHA:
         return f"They cannot be distinguished: {basis}."
-    better, worse = (contrast.first, contrast.second)[:: 1 if interval.mean > 0 else -1]
+    better, worse = (contrast.first, contrast.second) if interval.mean > 0 else (contrast.second, contrast.first)
     return f"{better[:1].upper()}{better[1:]} is better than {worse}: {basis}."

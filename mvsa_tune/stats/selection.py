@@ -1,16 +1,17 @@
 """The best of K: how much of its lead is luck, what it is worth, and what a search with a smaller budget can expect.
 
-**Luck.** The K means are scored on the same seeds and samples; the covariance of their errors comes from the mean products of the two-way
-layout (`intervals.py`). The lead that such errors give where all configurations are equally good is found by drawing them from a normal
-distribution (the errors are means of hundreds of values).
+**Luck.** The K means are of the same seeds and samples; the covariance of their errors comes from the mean products of
+the two-way layout (`intervals.py`). The lead that such errors give where all configurations are equally good is found
+by drawing them from a normal distribution (they are means of hundreds of values).
 
-**Worth.** The best of K has too high a score, because it was chosen for it. If the means were the truth, a best chosen from newly drawn
-errors would have an error above 0 on average: so much is subtracted (the bootstrap's correction of bias, Efron & Tibshirani 1993,
-chapter 10). It is too little where all are equal, as the means spread wider than the truths. Shrinking towards the mean subtracts more,
-but far too much from one that is truly ahead. `bench/choosing.py` measures both.
+**Worth.** The mean of the best of K is too high, because it was chosen for it. If the means were the truth, a best
+chosen from newly drawn errors would have an error above 0 on average: so much is subtracted (the bootstrap's correction
+of bias, Efron & Tibshirani 1993, chapter 10). It is too little where all are equal, as the means spread wider than the
+truths. Shrinking towards the mean subtracts more, but far too much from a configuration that is truly ahead.
+`bench/choosing.py` measures both.
 
-**Budget.** The score that the best of B configurations from the same space would show: Dodge et al. 2019 (arXiv:1909.03004), by the unbiased
-estimator of Tang et al. 2020 (arXiv:2004.13705). It includes the luck of choosing.
+**Budget.** The score that the best of B configurations of the same space would show, the luck of choosing included:
+Dodge et al. 2019 (arXiv:1909.03004), by the unbiased estimator of Tang et al. 2020 (arXiv:2004.13705).
 """
 
 from collections.abc import Sequence
@@ -27,35 +28,21 @@ TIE = 1e-12  # accuracies nearer than this are equal
 
 @dataclass(frozen=True)
 class Winner:
-    """The best of K configurations by their mean.
-
-    Attributes:
-        index: which it is; of equals the first.
-        mean: its mean.
-        lead: its lead over the mean of all K.
-        luck: the expected lead of the best of K equally good ones.
-        p: how often chance alone gives such a lead or more.
-        corrected: its mean without what choosing it has added.
-    """
+    """The best of K configurations, of equals the first."""
 
     index: int
     mean: float
-    lead: float
-    luck: float
-    p: float
-    corrected: float
+    lead: float  # over the mean of all K
+    luck: float  # the expected lead of the best of K equally good configurations
+    p: float  # how often chance alone gives such a lead, or more
+    corrected: float  # its accuracy without what choosing it has added
 
 
 def covariance(values: Sequence[Values]) -> Array:
     """Return the covariance `(K, K)` of the errors of K means, over seeds and samples; over samples alone for one seed.
 
-    It is unbiased, so that it can have a negative eigenvalue where seeds hardly differ.
-
-    Args:
-        values: `(R, N)` for each configuration, with the same seeds and samples in the same order.
-
-    Raises:
-        InputError: the shapes differ, or a value is not finite.
+    It is unbiased, so that it can have a negative eigenvalue where seeds hardly differ. `values` are `(R, N)` for each
+    configuration, with the same seeds and samples in the same order.
     """
     x = stacked(values)
     replicates, samples, residual = mean_products(x)
@@ -63,10 +50,9 @@ def covariance(values: Sequence[Values]) -> Array:
 
 
 def winner(values: Sequence[Values], draws: int = DRAWS) -> Winner:
-    """Return the best of K configurations, its lead and its worth; the same draws every time.
+    """Return the best of K configurations, two at least, with its luck; the same draws every time.
 
-    Raises:
-        InputError: as `covariance`, or K is 1.
+    `values` are as for `covariance`.
     """
     if len(values) < 2:
         raise InputError("the best of one configuration has no lead: at least two are needed")
@@ -104,7 +90,7 @@ def expected_best(scores: Sequence[float]) -> Array:
 
 
 def _root(symmetric: Array) -> Array:
-    """Return A with A Aᵀ = the matrix; negative eigenvalues, which are chance, become 0, and the others shrink to keep the sum."""
+    """Return A with A Aᵀ = the matrix; negative eigenvalues, which are chance, become 0, the others keep the sum."""
     values, vectors = np.linalg.eigh(symmetric)
     positive = np.maximum(values, 0)
     kept = max(float(values.sum()), 0.0) / positive.sum() if positive.any() else 0.0

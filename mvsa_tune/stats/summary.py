@@ -11,10 +11,9 @@ from mvsa_tune.results.store import Store
 def summarise(store: Store) -> pd.DataFrame:
     """Return one row per configuration of the sweep, in its order.
 
-    Columns: `sweep`, `trial_id`, the configuration, `status` (`finished`, `stopped at epoch E`, why it failed or could not run,
-    or `not run yet`), `n` (replicates that finished or were stopped), for each score (those on test samples if the split has any)
-    its `_mean`, `_std` (n − 1; empty for n = 1), `_min` and `_max` over them, `best_epoch_median`, `epochs_run`, and `seconds`
-    of the whole trial.
+    Columns: `sweep`, `trial_id`, the configuration, `status` (`finished`, `stopped at epoch E`, why it failed or could
+    not run, or `not run yet`), `n` (replicates that finished or were stopped), the statistics of each of `SCORES` over
+    them (those on test samples if there are any; a `_std` is n − 1), `epochs_run`, and `seconds` of the whole trial.
     """
     rows, configs = store.rows(), store.configs()
     trials = rows.groupby("trial_id")
@@ -39,7 +38,7 @@ def summarise(store: Store) -> pd.DataFrame:
 
 
 def ranked(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the finished configurations by mean cross-fitted accuracy, the best first, the earlier one of equals first."""
+    """Return the finished configurations by mean cross-fitted accuracy, the best first; of equals the earlier one."""
     finished = summary[summary["status"] == FINISHED]
     return finished.sort_values(f"{RANKED_BY}_mean", ascending=False, kind="stable", ignore_index=True)
 

@@ -56,26 +56,13 @@ class Trainer(ABC):
     """Trains R replicates of a configuration side by side; a subclass says how an epoch is trained and scored."""
 
     def __init__(
-        self,
-        config: Config,
-        labels: Tensor,
-        classes: int,
-        val_rows: Sequence[Tensor],
-        test_rows: Sequence[Tensor] = (),
+        self, config: Config, labels: Tensor, classes: int, val_rows: Sequence[Tensor], test_rows: Sequence[Tensor] = ()
     ) -> None:
         """Begin with no epoch trained.
 
-        Args:
-            config: what to train.
-            labels: `(N,)` int64 of all labelled samples, on the device to train on.
-            classes: number of classes.
-            val_rows: row numbers of each replicate's validation samples.
-            test_rows: row numbers of each replicate's test samples, if the split has any.
+        `labels` are all labelled samples' `(N,)` int64, on the device to train on; rows are row numbers by replicate.
         """
-        self.config = config
-        self.labels = labels
-        self.classes = classes
-        self.device = labels.device
+        self.config, self.labels, self.classes, self.device = config, labels, classes, labels.device
         self.validation = Part.of(val_rows, self.device)
         # By the prefix of their arrays in a `TrialResult`.
         self.parts = {"": self.validation}

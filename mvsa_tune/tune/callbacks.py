@@ -16,6 +16,7 @@ from mvsa_tune.results.provenance import provenance
 from mvsa_tune.results.store import Store
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune import tensorboard
+from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.trainable import PROGRESS, RESULT, Trial
@@ -28,19 +29,23 @@ OUT_OF_REACH = "its process is out of reach"
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Writes each trial to the store and to TensorBoard when it finishes, is stopped, or has failed for good."""
 
-    def __init__(self, store: Store, plan: Plan, progress: Progress, *, retries_lost: bool = False) -> None:
+    def __init__(
+        self, store: Store, plan: Plan, progress: Progress, mirror: Mirror | None = None, *, retries_lost: bool = False
+    ) -> None:
         """Record nothing yet.
 
         Args:
             store: the results folder.
             plan: what runs.
             progress: the display in the terminal.
+            mirror: the copy of the results folder to update, if there is one.
             retries_lost: whether trials that were lost with their nodes will be run again; else they are recorded as
                 failed.
         """
         self.store = store
         self.plan = plan
         self.progress = progress
+        self.mirror = mirror
         self.retries_lost = retries_lost
         self.hparams = tensorboard.varying(plan.configs)
         self.diverged: dict[str, TrialResult] = {}
@@ -53,7 +58,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Interrupt the sweep if that was requested and has not happened."""
-        machine.check()
+        machine.check_interrupted()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show the trial as running."""
@@ -118,6 +123,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         except OSError as error:
             self.problem = error
             raise
+        if self.mirror:
+            self.mirror.update()
 
 
 def traceback_of(trial: Any) -> str:

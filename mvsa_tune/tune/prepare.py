@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.tune.describe import costs, outline, show
-from mvsa_tune.tune.mirror import mirrored
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.space import Search
 
@@ -67,8 +67,8 @@ def add_sweep_flags(parser: Parser, *, name: str, seeds: int, caches: bool = Tru
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
     parser.add_argument(
         "--storage",
-        metavar="PLACE",
-        help="keep a copy of the results below a shared path or a URI (s3://…), and begin with it",
+        metavar="URI",
+        help="copy the results below a shared path or a URI (s3://…) after each trial, and begin with the copy",
     )
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPU threads of a trial (default: its share)")
     parser.add_argument("--gpus-per-trial", type=float, metavar="N", help="GPUs of a trial, 0.25 for a quarter")
@@ -232,11 +232,12 @@ def carry_out(plan: Plan, options: Namespace) -> int:
     if options.dry_run:
         show(costs(plan))
         return 0
+    from mvsa_tune.tune.mirror import Mirror
     from mvsa_tune.tune.runner import INTERRUPTED, run_sweep  # Ray takes a while to import
 
     folder = options.results / options.name
-    with mirrored(folder, options.storage):
-        code = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet)
+    with Mirror(folder, options.storage) if options.storage else nullcontext() as mirror:
+        code = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, mirror=mirror)
         if options.report and code != INTERRUPTED:
             from mvsa_tune.report.write import report  # SciPy does, too
 

@@ -26,6 +26,7 @@ from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
 from mvsa_tune.results.store import Store, missing
 from mvsa_tune.tune.callbacks import Recorder
+from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
@@ -41,7 +42,15 @@ DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 ROUNDS = 10
 
 
-def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = False, show: bool = True) -> int:
+def run_sweep(
+    plan: Plan,
+    folder: Path,
+    *,
+    demo: bool = False,
+    quiet: bool = False,
+    show: bool = True,
+    mirror: Mirror | None = None,
+) -> int:
     """Train what of a plan is not recorded in `folder` yet, write its tables, and return the exit code.
 
     Args:
@@ -50,6 +59,7 @@ def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = Fal
         demo: whether the data is the built-in demo set, for the tables' heading.
         quiet: print nothing but the tables.
         show: whether to print the tables.
+        mirror: the copy of the folder, or of one that holds it, to update after each trial.
 
     Raises:
         InputError: the folder cannot be written, or holds a sweep that this one cannot be added to.
@@ -58,21 +68,21 @@ def run_sweep(plan: Plan, folder: Path, *, demo: bool = False, quiet: bool = Fal
     for line in store.begin(_describe(plan, demo), plan.dataset, plan.split):
         print(line, file=sys.stderr)
     try:
-        return _run(plan, store, quiet=quiet, show=show)
+        return _run(plan, store, mirror, quiet=quiet, show=show)
     finally:
         store.end()
 
 
-def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
+def _run(plan: Plan, store: Store, mirror: Mirror | None, *, quiet: bool, show: bool) -> int:
     todo = [] if plan.search else _todo(plan, store)
-    if (progress := _recorded(plan, store)) and not quiet:
+    if store.statuses() and not quiet:
         added = sum(trial.is_addition for trial in todo)
         rest = f"; {len(todo)} to train" + (f", {added} of them further seeds or folds" if added else "")
-        print(f"{progress} recorded in {store.folder}{'' if plan.search else rest}")
+        print(f"{_recorded(plan, store)} recorded in {store.folder}{'' if plan.search else rest}")
     interrupted, rounds = False, ROUNDS if plan.placement.address else 1
     while rounds and _is_left(plan, todo, store):
         rounds -= 1
-        interrupted, lost = _fit(plan, todo, store, quiet=quiet, retries_lost=rounds > 0)
+        interrupted, lost = _fit(plan, todo, store, mirror, quiet=quiet, retries_lost=rounds > 0)
         store.tidy()
         if interrupted or not lost:
             break
@@ -111,16 +121,14 @@ def _is_left(plan: Plan, todo: list[Trial], store: Store) -> bool:
 
 
 def _recorded(plan: Plan, store: Store) -> str:
-    """Write how many configurations of the plan have all that it asks for; empty for none."""
+    """Write how many configurations have all that the plan asks for."""
     if plan.search:
-        count = len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))
-        return f"{count} configurations are" if count else ""
-    count = len(plan.runnable) - len(_todo(plan, store))
-    return f"{count} of {len(plan.configs)} configurations are" if count else ""
+        return f"{len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))} configurations are"
+    return f"{len(plan.runnable) - len(_todo(plan, store))} of {len(plan.configs)} configurations are"
 
 
 def _interrupted(plan: Plan, store: Store) -> str:
-    done = _recorded(plan, store) or "no configurations are"
+    done = _recorded(plan, store)
     return f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here."
 
 
@@ -155,16 +163,18 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
     )
 
 
-def _fit(plan: Plan, todo: list[Trial], store: Store, *, quiet: bool, retries_lost: bool) -> tuple[bool, set[str]]:
+def _fit(
+    plan: Plan, todo: list[Trial], store: Store, mirror: Mirror | None, *, quiet: bool, retries_lost: bool
+) -> tuple[bool, set[str]]:
     """Train; return whether that was interrupted, and the ids of trials that were lost with their nodes."""
     scores = store.scores() if plan.asha or plan.search else {}
     searcher = _searcher(plan, store, scores)
     progress = Progress(_expected(plan, todo, store), quiet=quiet)
-    recorder = Recorder(store, plan, progress, retries_lost=retries_lost)
+    recorder = Recorder(store, plan, progress, mirror, retries_lost=retries_lost)
     try:
         _propose_ahead(plan)
         with _costs_beside(plan, todo) as costs, _ray(plan), _scratch(store.folder) as scratch:
-            machine.listen()  # Ray has set a handler of its own
+            machine.handle_signals()  # Ray has set a handler of its own
             progress.weigh(costs.result())
             tuner = tune.Tuner(
                 tune.with_resources(

@@ -95,7 +95,7 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     assert store.manifest.classes == classes and store.manifest.layout == "table"
     config = store.configs()[0]
     result = store.result(config.id)
-    assert result.confusion.shape[2:] == (count, count) and set(np.unique(result.last)) <= set(range(count))
+    assert result.confusion.shape[2:] == (count, count) and set(np.unique(result.predicted[-1])) <= set(range(count))
 
     assert main(["errors", str(store.folder), "--texts"]) == 0
     page = capsys.readouterr().out

@@ -12,14 +12,14 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
-from mvsa_tune.report.tables import tables_csv
+from mvsa_tune.report.tables import table_rows
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse, by_seed, positions, validation_ratio, verdict
 from mvsa_tune.stats.compare import compare
 from mvsa_tune.stats.importance import importances
 from mvsa_tune.stats.questions import contrasts, questions
 from mvsa_tune.stats.tests import MCNEMAR, REDRAWN_T
-from mvsa_tune.training.result import Correctness, take
+from mvsa_tune.training.result import Correctness, join
 from test_store import sweep
 
 LABELLED = 40
@@ -47,14 +47,18 @@ def recorded(
     store = Store(folder / "sweep")
     store.begin(about, dataset, split)
     labels, rng = np.array(dataset.labels), np.random.default_rng(0)
-    scored = np.stack([rows[one.fold] for one in replicates])
+    scored = [rows[replicate.fold][None] for replicate in replicates]
+    longest = max(map(len, rows.values()))
     for config, share in shares.items():
         if not share:
             continue  # never trained
-        wrong = rng.random((2, *scored.shape)) > share
+        wrong = rng.random((2, len(scored), longest)) > share
+        results = {
+            replicate: found(labels, own, (labels[own] + wrong[:, r : r + 1, : own.shape[1]]) % 3)
+            for r, (replicate, own) in enumerate(zip(replicates, scored, strict=True))
+        }
         has = (only or {}).get(config, replicates)
-        result = take(found(labels, scored, (labels[scored] + wrong) % 3), [replicates.index(one) for one in has])
-        store.add(config, has, result, {})
+        store.add(config, has, join([results[replicate] for replicate in has]), {})
     store.end()
     return store
 
@@ -96,8 +100,12 @@ def test_the_best_is_told_from_what_is_far_behind_and_not_from_its_like(tmp_path
     assert names[2] == far and set(names[:2]) == {best, like}
     assert [one.config for one in analysis.tied()] == [names[1]] and analysis.against_best[far.id].corrected < 0.01
     first = analysis.ranked[0]
-    assert first.cross is not None and first.best is not None and first.cross.low < first.cross.mean < first.best.mean
-    assert analysis.winner is not None and analysis.winner.corrected <= first.cross.mean
+    assert (
+        first.cross_fitted is not None
+        and first.best is not None
+        and first.cross_fitted.low < first.cross_fitted.mean < first.best.mean
+    )
+    assert analysis.winner is not None and analysis.winner.corrected <= first.cross_fitted.mean
     assert analysis.budget[-1] == pytest.approx(first.values.mean()) and len(analysis.budget) == 3
     page = " ".join(verdict(analysis))
     assert f"**{names[0].name}**" in page and "It cannot be distinguished from 1 of the other 2" in page
@@ -131,7 +139,7 @@ def test_draws_of_the_samples_are_compared_by_the_corrected_t(tmp_path: Path) ->
     t = gap.mean() / np.sqrt(gap.var(ddof=1) * (1 / 4 + 10 / 30))
     less = analysis.against_best[other.id]
     assert less.test == REDRAWN_T and less.p == pytest.approx(2 * stats.t.sf(t, 3))
-    interval = analysis.ranked[0].cross
+    interval = analysis.ranked[0].cross_fitted
     assert interval is not None and "other draws" in interval.holds_for
 
 
@@ -184,14 +192,12 @@ def test_importance_finds_what_matters_and_says_how_sure_it_is() -> None:
 def test_the_csv_holds_the_tables_numbers(tmp_path: Path) -> None:
     shares = dict(zip(configs(D=[8, 16, 32]), (0.9, 0.6, 0.3), strict=True))
     analysis = analyse(recorded(tmp_path, shares))
-    numbers = tables_csv(analysis).set_index("trial_id")
+    numbers, summary = (frame.set_index("trial_id") for frame in (table_rows(analysis), analysis.summary))
     for trial, one in analysis.scored.items():
         line = numbers.loc[trial]
-        assert one.best is not None and (line["best_mean"], line["best_low"], line["best_high"]) == (
-            one.best.mean,
-            one.best.low,
-            one.best.high,
-        )
+        assert one.best is not None and line["val_acc_best_mean"] == summary.loc[trial, "val_acc_best_mean"]
+        assert (line["val_acc_best_low"], line["val_acc_best_high"]) == (one.best.low, one.best.high)
+        assert line["val_acc_best_mean"] == pytest.approx(one.best.mean, abs=1e-12)
         assert line["behind_best"] == pytest.approx(analysis.ranked[0].values.mean() - one.values.mean())
     assert numbers["p_holm"].dropna().between(0, 1).all() and numbers["p_holm"].notna().sum() == 2
 

@@ -20,7 +20,7 @@ from mvsa_tune.data.duplicates import Duplicates, connected, joined, members, ne
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.audit import accuracy_by_twins, audit_data, find_leaks, group_rows
+from mvsa_tune.stats.audit import COUNTED, accuracy_by_twins, audit_data, find_leaks, group_rows
 from mvsa_tune.stats.intervals import wilson
 from mvsa_tune.stats.summary import choose
 
@@ -164,18 +164,17 @@ def test_leaks_are_those_counted_by_hand() -> None:
         {0: np.array([2, 4, 7, 9]), 1: np.array([0, 3, 5, 8])},
         {0: np.arange(0), 1: np.arange(0)},
     )
+    leaks = find_leaks(bare(labels), folds, {"made": groups})
     first, unlabelled, second = (
-        next(
-            leak for leak in find_leaks(bare(labels), folds, {"made": groups}) if (leak.part, leak.fold) == (part, fold)
-        )
+        leaks[(leaks["part"] == part) & (leaks["fold"] == fold)]
         for part, fold in (("validation", 0), ("unlabelled", 0), ("validation", 1))
     )
-    # Fold 0: 2 (label 1) has 0 and 1 (0, 0); 4 (2) and 7 (1) have 3 (1); 9 is alone. Fold 1: 0 (0) has 2 (1); 3 (1) has 4 (2)
-    # and 7 (1), a tie; 5's only twin is in no part; 8 is alone.
-    assert first.rows[first.twins].tolist() == [2, 4, 7] and second.rows[second.twins].tolist() == [0, 3]
-    assert first.totals() == {"samples": 4, "with_twin": 3, "twins_say_its_label": 1, "some_twin_has_its_label": 1}
-    assert second.totals() == {"samples": 4, "with_twin": 2, "twins_say_its_label": 0, "some_twin_has_its_label": 1}
-    assert unlabelled.totals() == {"samples": 2, "with_twin": 1}
+    # Fold 0: 2 (label 1) has 0 and 1 (0, 0); 4 (2) and 7 (1) have 3 (1); 9 is alone. Fold 1: 0 (0) has 2 (1); 3 (1)
+    # has 4 (2) and 7 (1), a tie; 5's only twin is in no part; 8 is alone.
+    assert first.loc[first["with_twin"] == 1, "row"].tolist() == [2, 4, 7]
+    assert second.loc[second["with_twin"] == 1, "row"].tolist() == [0, 3]
+    assert first[COUNTED].sum().tolist() == [4, 3, 1, 1] and second[COUNTED].sum().tolist() == [4, 2, 0, 1]
+    assert unlabelled[COUNTED[:2]].sum().tolist() == [2, 1] and unlabelled[COUNTED[2:]].isna().all(axis=None)
 
 
 def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Dataset) -> None:
@@ -311,7 +310,7 @@ def test_the_real_set(real: Path, tmp_path: Path) -> None:
 
 def test_figures_and_groups_tell_the_same(made: Dataset) -> None:
     found = audit_data(made)
-    rows = pd.DataFrame(group_rows(found))
+    rows = group_rows(found)
     for kind, one in found.figures["duplicates"].items():
         mine = rows[rows["kind"] == kind]
         assert (mine["group"].nunique(), len(mine)) == (one["groups"], one["samples"])

@@ -1,4 +1,4 @@
-"""Intervals: exact moments of the resampling, the variance against statsmodels' mixed model, and how often they hold the truth."""
+"""Intervals: moments of the resampling, the variance against statsmodels, and how often they contain the truth."""
 
 import numpy as np
 import pandas as pd

@@ -72,10 +72,14 @@ def _failure(plugin: str, error: Exception) -> InputError:
 
 def load_plugins(files: Iterable[Path]) -> None:
     """Run Python files that register encoders or heads, each once in a process; InputError if one fails."""
-    for path in (file.absolute() for file in files if file.absolute() not in LOADED):
+    for path in (file.absolute() for file in files):
+        if path in LOADED:
+            continue
         spec = importlib.util.spec_from_file_location(f"mvsa_tune_plugin_{path.stem}", path)
         if spec is None or spec.loader is None or not path.is_file():
-            raise InputError(f"--plugin {path}: there is no such Python file")
+            raise InputError(
+                f"--plugin {path}: there is no such Python file (write --plugin after all other arguments)"
+            )
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

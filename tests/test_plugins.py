@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import ROOT, grid
 from mvsa_tune import plugins
@@ -24,8 +25,9 @@ from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.registry import ENCODERS, PRESETS, find_encoder, register_encoder
 from mvsa_tune.encoders.towers import Encoder
 from mvsa_tune.errors import InputError
-from mvsa_tune.models.heads import BUILT_IN, HEADS, HeadSpec
+from mvsa_tune.models.heads import BUILT_IN, HEADS, HeadSpec, count_parameters
 from mvsa_tune.plugins import Registry, load_plugins
+from tiny_models import load
 
 FILE = """
 from mvsa_tune.encoders.demo import load_words
@@ -128,6 +130,19 @@ def test_a_file_registers_encoders_and_heads_once(loaded: Path, tmp_path: Path) 
     assert f" --plugin {loaded} " in how_to_make(
         Dataset(tmp_path, "reference", (), ()), default_folder(tmp_path), "file-words", "text"
     )
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    (tmp_path / "mine.py").write_text(text.partition("```python\n")[2].partition("```")[0])
+    try:
+        load_plugins([tmp_path / "mine.py"])
+        tower = load("tiny-pixels", "image")
+        assert tower.encode([tower.prepare(Image.new("RGB", (20, 30), "white"))]).eq(1).all() and tower.width == 192
+        assert Config(head="plain").head == "plain"
+        assert count_parameters("plain", {"image": 4}, 8, 3) == count_parameters("concat", {"image": 4}, 8, 3)
+    finally:
+        forget()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Writing a cache: a draft that a killed command goes on from, and vectors that are there already."""
+"""Writing a cache: a draft, from which a killed command goes on; and all of its vectors at once."""
 
 import json
 import os
@@ -60,25 +60,20 @@ class Draft:
             path.replace(self.vectors)  # it was killed just before the manifest was written
         if lines[:1] == [identity] and self.vectors.exists():
             for line in lines[1:]:
-                with suppress(ValueError):  # the line of a block that was being written
+                with suppress(ValueError):  # a line that was cut off
                     row, truncated = json.loads(line)
                     self.finished[row] = truncated
-        else:
+        if not self.finished:  # of another identity, or killed while the file was made
             self.vectors.unlink(missing_ok=True)
         write_text_whole(self.blocks, "\n".join([identity, *map(json.dumps, self.finished.items()), ""]))
 
     def write(self, block: Block) -> None:
-        """Write a block to the disk.
-
-        Raises:
-            InputError: it has a wrong shape or number format, or a vector is not finite.
-            OSError: the disk is full, say.
-        """
+        """Write a block to the disk; InputError if it has a wrong shape or number format, or a vector is not finite."""
         vectors = block.vectors
         if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
             raise InputError(
-                f"vectors must be floating point, of shape (samples, width), width not 0: not {vectors.dtype} of shape "
-                f"{vectors.shape}"
+                f"vectors must be floating point of shape (samples, width), width not 0; these are {vectors.dtype} of "
+                f"shape {vectors.shape}"
             )
         if not self.vectors.exists():
             dtype = np.dtype(np.float32) if vectors.dtype.itemsize > 4 else vectors.dtype.newbyteorder("=")

@@ -109,7 +109,7 @@ def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
 
 
 def _devices(settings: Settings, nodes: Sequence[Node]) -> tuple[Any, Any]:
-    """Return the device to embed on, of this machine or of the nodes if there are any; and this machine's own."""
+    """Return the device to embed on, of this machine or of the nodes if there are any; and this machine's device."""
     import torch
 
     cpu, is_local = torch.device("cpu"), torch.cuda.is_available()
@@ -123,7 +123,7 @@ def _devices(settings: Settings, nodes: Sequence[Node]) -> tuple[Any, Any]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time embed into a cache; a second one says so and waits."""
+    """Let one process at a time embed into a cache; a second process says so and waits."""
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.stem}.lock"))

@@ -77,7 +77,7 @@ def prefetch(
 
 
 def _prepare(tower: Tower, task: Task, sample: Sample) -> Any:
-    """Return a sample as its tower takes it; None for one that is skipped."""
+    """Return a sample as its tower takes it; None if it is skipped."""
     if task.modality == "text":
         return tower.prepare(NORMALISERS[task.settings.text](sample.text))
     if sample.guid in task.skipped:
@@ -103,7 +103,7 @@ def _encode(tower: Tower, task: Task, row: int, count: int, prepared: Iterable[A
 
 @contextmanager
 def preparing_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Run threads that prepare. Torch's own threads are for the encoder: each of these would bring as many again."""
+    """Run threads that prepare, each with one thread of torch: torch's other threads are for the encoder."""
     import torch
 
     threads = torch.get_num_threads()

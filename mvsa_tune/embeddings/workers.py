@@ -16,13 +16,13 @@ BLOCKS_PER_WORKER = 8  # fewer do not pay for the seconds that Ray and another c
 
 
 def workers_for(requested: int | None, device: Any, blocks: int, nodes: Sequence[Node] = ()) -> tuple[int, int]:
-    """Return how many processes embed, and the threads of each.
+    """Return how many processes embed, and the threads of each. One process on this machine runs without Ray.
 
     Args:
         requested: how many; None for one for each GPU, or for eight CPUs and at least one for each node.
-        device: a `torch.device`; one with a number (`cuda:1`) is that GPU alone.
-        blocks: that are left to do: a process has one at least; eight, if it is not `requested` and on this machine.
-        nodes: of the cluster; none for this machine, where one process is this one, without Ray.
+        device: a `torch.device`; with a number (`cuda:1`) that GPU alone.
+        blocks: how many are left. Each process has at least one of them, on this machine by default at least eight.
+        nodes: of the cluster; none for this machine.
     """
     import torch
 
@@ -63,7 +63,7 @@ def embed_on_ray(
         torch.set_num_threads(task.threads)
         known = find_encoder(encoder)
         assert known is not None
-        # A worker sees its own GPU alone, whatever its number outside.
+        # A worker sees only its GPU, whatever its number outside.
         yield from embed_blocks(known.load(task.modality, weights, torch.device(device.type)), task, share)
 
     weights, address, plugins = task.settings.weights, task.settings.address, tuple(LOADED)

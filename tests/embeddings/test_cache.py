@@ -192,6 +192,15 @@ def test_a_draft_goes_on_from_its_finished_blocks_to_the_same_bytes(tmp_path: Pa
     assert sorted(file.name for file in again.parent.iterdir()) == ["image.ids.txt", "image.json", "image.npy"]
 
 
+def test_a_draft_that_was_killed_while_its_file_was_made_begins_anew(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    draft = Draft(dataset, tmp_path / "draft" / "image.npy", "same")
+    draft.vectors.write_bytes(b"\x93NUM")
+    draft = Draft(dataset, draft.path, "same")
+    draft.write(Block(0, np.ones((44, 3), dtype=np.float32)))
+    assert (draft.finish("eye", "image", Origin("none", "a test")).vectors() == 1).all()
+
+
 def test_a_draft_of_other_settings_begins_anew(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path))
     path = tmp_path / "draft" / "image.npy"

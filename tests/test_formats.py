@@ -41,8 +41,7 @@ def test_latex_is_booktabs_and_takes_no_orders_from_the_data() -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles(tmp_path: Path) -> None:
     (tmp_path / "tables.tex").write_text(latex(TABLES), encoding="utf-8")
-    made = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"], cwd=tmp_path, capture_output=True, timeout=60, check=False
-    )  # fmt: skip
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
     assert made.returncode == 0, made.stdout[-1500:]
     assert (tmp_path / "tables.pdf").read_bytes().startswith(b"%PDF")

@@ -16,19 +16,22 @@ from conftest import make_set
 from mvsa_tune import cli
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample, read_dataset
-from mvsa_tune.report.page import COLOURS, sections, short_names, shown_sample, write_report
+from mvsa_tune.report.page import COLOURS, drawings, short_names, shown_sample, write_report
+from mvsa_tune.report.page import page as page_of
 from mvsa_tune.report.plots import grids
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--allow-file-access-from-files",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
+    "--allow-file-access-from-files",
 )  # fmt: skip
 HEADINGS = (
-    "The answer", "Questions", "Tables", "Learning curves", "Accuracy by configuration", "D × lr", "Importance of each hyperparameter",
-    "Expected accuracy of the best by budget", "Scores of the best by class", "Samples most often misclassified", "How to reproduce",
+    "The answer", "Questions", "Tables", "Learning curves", "Accuracy by configuration", "D × lr",
+    "Importance of each hyperparameter", "Expected accuracy of the best by budget", "Scores of the best by class",
+    "Samples most often misclassified", "How to reproduce",
 )  # fmt: skip
 
 
@@ -101,8 +104,9 @@ def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) 
     first = analysis.ranked[0]
     assert first.cross_fitted is not None and analysis.winner is not None
     answer = page[places[0] : places[1]]
-    for told in (first.config.name, *map("{:.3f}".format, (first.cross_fitted.mean, first.cross_fitted.low, first.cross_fitted.high))):
-        assert told in answer
+    interval = first.cross_fitted
+    for text in (first.config.name, *map("{:.3f}".format, (interval.mean, interval.low, interval.high))):
+        assert text in answer
     assert f"{analysis.winner.corrected:.3f}" in answer
     assert f"{len(analysis.tied())} of {len(analysis.ranked) - 1}" in answer
     for question in analysis.questions:
@@ -191,12 +195,12 @@ def test_what_is_not_there_is_said_in_a_line(copied: Path) -> None:
         Analysis(whole.store, whole.summary, (), (), whole.rows),
         Analysis(whole.store, whole.summary, whole.ranked[:1], whole.ranked[1:], whole.rows),
     ):
-        for section in sections(analysis, None):
-            assert section.text or section.facts or section.tables, section.key
-            assert section.plots or section.text or section.facts or section.tables
-    alone = {section.key: section for section in sections(analysis, None)}
-    assert not alone["budget"].plots and not alone["grids"].plots and not alone["importance"].plots
-    assert alone["curves"].plots and alone["classes"].plots
+        shown = re.findall(r"<section .*?</section>", page_of(analysis, drawings(analysis), None), flags=re.DOTALL)
+        assert len(shown) == (len(HEADINGS) if analysis.ranked else 3)
+        assert all(re.search(r"<(p|dl|table)\b", section) for section in shown)
+    alone = drawings(analysis)
+    assert not alone["budget"] and not alone["grids"] and not alone["importance"]
+    assert alone["curves"] and alone["classes"]
 
 
 def test_names_leave_out_what_all_share() -> None:
@@ -211,15 +215,15 @@ def test_a_grid_holds_the_means_of_its_configurations() -> None:
             self.config, self.values = config, np.full((2, 5), right)
 
     crossed = [One(Config(D=D, lr=lr), D * lr) for D in (8, 16) for lr in (1e-3, 1e-2)]
-    found = grids(crossed[:3])  # type: ignore[arg-type]
-    assert found[0].widths == ["8", "16"] and found[0].lrs == ["0.001", "0.01"]
-    assert np.allclose(found[0].means, [[0.008, 0.08], [0.016, np.nan]], equal_nan=True)
+    (grid,) = grids(crossed[:3]).values()  # type: ignore[arg-type]
+    assert list(grid.index) == ["8", "16"] and list(grid.columns) == ["0.001", "0.01"]
+    assert np.allclose(grid, [[0.008, 0.08], [0.016, np.nan]], equal_nan=True)
     assert not grids(crossed[:2])  # type: ignore[arg-type]
     # Of a search, where all differ, by encoders, in ranges.
     rng = np.random.default_rng(0)
     sampled = [One(Config(D=D, lr=10 ** rng.uniform(-5, -2), dropout=rng.uniform()), 0.5) for D in (8, 16) * 20]
-    (by_encoders,) = grids(sampled)  # type: ignore[arg-type]
-    assert by_encoders.means.shape == (2, 6) and np.nanmax(np.abs(by_encoders.means - 0.5)) < 1e-12
+    (by_encoders,) = grids(sampled).values()  # type: ignore[arg-type]
+    assert by_encoders.shape == (2, 6) and np.nanmax(np.abs(by_encoders - 0.5)) < 1e-12
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -243,7 +247,10 @@ def test_a_browser_has_nothing_to_complain_of_and_nothing_is_wider_than_its_wind
 
 
 def widths(page: Path, folder: Path) -> dict[str, list[str]]:
-    """By width of the window: which elements end beyond it, those within a box that scrolls aside. Fails on any message of the console."""
+    """Return by width of the window the elements that end beyond it, those in a box that scrolls aside.
+
+    Fails on any message of the console.
+    """
     frames = "".join(
         f'<iframe src="{page.name}" style="border:0;width:{width}px;height:900px"></iframe>' for width in (1280, 390)
     )

@@ -11,7 +11,7 @@ from test_analysis import LABELLED, configs, recorded
 from mvsa_tune.cli import main
 from mvsa_tune.config import Replicate
 from mvsa_tune.errors import InputError
-from mvsa_tune.report.tables import tables_csv, tables_markdown
+from mvsa_tune.report.tables import table_rows, tables_markdown
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse, verdict
 from mvsa_tune.stats.compare import compare
@@ -95,7 +95,7 @@ def test_each_configuration_has_the_interval_of_all_its_seeds_and_comparisons_of
     summary = analysis.with_intervals().set_index("trial_id")
     assert summary["n"].to_dict() == {best.id: 5, few.id: 2, apart.id: 2}
     assert np.isnan(summary.loc[apart.id, "p"]) and summary.loc[few.id, "p"] == difference.p
-    rows = tables_csv(analysis).set_index("trial_id")
+    rows = table_rows(analysis).set_index("trial_id")
     assert np.isnan(rows.loc[apart.id, "p"]) and rows.loc[few.id, "p"] == difference.p
     line = next(line for line in tables_markdown(analysis).splitlines() if "| 32 " in line)
     assert "| – " in line and ", p " not in line

@@ -16,9 +16,10 @@ from mvsa_tune.data.dataset import add_data_flags, data_source, read_data
 from mvsa_tune.data.duplicates import NEAR
 from mvsa_tune.data.splits import split_usage
 from mvsa_tune.data.text import NORMALISERS
-from mvsa_tune.embeddings.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
+from mvsa_tune.embeddings.cache import Cache, Manifest, cached_encoders, default_folder
+from mvsa_tune.embeddings.draft import Origin, write_cache
 from mvsa_tune.embeddings.importing import read_vectors
-from mvsa_tune.encoders.registry import ENCODERS, is_encoder
+from mvsa_tune.encoders.registry import ENCODERS, find_encoder, is_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import is_file_name
 
@@ -126,7 +127,7 @@ def import_vectors(options: Namespace) -> int:
     """`import`: vectors made elsewhere → cache."""
     dataset = read_data(options)
     vectors = read_vectors(dataset, options.modality, options.files, options.ids)
-    known = ENCODERS.get(options.encoder)
+    known = find_encoder(options.encoder) if options.encoder in ENCODERS else None
     if known and known.widths.get(options.modality) != vectors.shape[1]:
         raise InputError(
             f"{options.encoder} has vectors of {dict(known.widths)}, not {options.modality} vectors of width "
@@ -196,7 +197,7 @@ def list_encoders(options: Namespace) -> int:
     folder = options.cache or default_folder(data_source(options))
     caches = cached_encoders(folder)
     print(f"caches in {folder}\n\n{'encoder':<22} {'vectors':<22} {'weights':<52} caches")
-    for name in dict.fromkeys([*ENCODERS, *caches]):
+    for name in dict.fromkeys([*ENCODERS, *ENCODERS.installed, *caches]):
         made = caches.get(name, [])
         vectors, weights = _about_encoder(name) if name in ENCODERS else _about_caches(name, made)
         # A long name has a line of its own.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mvsa_tune.data.dataset import LAYOUT_HELP, LAYOUTS, Sample
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
+from mvsa_tune.plugins import add_plugin_flag
 
 if TYPE_CHECKING:
     from mvsa_tune.inference.trained import FineTuned, Head
@@ -35,7 +36,10 @@ def add_uses(commands: Any) -> None:
     both = commands.add_parser("compare", help="compare two sweeps of the same data and split")
     both.add_argument("sweeps", type=Path, nargs=2, metavar="SWEEP", help="results/A results/B")
     both.set_defaults(command=compare_sweeps)
-    for command in (label, give, wrong, drawn):
+    for command in (label, give, wrong, drawn, both):
+        add_plugin_flag(command)
+        if command is both:
+            continue
         command.add_argument("sweep", type=Path, metavar="SWEEP", help="its folder, results/NAME")
         others = ", or another folder of pairs to label" if command is label else ""
         command.add_argument("--data", type=Path, metavar="DIR", help=f"its data, where that has moved{others}")

@@ -150,8 +150,7 @@ def _misclassified(analysis: Analysis, best: TrialResult, samples: Mapping[str, 
         shown = shown_sample(row["guid"], samples) if samples is not None else []
         votes = [str(row[VOTES + label]) for label in classes]
         body.append([row["guid"], *shown, row["label"], f"{row['wrong']} of {row['n']}", *votes])
-    note = f"{len(body)} of the {len(wrong):,} samples (of {len(scored):,}) that at least one replicate misclassifies."
-    return Table("", header, body, note)
+    return Table(f"{len(body)} of {len(wrong):,} misclassified samples, of {len(scored):,} in total", header, body)
 
 
 def shown_sample(guid: str, samples: Mapping[str, Sample]) -> list[str]:

@@ -28,7 +28,7 @@ MOST_LINES = 30
 MOST_GRIDS = 4
 MOST_VALUES = 6  # of an axis of a grid; more become ranges
 LONGEST = 60  # characters of a label that fit the width
-# Ink, grid lines and paper, which the page replaces by its own; then the series (Okabe & Ito 2008) and their dashes.
+# Ink, grid lines and paper, which the page replaces; then the series (Okabe & Ito 2008) and their dashes.
 INK, FAINT, PAPER = "#1b1d21", "#d4d6da", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
@@ -72,7 +72,7 @@ def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     figure.legend(list(legend.values()), list(legend), loc=BELOW)
-    first, last = (f"{one.values.mean():.3f} ({labels[one.config.id]})" for one in (shown[0], shown[-1]))
+    first, last = (f"{s.values.mean():.3f} ({labels[s.config.id]})" for s in (shown[0], shown[-1]))
     description = f"{len(shown)} configurations with their 95 % intervals, from {first} down to {last}."
     return _plot(figure, "accuracy", "Accuracy by configuration", description)
 

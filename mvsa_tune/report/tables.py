@@ -45,7 +45,7 @@ BEHIND = ("behind_best", "behind_low", "behind_high", "p", "p_holm", "test")
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table: a configuration, and for one of the reference's its row and published accuracy."""
+    """A row of a table: a configuration; for a published one also its row in the reference and its accuracy there."""
 
     table: int
     config: Config
@@ -88,8 +88,8 @@ def table_lines(store: Store) -> list[Line]:
     published = published_lines(manifest.configs[0].precision) if comparable and manifest.configs else []
     known = {line.config for line in published}
     if known & set(configs):
-        own = [Line(OTHERS, config, note=config.other_changes) for config in configs if config not in known]
-        return [*published, *own]
+        others = [Line(OTHERS, config, note=config.other_changes) for config in configs if config not in known]
+        return [*published, *others]
     pairs = list(dict.fromkeys((c.image_encoder, c.text_encoder) for c in configs if c.ablation == 0))
 
     def table(config: Config) -> int:
@@ -110,7 +110,8 @@ def table_rows(analysis: Analysis) -> pd.DataFrame:
         lines = list(group)
         behind = _behind_best({line.config.id for line in lines}, analysis)
         for number, line in enumerate(lines, start=1):
-            config, row = line.config, {"table": table, "row": line.row or str(number), "trial_id": line.config.id}
+            config = line.config
+            row = {"table": table, "row": line.row or str(number), "trial_id": config.id}
             row |= {"vision": config.image_encoder or "", "text": config.text_encoder or ""}
             row |= {name: getattr(config, name) for name in ("finetuned", "batch_size", "D", "lr", "ablation")}
             rows.append({**row, "published": line.published, "note": line.note, **behind.get(config.id, {})})
@@ -128,7 +129,7 @@ def table_rows(analysis: Analysis) -> pd.DataFrame:
 
 
 def _behind_best(trials: Collection[str], analysis: Analysis) -> dict[str, dict[str, Any]]:
-    """Return by trial how far it is behind the best of them, as `BEHIND`; without those that are not compared."""
+    """Return by trial how far it is behind the best of them, by `BEHIND`; without those that are not compared."""
     best = next((scored.config.id for scored in analysis.ranked if scored.config.id in trials), None)
     behind: dict[str, dict[str, Any]] = {best: {"behind_best": 0.0}} if best else {}
     for trial, d in analysis.behind_best(trials).items():

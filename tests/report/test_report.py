@@ -37,7 +37,7 @@ HEADINGS = (
 
 @pytest.fixture(scope="module")
 def copied(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small sweep in a folder of its own, with its report."""
+    """A copy of the small sweep, with its report."""
     folder = tmp_path_factory.mktemp("report") / "small"
     shutil.copytree(swept, folder)
     write_report(analyse(Store(folder)))
@@ -88,7 +88,7 @@ def test_the_page_needs_nothing_else(page: str) -> None:
     assert "default-src 'none'" in page
 
 
-def test_every_anchor_has_its_place_and_every_name_is_one_elements(page: str) -> None:
+def test_every_anchor_exists_and_every_id_is_unique(page: str) -> None:
     tags = Tags(page).tags
     names = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(names) == len(set(names))
@@ -97,13 +97,13 @@ def test_every_anchor_has_its_place_and_every_name_is_one_elements(page: str) ->
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(names)
 
 
-def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) -> None:
+def test_the_answer_comes_first_and_nothing_is_missing(page: str, copied: Path) -> None:
     analysis, words = analyse(Store(copied)), Tags(page).words
-    places = [page.index(f'">{heading}</h2>') for heading in HEADINGS]
-    assert places == sorted(places)
+    starts = [page.index(f'">{heading}</h2>') for heading in HEADINGS]
+    assert starts == sorted(starts)
     first = analysis.ranked[0]
     assert first.cross_fitted is not None and analysis.winner is not None
-    answer = page[places[0] : places[1]]
+    answer = page[starts[0] : starts[1]]
     interval = first.cross_fitted
     for text in (first.config.name, *map("{:.3f}".format, (interval.mean, interval.low, interval.high))):
         assert text in answer
@@ -116,11 +116,11 @@ def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) 
     assert str(store.rows()["command"].iloc[0]) in words
 
 
-def test_every_figure_is_told_to_those_who_cannot_see_it(page: str) -> None:
+def test_every_figure_has_a_description_with_numbers(page: str) -> None:
     drawings = [attributes for tag, attributes in Tags(page).tags if tag == "svg"]
     assert len(drawings) >= 5
-    for one in drawings:
-        assert one["role"] == "img" and re.search(r"\d", one["aria-label"] or "")
+    for drawing in drawings:
+        assert drawing["role"] == "img" and re.search(r"\d", drawing["aria-label"] or "")
     assert [dict(attributes)["lang"] for tag, attributes in Tags(page).tags if tag == "html"] == ["en"]
 
 
@@ -147,18 +147,18 @@ def test_every_plot_is_a_file_of_each_kind_and_the_same_every_time(copied: Path)
     assert not stale.exists()
 
 
-def test_tweets_and_pictures_are_shown_only_when_asked_for(copied: Path, page: str) -> None:
+def test_tweets_and_pictures_are_shown_only_on_request(copied: Path, page: str) -> None:
     dataset = read_dataset(Path(Store(copied).manifest.data))
     assert "<img" not in page and "data:image" not in page
     words = Tags(page).words
-    assert not [one.guid for one in dataset.samples if one.text in words]
+    assert not [sample.guid for sample in dataset.samples if sample.text in words]
     assert cli.main(["report", str(copied), "--samples"]) == 0
     shown = (copied / "report.html").read_text(encoding="utf-8")
     write_report(analyse(Store(copied)))
     pictures = [attributes for tag, attributes in Tags(shown).tags if tag == "img"]
-    assert pictures and all(max(int(one["width"] or 0), int(one["height"] or 0)) <= 128 for one in pictures)
+    assert pictures and all(max(int(tag["width"] or 0), int(tag["height"] or 0)) <= 128 for tag in pictures)
     words = Tags(shown).words
-    assert len({one.guid for one in dataset.samples if one.text in words}) >= len(pictures)
+    assert len({sample.guid for sample in dataset.samples if sample.text in words}) >= len(pictures)
     assert not list(leaving(shown))
 
 
@@ -173,7 +173,7 @@ def test_samples_of_another_set_are_refused(copied: Path, tmp_path: Path, capsys
 def test_hostile_texts_stay_texts(copied: Path) -> None:
     hostile = "</td><script>alert(1)</script><img src=x onerror=alert(2)> \" ' &"
     dataset = read_dataset(Path(Store(copied).manifest.data))
-    samples = {one.guid: dataclasses.replace(one, text=hostile, picture=Path("/nowhere")) for one in dataset.samples}
+    samples = {s.guid: dataclasses.replace(s, text=hostile, picture=Path("/nowhere")) for s in dataset.samples}
     analysis = analyse(Store(copied))
     analysis.store.__dict__["manifest"] = dataclasses.replace(
         analysis.store.manifest, demo=True, data=hostile, classes=(hostile, "$x^2$", "<b>")
@@ -227,15 +227,12 @@ def test_a_grid_holds_the_means_of_its_configurations() -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_a_browser_has_nothing_to_complain_of_and_nothing_is_wider_than_its_window(
-    copied: Path, tmp_path: Path
-) -> None:
+def test_a_browser_reports_nothing_and_nothing_is_wider_than_its_window(copied: Path, tmp_path: Path) -> None:
     assert cli.main(["report", str(copied), "--samples"]) == 0
     page = tmp_path / "report.html"
     shutil.copy(copied / "report.html", page)
     write_report(analyse(Store(copied)))
-    found = widths(page, tmp_path)
-    assert found == {"1280": [], "390": []}
+    assert widths(page, tmp_path) == {"1280": [], "390": []}
     # The same measurement sees what is too wide, and what the console says.
     page.write_text(
         page.read_text(encoding="utf-8").replace("<main>", '<main><div style="width:2000px">x</div>'), encoding="utf-8"
@@ -257,18 +254,18 @@ def widths(page: Path, folder: Path) -> dict[str, list[str]]:
     script = """
       onload = () => document.title = [...document.querySelectorAll('iframe')].map(frame => {
         const inside = frame.contentDocument, room = frame.clientWidth;
-        const wide = [...inside.body.querySelectorAll('*')].filter(one => one.getBoundingClientRect().right > room + 0.5
-          && (!one.closest('.scroll') || one.matches('.scroll')));
+        const wide = [...inside.body.querySelectorAll('*')].filter(tag => tag.getBoundingClientRect().right > room + 0.5
+          && (!tag.closest('.scroll') || tag.matches('.scroll')));
         if (inside.documentElement.scrollWidth > room) wide.push(inside.documentElement);
-        return room + ':' + [...new Set(wide.map(one => one.tagName))].join(',');
+        return room + ':' + [...new Set(wide.map(tag => tag.tagName))].join(',');
       }).join(';')
     """
     wrapper = folder / "wrapper.html"
     wrapper.write_text(f"<!doctype html><title></title>{frames}<script>{script}</script>", encoding="utf-8")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", wrapper.as_uri()]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)  # type: ignore[arg-type]
-    said = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
-    assert not said, said
+    messages = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
+    assert not messages, messages
     title = re.search(r"<title>(.*?)</title>", ended.stdout)
     assert title and title.group(1), ended.stdout[:500]
     parts = dict(part.split(":") for part in title.group(1).split(";"))

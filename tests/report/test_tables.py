@@ -29,7 +29,7 @@ def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_a
 
 
 def rows(text: str, table: int) -> list[dict[str, str]]:
-    """The rows of one table, by heading."""
+    """Return the rows of a table, by heading."""
     part = text.split(f"## Table {table}.")[1].split("\n## ")[0]
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")
@@ -111,8 +111,8 @@ def test_the_published_cells_are_the_reference(real: Path) -> None:
     if not published.exists():
         pytest.skip("the reference's tables are not beside the real set")
     package = ROOT / "mvsa_tune" / "report" / "published.csv"
-    with published.open() as theirs, package.open() as ours:
-        assert list(csv.DictReader(ours)) == list(csv.DictReader(theirs))
+    with published.open() as reference, package.open() as copy:
+        assert list(csv.DictReader(copy)) == list(csv.DictReader(reference))
 
 
 def test_a_stopped_trial_is_marked_with_its_epoch_and_never_the_best(tmp_path: Path) -> None:

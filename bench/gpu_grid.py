@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rivals import Fusion
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.encoders.registry import ENCODERS
 from mvsa_tune.training.trainer import Samples, StackTrainer
+from rivals import Fusion
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))
 from grid import reference_grid

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 import chaos
+from local_cluster import LocalCluster, local_cluster
 from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.files import sha256_of
 from mvsa_tune.results.store import Store
-from own_cluster import OwnCluster, own_cluster
 
 DEMO = ("--pairs", "demo-pixels+demo-words", "--scheduler", "none", "--quiet")
 FETCH = """
@@ -60,7 +60,7 @@ def sweep(folder: Path, data: Path, *flags: object) -> tuple[float, float]:
     return wall, float(Store(folder / "results" / str(name)).rows()["seconds"].sum())
 
 
-def scaling(folder: Path, data: Path, cluster: OwnCluster) -> None:
+def scaling(folder: Path, data: Path, cluster: LocalCluster) -> None:
     """A sweep of 32 trials on this machine with one at a time, on one node, and on two."""
     flags = (
         "--D",
@@ -88,7 +88,7 @@ def scaling(folder: Path, data: Path, cluster: OwnCluster) -> None:
     print("  no cluster, two at once", *(f"{number:7.1f}" for number in sweep(folder, data, *flags, "--name", "none")))
 
 
-def overhead(folder: Path, data: Path, cluster: OwnCluster) -> None:
+def overhead(folder: Path, data: Path, cluster: LocalCluster) -> None:
     """What a tiny trial takes beside its training: on two nodes, and without a cluster."""
     print("tiny trials: where, trials, milliseconds a trial of which training (its share of two)")
     for count in (50, 550):
@@ -112,7 +112,7 @@ def overhead(folder: Path, data: Path, cluster: OwnCluster) -> None:
             print(f"  {name:8} {count:5} {wall:7.1f} s, {1000 * training / 2 / count:6.1f} ms training")
 
 
-def fetching(folder: Path, cluster: OwnCluster, megabytes: int) -> None:
+def fetching(folder: Path, cluster: LocalCluster, megabytes: int) -> None:
     """A cache of so many megabytes, sent to a node that does not see it."""
     hidden = folder / "hidden"
     hidden.mkdir()
@@ -156,7 +156,7 @@ def main() -> None:
             capture_output=True,
         )
         for what in options.only:
-            with own_cluster(store=2_500_000_000 if what == "fetching" else 200_000_000) as cluster:
+            with local_cluster(store=2_500_000_000 if what == "fetching" else 200_000_000) as cluster:
                 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=cluster.environment["RAY_AUTH_TOKEN"])
                 if what == "scaling":
                     scaling(folder, data, cluster)

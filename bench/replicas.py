@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.embeddings.cache import Origin, write_cache
+from mvsa_tune.embeddings.draft import Origin, write_cache
 
 WIDTHS = {"image": ("mobilenet_v2", 1280), "text": ("minilm", 384)}
 TAGS = ("negative", "neutral", "positive")

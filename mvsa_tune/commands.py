@@ -14,12 +14,14 @@ from mvsa_tune.data.dataset import LAYOUT_HELP, LAYOUTS, add_data_flags, data_so
 from mvsa_tune.data.duplicates import NEAR
 from mvsa_tune.data.splits import split_usage
 from mvsa_tune.data.text import NORMALISERS
-from mvsa_tune.embeddings.cache import Cache, Origin, cached_encoders, default_folder, write_cache
+from mvsa_tune.embeddings.cache import Cache, cached_encoders, default_folder
+from mvsa_tune.embeddings.draft import Origin, write_cache
 from mvsa_tune.embeddings.importing import read_vectors
 from mvsa_tune.encoders.registry import ENCODERS, is_encoder
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import is_file_name
+from mvsa_tune.plugins import add_plugin_flag
 
 if TYPE_CHECKING:
     from mvsa_tune.inference.trained import FineTuned, Head
@@ -46,13 +48,17 @@ def flag(*names: str, **options: Any) -> AddFlags:
 
 
 SWEEP = flag("sweep", type=Path, metavar="SWEEP", help="folder of the sweep, results/NAME")
+BOTH = flag("sweeps", type=Path, nargs=2, metavar="SWEEP", help="results/A results/B")
 DATA = flag("--data", type=Path, metavar="DIR", help="its data, if it has moved")
 CONFIG = flag("--config", default="best", metavar="best|ID", help="a configuration (default best)")
+TEXTS = flag("--texts", action="store_true", help="show the tweets")
+SAMPLES = flag("--samples", action="store_true", help="show texts and pictures of those most often wrong")
 HEAD = (
     CONFIG,
     flag("--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="for new pairs, and of fine-tuned encoders"),
     flag("--refit", action="store_true", help="train on all labelled samples, one head for each seed"),
     flag("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)"),
+    add_plugin_flag,
 )
 
 
@@ -68,10 +74,10 @@ def import_vectors(options: Namespace) -> None:
     """Make an embedding cache from vectors made elsewhere."""
     dataset = read_data(options)
     vectors = read_vectors(dataset, options.modality, options.files, options.ids)
-    known = ENCODERS.get(options.encoder)
-    if known and known.widths.get(options.modality) != vectors.shape[1]:
+    widths = dict(ENCODERS[options.encoder].widths) if options.encoder in ENCODERS else {}
+    if widths and widths.get(options.modality) != vectors.shape[1]:
         raise InputError(
-            f"{options.encoder} has vectors of {dict(known.widths)}, not {options.modality} vectors of width "
+            f"{options.encoder} has vectors of {widths}, not {options.modality} vectors of width "
             f"{vectors.shape[1]}: choose another --encoder name for these"
         )
     if "+" in options.encoder:
@@ -134,10 +140,11 @@ def list_encoders(options: Namespace) -> None:
     folder = options.cache or default_folder(data_source(options))
     caches = cached_encoders(folder)
     print(f"caches in {folder}\n\n{'encoder':<22} {'vectors':<22} {'weights':<52} caches")
-    for name in dict.fromkeys([*ENCODERS, *caches]):
+    for name in dict.fromkeys([*ENCODERS, *ENCODERS.installed, *caches]):
         cached = {manifest.modality: manifest.width for manifest in caches.get(name, [])}
-        if encoder := ENCODERS.get(name):
-            widths, source = encoder.widths, f"{'here' if encoder.is_local() else 'not here'}: {encoder.source}"
+        if name in ENCODERS:
+            where = "here" if ENCODERS[name].is_local() else "not here"
+            widths, source = ENCODERS[name].widths, f"{where}: {ENCODERS[name].source}"
         else:  # a name that --encoder or --as gave
             widths, source = cached, shorten(caches[name][0].source.removesuffix(f" by {name}"), 52, placeholder=" …")
         vectors = ", ".join(f"{modality}: {width}" for modality, width in widths.items())
@@ -239,7 +246,7 @@ def _agreement(training: Mapping[str, Any]) -> str:
     return f"trained again: {differ:,} of {count:,} validation predictions differ from the recorded ones"
 
 
-@command("errors", SWEEP, DATA, CONFIG, flag("--texts", action="store_true", help="show the tweets"))
+@command("errors", SWEEP, DATA, CONFIG, TEXTS, add_plugin_flag)
 def list_errors(options: Namespace) -> None:
     """List what a sweep's best configuration gets wrong."""
     from mvsa_tune.results.store import sweep_data
@@ -250,10 +257,7 @@ def list_errors(options: Namespace) -> None:
     print(write_errors(store, config, {sample.guid: sample.text for sample in samples} if options.texts else None))
 
 
-SAMPLES = flag("--samples", action="store_true", help="show texts and pictures of those most often wrong")
-
-
-@command("report", SWEEP, DATA, SAMPLES)
+@command("report", SWEEP, DATA, SAMPLES, add_plugin_flag)
 def report_sweep(options: Namespace) -> None:
     """Write a sweep's report: one page, and its plots."""
     from mvsa_tune.report.page import write_report
@@ -267,7 +271,7 @@ def report_sweep(options: Namespace) -> None:
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(plots) // 2} plots in {store.folder / 'plots'}/")
 
 
-@command("compare", flag("sweeps", type=Path, nargs=2, metavar="SWEEP", help="results/A results/B"))
+@command("compare", BOTH, add_plugin_flag)
 def compare_sweeps(options: Namespace) -> None:
     """Compare two sweeps of the same data and split."""
     from mvsa_tune.results.store import Store

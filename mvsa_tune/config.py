@@ -1,4 +1,4 @@
-"""What is configured: a field is the flag, the search-space key and the CSV column, with its doc and its check."""
+"""Configurations, replicates and ASHA's settings: a field is a flag, a search dimension and a CSV column at once."""
 
 import argparse
 import dataclasses
@@ -172,10 +172,8 @@ class Config:
 
         So a new field leaves all ids as they are. A default, once released, never changes.
         """
-        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        changed = {
-            item.name: fields[item.name] for item in dataclasses.fields(self) if fields[item.name] != item.default
-        }
+        fields = [(item.name, getattr(self, item.name), item.default) for item in dataclasses.fields(self)]
+        changed = {name: value for name, value, default in fields if value != default}
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
@@ -183,11 +181,11 @@ class Config:
         """A short name for people: encoders, D, lr, batch size, then whatever is not the reference's default."""
         encoders = "+".join(self.encoders.values())
         words = [encoders + {0: "", 1: " (text)", 2: " (image)"}[self.ablation]]
-        words += [f"D={self.D}", f"lr={short(self.lr)}", f"bs={self.batch_size}", self.peculiarities]
+        words += [f"D={self.D}", f"lr={short(self.lr)}", f"bs={self.batch_size}", self.other_changes]
         return " ".join(filter(None, words))
 
     @property
-    def peculiarities(self) -> str:
+    def other_changes(self) -> str:
         """What differs from the reference besides encoders, D, lr, batch size and ablation: `epochs=20 dropout=0.5`."""
         named = {"image_encoder", "text_encoder", "ablation", "D", "lr", "batch_size"}
         return " ".join(
@@ -225,7 +223,7 @@ SEARCH_SPACE: dict[str, Dimension] = {
 
 
 def product(grid: Mapping[str, Sequence[Any]]) -> list[Config]:
-    """Every combination of a grid's values. The key `pair` holds `IMAGE+TEXT` strings; an absent axis is its default.
+    """Return every combination of a grid's values, once. `pair` holds `IMAGE+TEXT`; an absent axis is its default.
 
     Raises:
         InputError: a value breaks its field's check, or a pair is not `IMAGE+TEXT`.
@@ -240,7 +238,7 @@ def product(grid: Mapping[str, Sequence[Any]]) -> list[Config]:
 
 
 def union(grids: Iterable[Mapping[str, Sequence[Any]]]) -> list[Config]:
-    """The configurations of several grids, each once, in order."""
+    """Return the configurations of several grids, each once, in order."""
     return list(dict.fromkeys(config for grid in grids for config in product(grid)))
 
 
@@ -249,14 +247,14 @@ def split_pair(pair: str) -> tuple[str, str]:
     image, plus, text = pair.partition("+")
     if not (image and plus and text) or "+" in text:
         raise InputError(
-            f"--pairs {pair}: write a pair as IMAGE_ENCODER+TEXT_ENCODER, with one +; where a name holds a + of its own, give its "
-            "vectors another: `python -m mvsa_tune embed --encoder … --as NAME`"
+            f"--pairs {pair}: write a pair as IMAGE_ENCODER+TEXT_ENCODER, with one +; an encoder whose name holds a + "
+            "can have a cache of another name: `python -m mvsa_tune embed --encoder … --as NAME`"
         )
     return image, text
 
 
 def join_pair(config: Config) -> str:
-    """The `IMAGE+TEXT` of a configuration that sees both."""
+    """Return the `IMAGE+TEXT` of a configuration that sees both."""
     return f"{config.image_encoder}+{config.text_encoder}"
 
 
@@ -270,10 +268,10 @@ class Replicate:
 
 @dataclass(frozen=True)
 class Asha:
-    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934): when a trial that cannot win is stopped.
+    """Settings of asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
 
-    At each rung (grace period × reduction factor^k epochs) a trial goes on if it is among the best 1 / reduction factor of
-    those that have come that far.
+    At each rung (grace period × reduction factor^k epochs) a trial goes on if it is among the best 1 / reduction factor
+    of those that have come that far; the others are stopped.
     """
 
     grace_period: int = setting(5, "ASHA: epochs before a trial may be stopped", at_least(1), axis=False)
@@ -284,18 +282,18 @@ class Asha:
         check_fields(self)
 
     def milestones(self, epochs: int) -> tuple[int, ...]:
-        """The epochs of the rungs, for trials of `epochs` epochs.
+        """Return the epochs of the rungs of trials of `epochs` epochs.
 
         Raises:
             InputError: there are more brackets than rungs for them to begin at.
         """
         rungs = (self.grace_period * self.reduction_factor**k for k in itertools.count())
-        found = tuple(math.ceil(rung) for rung in itertools.takewhile(lambda rung: rung < epochs, rungs))
-        if self.brackets > max(1, len(found)):
+        ends = tuple(math.ceil(rung) for rung in itertools.takewhile(lambda rung: rung < epochs, rungs))
+        if self.brackets > max(1, len(ends)):
             raise InputError(
-                f"--brackets {self.brackets}: with {epochs} epochs there are {len(found)} rungs to begin at"
+                f"--brackets {self.brackets}: with {epochs} epochs there are {len(ends)} rungs to begin at"
             )
-        return found
+        return ends
 
 
 class Parser(argparse.ArgumentParser):
@@ -312,9 +310,9 @@ def add_flags(
     names: Collection[str] | None = None,
     defaults: Mapping[str, str] | None = None,
 ) -> None:
-    """Add a flag for each `setting` of a dataclass, or for those in `names`; a flag that is not given leaves None.
+    """Add a flag for each `setting` of a dataclass, or for those in `names`; a flag that is not used leaves None.
 
-    `defaults` says for the help what stands for those that are not given, where that is not the field's own default.
+    `defaults` says in the help what an unused flag means, where that is not the field's own default.
     """
     for item in dataclasses.fields(kind):
         if not item.metadata or (names is not None and item.name not in names):
@@ -330,6 +328,6 @@ def add_flags(
 
 
 def from_flags(kind: type[Kind], options: argparse.Namespace) -> Kind:
-    """Make a dataclass of the flags that `add_flags` added, with its own defaults for those not given."""
-    given = {item.name: getattr(options, item.name) for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in given.items() if value is not None})
+    """Return a dataclass of the flags that `add_flags` added, with its own defaults for unused ones."""
+    values = {item.name: getattr(options, item.name) for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if value is not None})

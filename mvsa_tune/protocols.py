@@ -1,4 +1,4 @@
-"""Named sets of defaults: what others did, under one word. Any flag that is given wins."""
+"""Named sets of defaults: how others trained and scored. A flag on the command line takes precedence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ class Protocol:
     """How a paper trained and scored.
 
     Attributes:
-        reported: its number, for a table's heading.
-        fields: of a configuration, where they are not the reference's.
-        split: its split.
-        files: the folder of split files beside the data that replaces `split` where it is there.
-        seeds: how many; None for the sweep's own default.
+        reported: the number that it reports, for the heading of the tables.
+        fields: of a configuration, where they differ from the reference's.
+        split: the split.
+        files: a folder of split files beside the data, which replaces `split` where it exists.
+        seeds: how many seeds; None for the sweep's own default.
     """
 
     reported: str
@@ -24,20 +24,20 @@ class Protocol:
     seeds: int | None = None
 
     def split_for(self, data: Path) -> str:
-        """Its split of a data folder, as `--split` takes it."""
-        there = self.files is not None and (data / self.files).is_dir()
-        return f"files:{data / str(self.files)}" if there else self.split
+        """Return the split of a data folder, as `--split` takes it."""
+        folder = data / self.files if self.files else None
+        return f"files:{folder}" if folder and folder.is_dir() else self.split
 
 
 PROTOCOLS = {
-    "reference": Protocol("the best validation accuracy over the epochs, which reads high: it is chosen on what it is scored on"),
+    "reference": Protocol("the best validation accuracy over the epochs"),
     # Cheema et al. 2021, arXiv:2106.08829.
     "cheema2021": Protocol(
-        "accuracy and weighted F1 on the test part of each of ten folds (8 : 1 : 1), by the model of the least validation loss; "
-        "their mean over the folds",
+        "accuracy and weighted F1 on the test part of each of ten folds (8 : 1 : 1), by the model with the lowest "
+        "validation loss; their mean over the folds",
         {
-            "D": 128, "lr": 2e-5, "batch_size": 32, "epochs": 100, "dropout": 0.5, "normalise": "l2", "schedule": "plateau",
-            "select": "loss",
+            "D": 128, "lr": 2e-5, "batch_size": 32, "epochs": 100, "dropout": 0.5, "normalise": "l2",
+            "schedule": "plateau", "select": "loss",
         },
         split="kfold:10:test",
         files="splits",

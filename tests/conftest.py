@@ -17,7 +17,8 @@ from sklearn.metrics import confusion_matrix
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.images import open_picture
-from mvsa_tune.embeddings.cache import Origin, default_folder, write_cache
+from mvsa_tune.embeddings.cache import default_folder
+from mvsa_tune.embeddings.draft import Origin, write_cache
 from mvsa_tune.embeddings.embed import embed
 from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.registry import ENCODERS

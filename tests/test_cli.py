@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT, add_cache
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.embeddings.cache import Block, Draft, Origin, default_folder
+from mvsa_tune.embeddings.cache import default_folder
+from mvsa_tune.embeddings.draft import Block, Draft, Origin
 
 COMMANDS = {
     "encoders": ["-m", "mvsa_tune", "encoders"],

@@ -15,6 +15,7 @@ from mvsa_tune.data import release, table
 from mvsa_tune.data.labels import LABELS, order_labels
 from mvsa_tune.data.readers import CHEEMA, REFERENCE, Layout, Pair
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.plugins import add_plugin_flag
 
 LAYOUTS: Mapping[str, Layout] = {
     "reference": REFERENCE, "mvsa": release.LAYOUT, "cheema": CHEEMA, "table": table.LAYOUT,
@@ -186,7 +187,7 @@ def find_layout(data: Path, requested: str | None = None) -> tuple[str, Path]:
 
 
 def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
-    """Add the flags that name a data set and, if `caches`, the folder of its embeddings."""
+    """Add the flags that name a data set and plug-ins and, if `caches`, the folder of its embeddings."""
     data_help = f"data set: a folder, or a table's file (default {DEFAULT_DATA})"
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=data_help)
     parser.add_argument("--layout", choices=list(LAYOUTS), help=LAYOUT_HELP)
@@ -195,6 +196,7 @@ def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
     if caches:
         cache_help = "embedding caches (default DATA/embeddings; a table's: FILE.embeddings)"
         parser.add_argument("--cache", type=Path, metavar="DIR", help=cache_help)
+    add_plugin_flag(parser)
 
 
 def read_data(options: Namespace, *, needs_labels: bool = True) -> Dataset:

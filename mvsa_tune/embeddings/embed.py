@@ -18,7 +18,8 @@ from tqdm import tqdm
 from mvsa_tune.cluster.session import Node, nodes_of
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.images import find_unreadable
-from mvsa_tune.embeddings.cache import Cache, Draft, Origin, cache_path, open_cache, writing
+from mvsa_tune.embeddings.cache import Cache, cache_path, open_cache
+from mvsa_tune.embeddings.draft import Draft, Origin, writing
 from mvsa_tune.embeddings.pipeline import Settings, Task, embed_blocks
 from mvsa_tune.embeddings.workers import embed_on_ray, workers_for
 from mvsa_tune.encoders.registry import find_encoder
@@ -53,14 +54,20 @@ def _embed_modality(
     path = cache_path(folder, settings.name or name, modality)
     with _locked(path):
         nodes = nodes_of(settings.address, settings.nodes) if settings.address else []
-        device = _device(settings, nodes)
+        device, local = _devices(settings, nodes)
         # Loaded by this process first: weights that are missing or wrong are an error before any worker starts.
-        tower = encoder.load(modality, settings.weights, _local(device))
+        tower = encoder.load(modality, settings.weights, local)
         preprocessing = f"text {settings.text}; {tower.preprocessing}" if modality == "text" else tower.preprocessing
         origin = Origin(preprocessing, f"embedded by {name}", tower.weights)
         if cache := open_cache(dataset, folder, settings.name or name, modality):
-            _check_same(cache, origin, settings)
-            return cache
+            manifest, wanted = cache.manifest, (origin.preprocessing, origin.weights, settings.dtype)
+            if (manifest.preprocessing, manifest.weights, manifest.dtype) == wanted:
+                return cache
+            raise InputError(
+                f"{cache.path} was made with other settings ({manifest.preprocessing}; "
+                f"{manifest.weights or 'weights unknown'}; {manifest.dtype}), not as requested now "
+                f"({'; '.join(wanted)}): delete it, or give a name with --as NAME"
+            )
         skipped = check_pictures(dataset, skip_bad=settings.skip_bad) if modality == "image" else {}
         batch_size = settings.batch_size or BATCH.get(device.type, BATCH["cuda"])
         samples, size = dataset.samples, BLOCK[modality]
@@ -89,17 +96,6 @@ def _embed_modality(
         return draft.finish(name, modality, replace(origin, truncated=truncated, skipped=skipped))
 
 
-def _check_same(cache: Cache, origin: Origin, settings: Settings) -> None:
-    """Raise InputError if a cache was made with other settings."""
-    manifest, wanted = cache.manifest, (origin.preprocessing, origin.weights, settings.dtype)
-    if (manifest.preprocessing, manifest.weights, manifest.dtype) != wanted:
-        raise InputError(
-            f"{cache.path} was made with other settings ({manifest.preprocessing}; "
-            f"{manifest.weights or 'weights unknown'}; {manifest.dtype}), not as requested now ({'; '.join(wanted)}): "
-            "delete it, or give a name with --as NAME"
-        )
-
-
 def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
     """Return why pictures cannot be read, by guid; InputError lists them all unless they are to be skipped."""
     bad = find_unreadable([sample.picture for sample in dataset.samples], cpu_count())
@@ -112,29 +108,22 @@ def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
     return reasons
 
 
-def _device(settings: Settings, nodes: Sequence[Node]) -> Any:
-    """Return the device to embed on, of this machine or of the nodes if there are any."""
+def _devices(settings: Settings, nodes: Sequence[Node]) -> tuple[Any, Any]:
+    """Return the device to embed on, of this machine or of the nodes if there are any; and this machine's device."""
     import torch
 
-    has_gpu = any(node.gpus for node in nodes) if nodes else torch.cuda.is_available()
-    if settings.device == "auto":
-        return torch.device("cuda" if has_gpu else "cpu")
+    cpu, is_local = torch.device("cpu"), torch.cuda.is_available()
+    has_gpu = any(node.gpus for node in nodes) if nodes else is_local
     if settings.device.startswith("cuda") and not has_gpu:
         where = "no node has a" if nodes else "this machine has no"
         raise InputError(f"--device {settings.device}: {where} GPU that torch can use")
-    return torch.device(settings.device)
-
-
-def _local(device: Any) -> Any:
-    """Return the device if this machine has it, else its CPU."""
-    import torch
-
-    return device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device(("cuda" if has_gpu else "cpu") if settings.device == "auto" else settings.device)
+    return device, device if is_local else cpu
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time embed into a cache; a second one says so and waits."""
+    """Let one process at a time embed into a cache; a second process says so and waits."""
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.stem}.lock"))

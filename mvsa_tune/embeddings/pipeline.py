@@ -14,7 +14,7 @@ import numpy as np
 from mvsa_tune.data.dataset import Sample
 from mvsa_tune.data.images import UnreadablePictureError, open_picture
 from mvsa_tune.data.text import NORMALISERS
-from mvsa_tune.embeddings.cache import Block
+from mvsa_tune.embeddings.draft import Block
 from mvsa_tune.encoders.towers import Tower
 from mvsa_tune.errors import InputError
 from mvsa_tune.machine import keep_freed_memory
@@ -24,52 +24,30 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to embed.
+    """How to embed."""
 
-    Attributes:
-        weights: file or folder of the encoder's weights; None for the published ones.
-        device: `cpu`, `cuda`, or `auto`: a GPU if there is one.
-        batch_size: samples that the encoder sees at once; None for what suits the device (`embed.BATCH`).
-        dtype: number format of the cache, `float32` or `float16`.
-        text: name of the normalisation of tweets.
-        skip_bad: go on without the pictures that cannot be read.
-        workers: Ray workers; None for one for each GPU or eight CPUs, and no Ray if that is one.
-        quiet: no progress bar.
-        name: of the caches, for pairs; empty for the encoder's.
-        address: of the Ray cluster to embed on; None for this machine.
-        nodes: of a cluster: wait until there are so many.
-    """
-
-    weights: Path | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    dtype: str = "float32"
-    text: str = "reference"
-    skip_bad: bool = False
-    workers: int | None = None
-    quiet: bool = False
-    name: str = ""
-    address: str | None = None
-    nodes: int = 1
+    weights: Path | None = None  # file or folder of the encoder's weights; None for the published ones
+    device: str = "auto"  # `cpu`, `cuda`, or `auto`: a GPU if there is one
+    batch_size: int | None = None  # samples that the encoder sees at once; None for what suits the device
+    dtype: str = "float32"  # number format of the cache, `float32` or `float16`
+    text: str = "reference"  # name of the normalisation of tweets
+    skip_bad: bool = False  # go on without the pictures that cannot be read
+    workers: int | None = None  # Ray workers; None for one for each GPU or eight CPUs, and no Ray if that is one
+    quiet: bool = False  # no progress bar
+    name: str = ""  # of the caches, for pairs; empty for the encoder's
+    address: str | None = None  # of the Ray cluster to embed on; None for this machine
+    nodes: int = 1  # of a cluster: wait until there are so many
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every block needs, besides the tower.
-
-    Attributes:
-        modality: `image` or `text`.
-        settings: number format and normalisation of texts are used, and by workers the weights.
-        batch_size: samples that the encoder sees at once.
-        threads: of the encoder, and as many that prepare.
-        skipped: guids of the samples that cannot be read; their rows are zero.
-    """
+    """What every block needs, besides the tower."""
 
     modality: str
     settings: Settings
     batch_size: int
-    threads: int
-    skipped: frozenset[str] = frozenset()
+    threads: int  # of the encoder, and as many that prepare
+    skipped: frozenset[str] = frozenset()  # guids of the samples that cannot be read; their rows are zero
 
 
 def embed_blocks(tower: Tower, task: Task, blocks: Mapping[int, Sequence[Sample]]) -> Iterator[Block]:
@@ -99,7 +77,7 @@ def prefetch(
 
 
 def _prepare(tower: Tower, task: Task, sample: Sample) -> Any:
-    """Return a sample as its tower takes it; None for one that is skipped."""
+    """Return a sample as its tower takes it; None if it is skipped."""
     if task.modality == "text":
         return tower.prepare(NORMALISERS[task.settings.text](sample.text))
     if sample.guid in task.skipped:
@@ -125,7 +103,7 @@ def _encode(tower: Tower, task: Task, row: int, count: int, prepared: Iterable[A
 
 @contextmanager
 def preparing_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Run threads that prepare. Torch's own threads are for the encoder: each of these would bring as many again."""
+    """Run threads that prepare, each with one thread of torch: torch's other threads are for the encoder."""
     import torch
 
     threads = torch.get_num_threads()

@@ -5,23 +5,24 @@ from typing import Any
 
 from mvsa_tune.cluster.session import Node, joined_ray, local_ray
 from mvsa_tune.data.dataset import Sample
-from mvsa_tune.embeddings.cache import Block
+from mvsa_tune.embeddings.draft import Block
 from mvsa_tune.embeddings.pipeline import Task, embed_blocks
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.machine import cpu_count
+from mvsa_tune.plugins import LOADED, load_plugins
 
 CPUS_PER_WORKER = 8  # an encoder gains little from more
 BLOCKS_PER_WORKER = 8  # fewer do not pay for the seconds that Ray and another copy of the encoder take to start
 
 
 def workers_for(requested: int | None, device: Any, blocks: int, nodes: Sequence[Node] = ()) -> tuple[int, int]:
-    """Return how many processes embed, and the threads of each.
+    """Return how many processes embed, and the threads of each. One process on this machine runs without Ray.
 
     Args:
         requested: how many; None for one for each GPU, or for eight CPUs and at least one for each node.
-        device: a `torch.device`; one with a number (`cuda:1`) is that GPU alone.
-        blocks: that are left to do: a process has one at least; eight, if it is not `requested` and on this machine.
-        nodes: of the cluster; none for this machine, where one process is this one, without Ray.
+        device: a `torch.device`; with a number (`cuda:1`) that GPU alone.
+        blocks: how many are left. Each process has at least one of them, on this machine by default at least eight.
+        nodes: of the cluster; none for this machine.
     """
     import torch
 
@@ -58,20 +59,21 @@ def embed_on_ray(
     def work(share: Mapping[int, Sequence[Sample]]) -> Iterator[Block]:
         import torch
 
+        load_plugins(plugins)
         torch.set_num_threads(task.threads)
         known = find_encoder(encoder)
         assert known is not None
-        # A worker sees its own GPU alone, whatever its number outside.
+        # A worker sees only its GPU, whatever its number outside.
         yield from embed_blocks(known.load(task.modality, weights, torch.device(device.type)), task, share)
 
-    weights, address = task.settings.weights, task.settings.address
+    weights, address, plugins = task.settings.weights, task.settings.address, tuple(LOADED)
     with joined_ray(address) if address else local_ray(task.threads * workers):
         if address:
             from mvsa_tune.cluster.nodes import check_nodes
 
             samples = [sample for block in blocks.values() for sample in block] if task.modality == "image" else []
             pictures = [sample.picture for sample in samples if sample.guid not in task.skipped]
-            check_nodes([weights, *pictures] if weights else pictures)
+            check_nodes([*plugins, *([weights] if weights else []), *pictures])
         rows = list(blocks)
         streams = [
             work.options(num_returns="streaming").remote({row: blocks[row] for row in rows[first::workers]})

@@ -1,4 +1,6 @@
-"""Name → encoder. To add a preset, add an entry to `ENCODERS`; open names stand for all other models of a library.
+"""Name → encoder. To add a preset, add an entry here; open names stand for all other models of a library.
+
+An encoder may also come from a plug-in (docs/plugins.md).
 
 Open names: `openclip:ARCH:TAG_OR_FILE`, `hf:ID_OR_FOLDER` (`@cls`, `@mean` or `@pooler` after it chooses the pooling),
 `torchvision:NAME`, `timm:NAME`.
@@ -9,8 +11,9 @@ from mvsa_tune.encoders.open_clip import open_clip_encoder, parse_open_clip
 from mvsa_tune.encoders.towers import Encoder
 from mvsa_tune.encoders.transformers import parse_transformers, transformers_encoder
 from mvsa_tune.encoders.vision import parse_torchvision, timm_encoder, torchvision_encoder
+from mvsa_tune.plugins import Registry
 
-ENCODERS: dict[str, Encoder] = {
+PRESETS = {
     # OpenAI trained with QuickGELU; open_clip's architecture of the plain name has GELU.
     "clip-vit-b-32": open_clip_encoder("ViT-B-32-quickgelu", "openai", {"image": 512, "text": 512}),
     "clip-vit-b-16": open_clip_encoder("ViT-B-16-quickgelu", "openai", {"image": 512, "text": 512}),
@@ -28,26 +31,34 @@ ENCODERS: dict[str, Encoder] = {
     "demo-convolutions": Encoder({"image": 32}, demo.load_convolutions),
     "demo-tokens": Encoder({"text": 32}, demo.load_tokens),
 }
+ENCODERS: Registry[Encoder] = Registry("mvsa_tune.encoders", Encoder, PRESETS)
 OPEN_NAMES = ("openclip", "hf", "torchvision", "timm")
 
 
+def register_encoder(name: str, encoder: Encoder) -> None:
+    """Add an encoder: its name can then stand in pairs. InputError if the name is taken or unfit."""
+    ENCODERS.register(name, encoder)
+
+
 def is_encoder(name: str) -> bool:
-    """Return whether a name is a preset's, or is written as an open name (what that stands for is not looked up)."""
+    """Return whether a name is an encoder's, or is written as an open name (what that stands for is not looked up)."""
     kind, _, rest = name.partition(":")
     return name in ENCODERS or (kind in OPEN_NAMES and bool(rest))
 
 
 def find_encoder(name: str, *, fetch: bool = True) -> Encoder | None:
-    """Return the encoder of a preset's name or an open name; None for another name.
+    """Return the encoder of a name; None if there is none.
 
     With `fetch`, the config of a hub's model that is not on this machine is fetched: it tells the modality.
 
     Raises:
         InputError: an open name of nothing that exists; or the hub cannot be reached.
     """
-    if name in ENCODERS or not is_encoder(name):
-        return ENCODERS.get(name)
     kind, _, rest = name.partition(":")
+    if name in ENCODERS:
+        return ENCODERS[name]
+    if not is_encoder(name):
+        return None
     if kind == "hf":
         return parse_transformers(rest, fetch=fetch)
     return {"openclip": parse_open_clip, "torchvision": parse_torchvision, "timm": timm_encoder}[kind](rest)

@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 
 
 class Tower(ABC):
-    """One modality of a loaded encoder.
+    """One modality of a loaded encoder."""
 
-    Attributes:
-        width: length of its vectors.
-        preprocessing: what `prepare` does, in one line, for the manifest.
-        weights: identity of the weights: file and SHA-256, hub id and revision, or `built in`.
-    """
-
-    width: int
-    preprocessing: str
-    weights: str
+    width: int  # length of its vectors
+    preprocessing: str  # what `prepare` does, in one line, for the manifest
+    weights: str  # identity of the weights: file and SHA-256, hub id and revision, or `built in`
 
     @abstractmethod
     def prepare(self, item: Any) -> Any:
@@ -42,14 +36,9 @@ class Tower(ABC):
 
 @dataclass(eq=False)
 class ModelTower(Tower):
-    """A torch model with its preprocessing; the model is moved to the device and set to evaluation.
+    """A torch model with its preprocessing; the model is moved to the device and set to evaluation."""
 
-    Attributes:
-        model: what `collate` returns → `(n, width)`.
-        device: a `torch.device`.
-    """
-
-    model: Any
+    model: Any  # a module: what `collate` returns → `(n, width)`
     device: Any
     preprocessing: str
     weights: str
@@ -99,20 +88,13 @@ class PictureTower(ModelTower):
 
 @dataclass(eq=False)
 class TextTower(ModelTower):
-    """A model of tokens: `model(ids (n, L), mask (n, L))` → `(n, width)`.
+    """A model of tokens: `model(ids (n, L), mask (n, L))` → `(n, width)`."""
 
-    Attributes:
-        tokenize: a text → all its tokens, special ones included.
-        limit: tokens that the model takes.
-        pad: the padding token.
-        pad_to_limit: pad each batch to the limit, not to its longest text.
-    """
-
-    tokenize: Callable[[str], list[int]]
-    limit: int
+    tokenize: Callable[[str], list[int]]  # a text → all its tokens, special ones included
+    limit: int  # tokens that the model takes
     width: int
-    pad: int = 0
-    pad_to_limit: bool = False
+    pad: int = 0  # the padding token
+    pad_to_limit: bool = False  # not to the longest text of a batch
     # The libraries' tokenizers are not safe in several threads.
     lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -146,18 +128,14 @@ class TextTower(ModelTower):
 class Encoder:
     """What an encoder's name stands for; nothing is loaded yet.
 
-    Attributes:
-        widths: length of its vectors by modality, 0 where only loading tells; the keys are the modalities that it has.
-            Empty for a model of the hub of which nothing is on this machine.
-        loader: modality, weights (None for the published ones) and device → the loaded tower.
-        source: where the published weights come from.
-        is_local: whether those are on this machine.
+    `widths` has the lengths of its vectors by modality, 0 where only loading tells; its keys are the modalities of the
+    encoder. It is empty for a model of the hub of which nothing is on this machine.
     """
 
     widths: Mapping[str, int]
-    loader: Callable[[str, Path | None, Any], Tower]
-    source: str = "built in"
-    is_local: Callable[[], bool] = lambda: True
+    loader: Callable[[str, Path | None, Any], Tower]  # modality, weights (None: the published ones), device → tower
+    source: str = "built in"  # where the published weights come from
+    is_local: Callable[[], bool] = lambda: True  # whether they are on this machine
 
     def load(self, modality: str, weights: Path | None, device: Any) -> Tower:
         """Load a tower; InputError if the weights cannot be had, or their vectors have another width."""

@@ -92,9 +92,7 @@ def fetch(
         ) from None
     try:
         return download()
-    except (
-        Exception
-    ) as error:  # no such name, a login is needed, the connection breaks: each library has its own errors
+    except Exception as error:  # no such name, a login is needed, the connection breaks: each library has its errors
         raise InputError(f"cannot fetch {what} ({first_line(error)}): fetch it elsewhere and {instead}") from None
 
 

@@ -74,8 +74,8 @@ class FinetuneTask(Shared):
 
     @property
     def files(self) -> list[Path]:
-        """Pictures, weights that come from files, and the results folder, where checkpoints go."""
-        return [*self.pictures, *self.weights.values(), self.sweep / "sweep.json"]
+        """Plug-ins, pictures, weights that come from files, and the results folder, where checkpoints go."""
+        return [*super().files, *self.pictures, *self.weights.values(), self.sweep / "sweep.json"]
 
     def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
         """Return the scores of the configurations that have checkpoints, as `Shared.scores_gone_past` says."""

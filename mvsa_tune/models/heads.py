@@ -4,18 +4,17 @@ Every head but `linear` begins with the reference's hidden layer for each modali
 fuse and in nothing else. With one modality a head is what remains of it without the other: attention over one token,
 a product of one factor, no gate, the logits of one classifier.
 
-A new head is a function here and an entry of `HEADS`, or a call of `register_head` elsewhere. Such a function imports
+A new head is a function here and an entry of `HEADS`, or comes from a plug-in (docs/plugins.md). Such a function imports
 torch and the layers when it is called: naming and checking a head, as `--help` does, must not wait a second for
 torch.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mvsa_tune.errors import InputError
 from mvsa_tune.models import ATTENTION_HEADS
+from mvsa_tune.plugins import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -185,7 +184,7 @@ def late(shape: HeadShape) -> "nn.Module":
     return Head(run, heads=singles)
 
 
-HEADS: dict[str, HeadSpec] = {
+BUILT_IN = {
     "concat": HeadSpec(concat),
     "cross-attention": HeadSpec(cross_attention, ATTENTION_HEADS),
     "co-attention": HeadSpec(co_attention, ATTENTION_HEADS),
@@ -195,21 +194,12 @@ HEADS: dict[str, HeadSpec] = {
     "linear": HeadSpec(linear),
     "late": HeadSpec(late),
 }
+HEADS: Registry[HeadSpec] = Registry("mvsa_tune.heads", HeadSpec, BUILT_IN)
 
 
 def register_head(name: str, spec: HeadSpec) -> None:
-    """Add a head to the registry: `--head NAME` and `Config(head=NAME)` then take it.
-
-    Raises:
-        InputError: The name is taken, or is not made of letters, digits, `-`, `_` and `.`.
-    """
-    if name in HEADS:
-        raise InputError(f"head {name}: there is a head of this name already; register yours under another")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(
-            f"head {name!r}: a name is made of letters, digits, -, _ and ., and begins with a letter or digit"
-        )
-    HEADS[name] = spec
+    """Add a head: `--head NAME` and `Config(head=NAME)` then take it. InputError if the name is taken or unfit."""
+    HEADS.register(name, spec)
 
 
 def build_head(

@@ -1,83 +1,87 @@
-"""A search's trials, ranked, and its finalists, trained again: both numbers, because the first is biased upwards."""
+"""The page of a search: its trials, ranked, and its finalists, trained again on fresh seeds."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from mvsa_tune.config import CONFIG_FIELDS, Config
+from mvsa_tune.errors import some
 from mvsa_tune.formats import markdown, short
-from mvsa_tune.report.tables import TESTED, accuracy_cell, ends
+from mvsa_tune.report.tables import score_cell, shown_scores
+from mvsa_tune.results.schema import FAILED, STOPPED
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.analysis import Analysis, verdict
+from mvsa_tune.stats.analysis import Analysis, analyse, verdict
 from mvsa_tune.stats.summary import ranked, summarise
 
 SHOWN = 20
-# Columns that are narrow enough to be read by their short names.
-HEADERS = {"image_encoder": "vision", "text_encoder": "text", "batch_size": "batch size", "weight_decay": "weight decay",
-           "label_smoothing": "smoothing"}  # fmt: skip
+# Fields that every row shows, and short names for the headings of these and others.
+HEADERS = {
+    "image_encoder": "vision", "text_encoder": "text", "batch_size": "batch size", "weight_decay": "weight decay",
+    "label_smoothing": "smoothing",
+}  # fmt: skip
 
 
 def confirmed_folder(folder: Path) -> Path:
-    """Where the sweep of a search's finalists lies."""
+    """Return the results folder of a search's finalists."""
     return folder / "confirmed"
 
 
 def finalists(store: Store, count: int) -> list[Config]:
-    """The best configurations of a search that were trained to their end."""
+    """Return the best configurations of a search that were trained to their end, at most `count`."""
     configs = {config.id: config for config in store.configs()}
     return [configs[trial] for trial in ranked(summarise(store))["trial_id"][:count]]
 
 
 def leaderboard(analysis: Analysis) -> str:
-    """The page of a search."""
-    store, summary = analysis.store, analysis.summary
+    """Return the page of a search."""
+    store, summary = analysis.store, analysis.with_intervals()
     best = ranked(summary)
-    stopped = int(summary["status"].str.startswith("stopped").sum())
-    failed = int(summary["status"].str.startswith("failed").sum())
-    epochs = sum(store.epochs().values())
-    space = ", ".join(f"{name} {values}" for name, values in store.manifest.space.items())
-    counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed; {epochs:,} epochs in all"
-    title = f"# {store.folder.name}: search" + (" on the built-in demo set" if store.manifest.demo else "")
+    stopped, failed = (int(summary["status"].str.startswith(status).sum()) for status in (STOPPED, FAILED))
+    counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed"
     parts = [
-        f"{title}\n\nSpace: {space}.\n\n{len(summary)} trials: {counts}.\n",
-        *(f"{line}\n" for line in verdict(analysis)),
+        f"# {store.folder.name}: search" + (" on the built-in demo set" if store.manifest.demo else ""),
+        f"Search space: {', '.join(f'{name} {values}' for name, values in store.manifest.space.items())}.",
+        f"{len(summary)} trials: {counts}; {sum(store.epochs().values()):,} epochs in total.",
+        *verdict(analysis),
     ]
-    confirmed = confirmed_folder(store.folder)
-    if (confirmed / "trials.csv").exists():
-        parts.append(_finalists(store, best, Store(confirmed)))
-    parts.append(
-        f"## The {min(SHOWN, len(best))} best of those trained to the end\n\n{_trials(best.head(SHOWN), analysis)}"
-    )
-    return "\n".join(parts)
+    if (confirmed_folder(store.folder) / "trials.csv").exists():
+        parts += ["## Finalists", *_finalists(best, analyse(Store(confirmed_folder(store.folder))))]
+    parts += [
+        f"## The best {min(SHOWN, len(best))} of the trials that were trained to the end",
+        _trials(best.head(SHOWN)),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _finalists(store: Store, best: pd.DataFrame, confirmed: Store) -> str:
-    again = summarise(confirmed).set_index("trial_id")
-    tests = [name for name in TESTED if f"{name}_mean" in again]
+def _finalists(best: pd.DataFrame, confirmed: Analysis) -> list[str]:
+    """Return an explanation and a table of the finalists' accuracy, in the search and on fresh seeds."""
+    fresh = confirmed.with_intervals().set_index("trial_id")
+    names = {config.id: config.name for config in confirmed.store.configs()}
+    score, *others = shown_scores(fresh)
+    tests = [column for column in others if column.tested]
     body = []
-    for _, row in best[best["trial_id"].isin(again.index)].iterrows():
-        fresh = again.loc[row["trial_id"]]
-        change = f"{fresh['val_acc_best_mean'] - row['val_acc_best_mean']:+.3f}" if fresh["n"] else "–"
-        cell = accuracy_cell(fresh) if fresh["n"] else str(fresh["status"])
-        numbers = [accuracy_cell(row), str(row["n"]), cell, str(fresh["n"]), change]
-        numbers += [accuracy_cell(fresh, name) if fresh["n"] else "–" for name in tests]
-        body.append([next(c.name for c in store.configs() if c.id == row["trial_id"]), *numbers])
-    seeds = list(dict.fromkeys(str(one.seed) for one in confirmed.manifest.replicates))
+    for _, row in best[best["trial_id"].isin(fresh.index)].iterrows():
+        again = fresh.loc[row["trial_id"]]
+        change = f"{again[f'{score.name}_mean'] - row[f'{score.name}_mean']:+.3f}" if again["n"] else "–"
+        cell = score_cell(score, again) if again["n"] else str(again["status"])
+        cells = [names[row["trial_id"]], score_cell(score, row), str(row["n"]), cell, str(again["n"]), change]
+        body.append([*cells, *(score_cell(column, again) for column in tests)])
+    seeds = some(list(dict.fromkeys(str(replicate.seed) for replicate in confirmed.store.manifest.replicates)))
     explanation = (
-        "The search's number is the best of many and reads high; the confirmed one comes from "
-        f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) that the search has not seen, every epoch trained. Both are each "
-        "replicate's validation accuracy at its best epoch, mean ± standard deviation over n."
+        "The search's number is the best of many and therefore biased upwards. The confirmed one is of new seeds "
+        f"({seeds}), every epoch trained. Both are validation accuracies at each replicate's best epoch: mean ± "
+        "standard deviation over n replicates [95 % interval]."
     )
-    header = ["finalist", "in the search", "n", "confirmed", "n", "change", *(TESTED[name] for name in tests)]
-    return f"## Finalists\n\n{explanation}\n\n{markdown(header, body)}"
+    header = ["finalist", "in the search", "n", "confirmed", "n", "change", *(column.header for column in tests)]
+    return [explanation, markdown(header, body)]
 
 
-def _trials(best: pd.DataFrame, analysis: Analysis) -> str:
+def _trials(best: pd.DataFrame) -> str:
     fields = [name for name in CONFIG_FIELDS if name in HEADERS or best[name].nunique() > 1]
-    header = ["rank", *(HEADERS.get(name, name) for name in fields), "cross-fitted", "best epoch", "last epoch", "n"]
+    scores = shown_scores(best)
+    header = ["rank", *(HEADERS.get(name, name) for name in fields), *(column.header for column in scores), "n"]
     body = []
     for rank, (_, row) in enumerate(best.iterrows(), start=1):
-        cross = f"{row['val_acc_cross_mean']:.3f}{ends(analysis.scored[row['trial_id']].cross_fitted)}"
-        numbers = [cross, accuracy_cell(row), f"{row['val_acc_last_mean']:.3f}", str(row["n"])]
-        body.append([str(rank), *(short(row[name]) for name in fields), *numbers])
+        values = ("–" if pd.isna(row[name]) else short(row[name]) for name in fields)
+        body.append([str(rank), *values, *(score_cell(column, row) for column in scores), str(row["n"])])
     return markdown(header, body)

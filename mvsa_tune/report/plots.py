@@ -4,11 +4,12 @@ import io
 from collections.abc import Mapping, Sequence
 from contextlib import ContextDecorator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Final, cast
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -27,7 +28,7 @@ MOST_LINES = 30
 MOST_GRIDS = 4
 MOST_VALUES = 6  # of an axis of a grid; more become ranges
 LONGEST = 60  # characters of a label that fit the width
-# Ink, grid lines and paper, which the page replaces by its own; then the series (Okabe & Ito 2008) and their dashes.
+# Ink, grid lines and paper, which the page replaces; then the series (Okabe & Ito 2008) and their dashes.
 INK, FAINT, PAPER = "#1b1d21", "#d4d6da", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
@@ -62,10 +63,8 @@ def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
     legend = {}
     for index, scored in enumerate(shown):
         kind, marker, face, dashes, colour = _kind(scored, analysis)
-        if scored.cross_fitted:
-            axes.plot(
-                [scored.cross_fitted.low, scored.cross_fitted.high], [-index, -index], color=colour, linestyle=dashes
-            )
+        if interval := scored.cross_fitted:
+            axes.plot([interval.low, interval.high], [-index, -index], color=colour, linestyle=dashes)
         legend[kind] = axes.plot(scored.values.mean(), -index, marker, color=colour, markerfacecolor=face)[0]
         label = _cut(labels[scored.config.id])
         axes.text(0, 0.24 - index, label, fontsize=8, transform=axes.get_yaxis_transform())
@@ -73,7 +72,7 @@ def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     figure.legend(list(legend.values()), list(legend), loc=BELOW)
-    first, last = (f"{one.values.mean():.3f} ({labels[one.config.id]})" for one in (shown[0], shown[-1]))
+    first, last = (f"{s.values.mean():.3f} ({labels[s.config.id]})" for s in (shown[0], shown[-1]))
     description = f"{len(shown)} configurations with their 95 % intervals, from {first} down to {last}."
     return _plot(figure, "accuracy", "Accuracy by configuration", description)
 
@@ -132,29 +131,20 @@ def _by_epoch(curves: Sequence[tuple[str, NDArray[np.floating]]]) -> tuple[Figur
     return figure, axes
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Mean cross-fitted accuracy by D and lr, `(D, lr)`, NaN where nothing was trained. Axes have values or ranges."""
+def grids(ranked: Sequence[Scored]) -> dict[str, pd.DataFrame]:
+    """Return mean cross-fitted accuracy by D (rows) and lr (columns), by title; NaN where nothing was trained.
 
-    title: str
-    widths: Sequence[str]
-    lrs: Sequence[str]
-    means: NDArray[np.float64]
-
-
-def grids(ranked: Sequence[Scored]) -> list[Grid]:
-    """Return the grids of the best configurations that differ in D and lr alone, `MOST_GRIDS` at most.
-
-    In a search, where everything differs, return those of the best encoders. Empty where D or lr does not vary.
+    A grid is of configurations that differ in nothing else, or in a search, where everything differs, of the same
+    encoders; the best `MOST_GRIDS` are returned, and none where D or lr does not vary.
     """
     for title in (_without_D_and_lr, _encoders):
         groups: dict[str, list[Scored]] = {}
         for scored in ranked:
             groups.setdefault(title(scored.config), []).append(scored)
-        varied = [_grid(*group) for group in groups.items() if _varies(group[1], "D") and _varies(group[1], "lr")]
-        if varied:
-            return varied[:MOST_GRIDS]
-    return []
+        grids = {title: grid for title, group in groups.items() if min((grid := _grid(group)).shape) > 1}
+        if grids:
+            return dict(islice(grids.items(), MOST_GRIDS))
+    return {}
 
 
 def _without_D_and_lr(config: Config) -> str:  # noqa: N802
@@ -165,46 +155,41 @@ def _encoders(config: Config) -> str:
     return config.name.partition(" D=")[0]
 
 
-def _varies(group: Sequence[Scored], axis: str) -> bool:
-    return len({getattr(scored.config, axis) for scored in group}) > 1
-
-
-def _grid(title: str, group: Sequence[Scored]) -> Grid:
+def _grid(group: Sequence[Scored]) -> pd.DataFrame:
     rows, widths = _ticks([float(scored.config.D) for scored in group])
     columns, lrs = _ticks([scored.config.lr for scored in group])
     sums, counts = np.zeros((2, len(widths), len(lrs)))
     np.add.at(sums, (rows, columns), [scored.values.mean() for scored in group])
     np.add.at(counts, (rows, columns), 1)
-    with np.errstate(invalid="ignore"):
-        return Grid(title, widths, lrs, sums / counts)
+    return pd.DataFrame(sums, widths, lrs) / np.where(counts, counts, np.nan)
 
 
 def _ticks(values: Sequence[float]) -> tuple[NDArray[np.intp], list[str]]:
     """Return each value's index on its axis, and the axis' labels: the values, or ranges of equal ratio for many."""
     levels = sorted(set(values))
     if len(levels) <= MOST_VALUES:
-        return np.searchsorted(levels, values), [_short(level) for level in levels]
+        return np.searchsorted(levels, values), [short(level) for level in levels]
     edges = np.geomspace(levels[0], levels[-1], MOST_VALUES + 1)
     index = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, MOST_VALUES - 1)
-    return index, [f"{low}–\n{high}" for low, high in pairwise(_short(float(f"{edge:.2g}")) for edge in edges)]
-
-
-def _short(value: float) -> str:
-    return str(int(value)) if value >= 1 else short(value)
+    return index, [f"{low}–\n{high}" for low, high in pairwise(short(float(f"{edge:.2g}")) for edge in edges)]
 
 
 @styled
-def heat_map(name: str, grid: Grid, low: float, high: float) -> Plot:
-    """Draw a grid of accuracies on a colour scale from `low` to `high`, which several maps can share."""
-    figure, axes = _figure(1.1 + 0.45 * len(grid.widths))
-    _cells(axes, grid.means, (low, high), [f"{mean:.3f}" for mean in grid.means.flat], grid.widths, grid.lrs)
-    axes.set(xlabel="lr", ylabel="D")
-    row, column = divmod(int(np.nanargmax(grid.means)), len(grid.lrs))
-    description = (
-        f"Cross-fitted accuracy of {grid.title} by D and lr. Highest: {grid.means[row, column]:.3f} at D "
-        f"{grid.widths[row]}, lr {grid.lrs[column]}; lowest: {np.nanmin(grid.means):.3f}."
-    )
-    return _plot(figure, name, grid.title, description)
+def heat_maps(grids: Mapping[str, pd.DataFrame]) -> list[Plot]:
+    """Draw grids of accuracies, all on one colour scale."""
+    means = [mean for grid in grids.values() for mean in grid.to_numpy().flat if np.isfinite(mean)]
+    drawn = []
+    for number, (title, grid) in enumerate(grids.items(), start=1):
+        figure, axes = _figure(1.1 + 0.45 * len(grid))
+        _cells(axes, grid, (min(means), max(means)), [f"{mean:.3f}" for mean in grid.to_numpy().flat])
+        axes.set(xlabel="lr", ylabel="D")
+        row, column = divmod(int(np.nanargmax(grid)), grid.shape[1])
+        description = (
+            f"Cross-fitted accuracy of {title} by D and lr. Highest: {np.nanmax(grid):.3f} at D {grid.index[row]}, "
+            f"lr {grid.columns[column]}; lowest: {np.nanmin(grid):.3f}."
+        )
+        drawn.append(_plot(figure, f"heat-map-{number}", title, description))
+    return drawn
 
 
 @styled
@@ -214,7 +199,7 @@ def confusion(counts: NDArray[np.float64], classes: Sequence[str]) -> Plot:
     figure, axes = _figure(1.1 + 0.6 * len(classes))
     texts = [f"{count:.1f}\n{100 * share:.0f} %" for count, share in zip(counts.flat, shares.flat, strict=True)]
     labels = [_cut(label, 16) for label in classes]
-    _cells(axes, shares, (0, 1), texts, labels, labels)
+    _cells(axes, pd.DataFrame(shares, labels, labels), (0, 1), texts)
     axes.invert_yaxis()
     axes.set(xlabel="predicted", ylabel="true")
     correct = "; ".join(
@@ -223,24 +208,17 @@ def confusion(counts: NDArray[np.float64], classes: Sequence[str]) -> Plot:
     return _plot(figure, "confusion", "Confusion matrix of the best", f"Correctly classified: {correct}.")
 
 
-def _cells(
-    axes: Axes,
-    values: NDArray[np.float64],
-    scale: tuple[float, float],
-    texts: Sequence[str],
-    rows: Sequence[str],
-    columns: Sequence[str],
-) -> None:
-    """Draw labelled cells with their texts, shaded by value on a scale; one without a value has a dash."""
-    low, high = scale[0], max(scale[1], scale[0] + 1e-9)
-    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", vmin=low, vmax=high, edgecolors=PAPER)
-    size = 8 if len(columns) <= 5 else 6.5
-    for ((row, column), value), text in zip(np.ndenumerate(values), texts, strict=True):
+def _cells(axes: Axes, values: pd.DataFrame, scale: tuple[float, float], texts: Sequence[str]) -> None:
+    """Draw a frame's cells with their texts, shaded by value on a scale; one without a value has a dash."""
+    shares = np.ma.masked_invalid(values.to_numpy())
+    mesh = axes.pcolormesh(shares, cmap="cividis", vmin=scale[0], vmax=max(scale[1], scale[0] + 1e-9), edgecolors=PAPER)
+    for ((row, column), value), text in zip(np.ndenumerate(values.to_numpy()), texts, strict=True):
         dark = np.dot(mesh.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5
         colour, label = ("#ffffff" if dark else "#000000", text) if np.isfinite(value) else (INK, "–")
+        size = 8 if values.shape[1] <= 5 else 6.5
         axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", color=colour, fontsize=size)
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
-    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    axes.set_xticks(np.arange(values.shape[1]) + 0.5, values.columns)
+    axes.set_yticks(np.arange(len(values)) + 0.5, values.index)
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
 

@@ -6,7 +6,7 @@ torch is imported by the functions that need it: the driver of a sweep, which tr
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.splits import Split
 from mvsa_tune.embeddings.cache import Cache, expect_scattered_reads, open_vectors
+from mvsa_tune.plugins import LOADED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,7 @@ class Shared:
         device: `cpu` or `cuda`.
         threads: CPU threads that a worker may use.
         milestones: epochs, besides the last, at which a trial reports: there the scheduler may stop it.
+        plugins: Python files that register heads and encoders, which every worker runs first.
         driver: on a cluster, what the nodes need to know of the driver's machine.
     """
 
@@ -47,12 +49,13 @@ class Shared:
     device: str
     threads: int
     milestones: tuple[int, ...] = ()
+    plugins: tuple[Path, ...] = field(default_factory=lambda: tuple(LOADED))
     driver: "Driver | None" = None
 
     @property
     def files(self) -> list[Path]:
         """The files that every node of a cluster must see; caches are not among them, but are sent to nodes."""
-        return []
+        return list(self.plugins)
 
     def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
         """Return the scores of the configurations whose trials go on from a checkpoint, by id.

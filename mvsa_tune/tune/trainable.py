@@ -12,6 +12,7 @@ from ray import tune
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.machine import keep_freed_memory
+from mvsa_tune.plugins import load_plugins
 
 if TYPE_CHECKING:
     from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
@@ -43,6 +44,7 @@ class TrialTrainable(tune.Trainable):
         self.diverged = ""
         if task.driver:
             task.driver.check()
+        load_plugins(task.plugins)
         torch.set_num_threads(task.threads)
         keep_freed_memory()
 

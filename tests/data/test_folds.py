@@ -72,7 +72,7 @@ def test_every_seed_is_trained_on_every_fold_as_it_would_be_alone(folded: Path, 
         assert row["val_acc_best"] == pytest.approx(alone.accuracy.max())
         assert row["val_loss_last"] == pytest.approx(alone.val_loss[-1, 0], rel=1e-5)
         assert np.array_equal(result.best[r][result.rows[r] >= 0], alone.best[0])
-    assert "each on 3 folds; kfold:3 split" in (folded / "tables.md").read_text()
+    assert "each on 3 folds; split: kfold:3" in (folded / "tables.md").read_text()
 
 
 def test_what_reads_predictions_reads_those_of_folds(
@@ -170,8 +170,9 @@ def test_the_tables_say_whose_protocol_and_show_the_mean_over_folds(cheema: Path
         text.startswith("# cheema: test accuracy")
         and "Protocol cheema2021: accuracy and weighted F1 on the test part" in text
     )
-    assert "at the epoch, of its 20, of the least validation loss" in text and "published" not in text.replace(
-        "publish no", ""
+    assert (
+        "at the epoch with the lowest validation loss over its 20 epochs" in text
+        and "published" not in text.replace("publish no", "")
     )
     summary = pd.read_csv(cheema / "summary.csv")
     for _, line in summary.iterrows():

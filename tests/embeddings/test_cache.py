@@ -6,17 +6,9 @@ import pytest
 
 from conftest import make_set
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.embeddings import cache
-from mvsa_tune.embeddings.cache import (
-    Block,
-    Cache,
-    Draft,
-    Origin,
-    cached_encoders,
-    default_folder,
-    open_cache,
-    write_cache,
-)
+from mvsa_tune.embeddings import draft as drafts
+from mvsa_tune.embeddings.cache import Cache, cached_encoders, default_folder, open_cache
+from mvsa_tune.embeddings.draft import Block, Draft, Origin, write_cache
 from mvsa_tune.errors import InputError
 
 
@@ -151,7 +143,7 @@ def test_a_write_that_fails_midway_leaves_the_cache_as_it_was(cached: Path, monk
 
     for step in ("append_synced", "sha256_of"):  # after a block; after all of them
         with monkeypatch.context() as patch:
-            patch.setattr(cache, step, full)
+            patch.setattr(drafts, step, full)
             with pytest.raises(InputError, match="No space left on device"):
                 write(read_dataset(cached), np.zeros((44, 3), dtype=np.float32))
         assert reopen(cached) == before
@@ -163,14 +155,14 @@ def test_a_write_that_fails_midway_leaves_the_cache_as_it_was(cached: Path, monk
 
 
 def test_a_write_killed_between_its_files_leaves_no_cache(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_text = cache.write_text_whole
+    write_text = drafts.write_text_whole
 
     def killed(path: Path, text: str) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
         write_text(path, text)
 
-    monkeypatch.setattr(cache, "write_text_whole", killed)
+    monkeypatch.setattr(drafts, "write_text_whole", killed)
     with pytest.raises(KeyboardInterrupt):
         write(read_dataset(cached))
     assert reopen(cached) is None
@@ -200,6 +192,15 @@ def test_a_draft_goes_on_from_its_finished_blocks_to_the_same_bytes(tmp_path: Pa
     assert sorted(file.name for file in again.parent.iterdir()) == ["image.ids.txt", "image.json", "image.npy"]
 
 
+def test_a_draft_that_was_killed_while_its_file_was_made_begins_anew(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    draft = Draft(dataset, tmp_path / "draft" / "image.npy", "same")
+    draft.vectors.write_bytes(b"\x93NUM")
+    draft = Draft(dataset, draft.path, "same")
+    draft.write(Block(0, np.ones((44, 3), dtype=np.float32)))
+    assert (draft.finish("eye", "image", Origin("none", "a test")).vectors() == 1).all()
+
+
 def test_a_draft_of_other_settings_begins_anew(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path))
     path = tmp_path / "draft" / "image.npy"
@@ -223,7 +224,7 @@ def test_killed_before_the_manifest_is_written_a_draft_has_only_that_left_to_do(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "write_text_whole", killed)
+        patch.setattr(drafts, "write_text_whole", killed)
         with pytest.raises(KeyboardInterrupt):
             draft.finish("eye", "image", Origin("none", "a test"))
     assert path.exists()

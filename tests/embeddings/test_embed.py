@@ -16,7 +16,8 @@ from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.text import normalise
 from mvsa_tune.embeddings import embed as embedding
-from mvsa_tune.embeddings.cache import Block, Draft, cached_encoders, default_folder, open_cache
+from mvsa_tune.embeddings.cache import cached_encoders, default_folder, open_cache
+from mvsa_tune.embeddings.draft import Block, Draft
 from mvsa_tune.embeddings.embed import embed
 from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.towers import TextTower

@@ -16,25 +16,28 @@ from conftest import make_set
 from mvsa_tune import cli
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample, read_dataset
-from mvsa_tune.report.page import COLOURS, sections, short_names, shown_sample, write_report
+from mvsa_tune.report.page import COLOURS, drawings, short_names, shown_sample, write_report
+from mvsa_tune.report.page import page as page_of
 from mvsa_tune.report.plots import grids
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--allow-file-access-from-files",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
+    "--allow-file-access-from-files",
 )  # fmt: skip
 HEADINGS = (
-    "The answer", "Questions", "Tables", "Learning curves", "Accuracy by configuration", "D × lr", "Importance of each hyperparameter",
-    "Expected accuracy of the best by budget", "Scores of the best by class", "Samples most often misclassified", "How to reproduce",
+    "The answer", "Questions", "Tables", "Learning curves", "Accuracy by configuration", "D × lr",
+    "Importance of each hyperparameter", "Expected accuracy of the best by budget", "Scores of the best by class",
+    "Samples most often misclassified", "How to reproduce",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def copied(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small sweep in a folder of its own, with its report."""
+    """A copy of the small sweep, with its report."""
     folder = tmp_path_factory.mktemp("report") / "small"
     shutil.copytree(swept, folder)
     write_report(analyse(Store(folder)))
@@ -85,7 +88,7 @@ def test_the_page_needs_nothing_else(page: str) -> None:
     assert "default-src 'none'" in page
 
 
-def test_every_anchor_has_its_place_and_every_name_is_one_elements(page: str) -> None:
+def test_every_anchor_exists_and_every_id_is_unique(page: str) -> None:
     tags = Tags(page).tags
     names = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(names) == len(set(names))
@@ -94,15 +97,16 @@ def test_every_anchor_has_its_place_and_every_name_is_one_elements(page: str) ->
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(names)
 
 
-def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) -> None:
+def test_the_answer_comes_first_and_nothing_is_missing(page: str, copied: Path) -> None:
     analysis, words = analyse(Store(copied)), Tags(page).words
-    places = [page.index(f'">{heading}</h2>') for heading in HEADINGS]
-    assert places == sorted(places)
+    starts = [page.index(f'">{heading}</h2>') for heading in HEADINGS]
+    assert starts == sorted(starts)
     first = analysis.ranked[0]
     assert first.cross_fitted is not None and analysis.winner is not None
-    answer = page[places[0] : places[1]]
-    for told in (first.config.name, *map("{:.3f}".format, (first.cross_fitted.mean, first.cross_fitted.low, first.cross_fitted.high))):
-        assert told in answer
+    answer = page[starts[0] : starts[1]]
+    interval = first.cross_fitted
+    for text in (first.config.name, *map("{:.3f}".format, (interval.mean, interval.low, interval.high))):
+        assert text in answer
     assert f"{analysis.winner.corrected:.3f}" in answer
     assert f"{len(analysis.tied())} of {len(analysis.ranked) - 1}" in answer
     for question in analysis.questions:
@@ -112,11 +116,11 @@ def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) 
     assert str(store.rows()["command"].iloc[0]) in words
 
 
-def test_every_figure_is_told_to_those_who_cannot_see_it(page: str) -> None:
+def test_every_figure_has_a_description_with_numbers(page: str) -> None:
     drawings = [attributes for tag, attributes in Tags(page).tags if tag == "svg"]
     assert len(drawings) >= 5
-    for one in drawings:
-        assert one["role"] == "img" and re.search(r"\d", one["aria-label"] or "")
+    for drawing in drawings:
+        assert drawing["role"] == "img" and re.search(r"\d", drawing["aria-label"] or "")
     assert [dict(attributes)["lang"] for tag, attributes in Tags(page).tags if tag == "html"] == ["en"]
 
 
@@ -143,18 +147,18 @@ def test_every_plot_is_a_file_of_each_kind_and_the_same_every_time(copied: Path)
     assert not stale.exists()
 
 
-def test_tweets_and_pictures_are_shown_only_when_asked_for(copied: Path, page: str) -> None:
+def test_tweets_and_pictures_are_shown_only_on_request(copied: Path, page: str) -> None:
     dataset = read_dataset(Path(Store(copied).manifest.data))
     assert "<img" not in page and "data:image" not in page
     words = Tags(page).words
-    assert not [one.guid for one in dataset.samples if one.text in words]
+    assert not [sample.guid for sample in dataset.samples if sample.text in words]
     assert cli.main(["report", str(copied), "--samples"]) == 0
     shown = (copied / "report.html").read_text(encoding="utf-8")
     write_report(analyse(Store(copied)))
     pictures = [attributes for tag, attributes in Tags(shown).tags if tag == "img"]
-    assert pictures and all(max(int(one["width"] or 0), int(one["height"] or 0)) <= 128 for one in pictures)
+    assert pictures and all(max(int(tag["width"] or 0), int(tag["height"] or 0)) <= 128 for tag in pictures)
     words = Tags(shown).words
-    assert len({one.guid for one in dataset.samples if one.text in words}) >= len(pictures)
+    assert len({sample.guid for sample in dataset.samples if sample.text in words}) >= len(pictures)
     assert not list(leaving(shown))
 
 
@@ -169,7 +173,7 @@ def test_samples_of_another_set_are_refused(copied: Path, tmp_path: Path, capsys
 def test_hostile_texts_stay_texts(copied: Path) -> None:
     hostile = "</td><script>alert(1)</script><img src=x onerror=alert(2)> \" ' &"
     dataset = read_dataset(Path(Store(copied).manifest.data))
-    samples = {one.guid: dataclasses.replace(one, text=hostile, picture=Path("/nowhere")) for one in dataset.samples}
+    samples = {s.guid: dataclasses.replace(s, text=hostile, picture=Path("/nowhere")) for s in dataset.samples}
     analysis = analyse(Store(copied))
     analysis.store.__dict__["manifest"] = dataclasses.replace(
         analysis.store.manifest, demo=True, data=hostile, classes=(hostile, "$x^2$", "<b>")
@@ -191,12 +195,12 @@ def test_what_is_not_there_is_said_in_a_line(copied: Path) -> None:
         Analysis(whole.store, whole.summary, (), (), whole.rows),
         Analysis(whole.store, whole.summary, whole.ranked[:1], whole.ranked[1:], whole.rows),
     ):
-        for section in sections(analysis, None):
-            assert section.text or section.facts or section.tables, section.key
-            assert section.plots or section.text or section.facts or section.tables
-    alone = {section.key: section for section in sections(analysis, None)}
-    assert not alone["budget"].plots and not alone["grids"].plots and not alone["importance"].plots
-    assert alone["curves"].plots and alone["classes"].plots
+        shown = re.findall(r"<section .*?</section>", page_of(analysis, drawings(analysis), None), flags=re.DOTALL)
+        assert len(shown) == (len(HEADINGS) if analysis.ranked else 3)
+        assert all(re.search(r"<(p|dl|table)\b", section) for section in shown)
+    alone = drawings(analysis)
+    assert not alone["budget"] and not alone["grids"] and not alone["importance"]
+    assert alone["curves"] and alone["classes"]
 
 
 def test_names_leave_out_what_all_share() -> None:
@@ -211,27 +215,24 @@ def test_a_grid_holds_the_means_of_its_configurations() -> None:
             self.config, self.values = config, np.full((2, 5), right)
 
     crossed = [One(Config(D=D, lr=lr), D * lr) for D in (8, 16) for lr in (1e-3, 1e-2)]
-    found = grids(crossed[:3])  # type: ignore[arg-type]
-    assert found[0].widths == ["8", "16"] and found[0].lrs == ["0.001", "0.01"]
-    assert np.allclose(found[0].means, [[0.008, 0.08], [0.016, np.nan]], equal_nan=True)
+    (grid,) = grids(crossed[:3]).values()  # type: ignore[arg-type]
+    assert list(grid.index) == ["8", "16"] and list(grid.columns) == ["0.001", "0.01"]
+    assert np.allclose(grid, [[0.008, 0.08], [0.016, np.nan]], equal_nan=True)
     assert not grids(crossed[:2])  # type: ignore[arg-type]
     # Of a search, where all differ, by encoders, in ranges.
     rng = np.random.default_rng(0)
     sampled = [One(Config(D=D, lr=10 ** rng.uniform(-5, -2), dropout=rng.uniform()), 0.5) for D in (8, 16) * 20]
-    (by_encoders,) = grids(sampled)  # type: ignore[arg-type]
-    assert by_encoders.means.shape == (2, 6) and np.nanmax(np.abs(by_encoders.means - 0.5)) < 1e-12
+    (by_encoders,) = grids(sampled).values()  # type: ignore[arg-type]
+    assert by_encoders.shape == (2, 6) and np.nanmax(np.abs(by_encoders - 0.5)) < 1e-12
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_a_browser_has_nothing_to_complain_of_and_nothing_is_wider_than_its_window(
-    copied: Path, tmp_path: Path
-) -> None:
+def test_a_browser_reports_nothing_and_nothing_is_wider_than_its_window(copied: Path, tmp_path: Path) -> None:
     assert cli.main(["report", str(copied), "--samples"]) == 0
     page = tmp_path / "report.html"
     shutil.copy(copied / "report.html", page)
     write_report(analyse(Store(copied)))
-    found = widths(page, tmp_path)
-    assert found == {"1280": [], "390": []}
+    assert widths(page, tmp_path) == {"1280": [], "390": []}
     # The same measurement sees what is too wide, and what the console says.
     page.write_text(
         page.read_text(encoding="utf-8").replace("<main>", '<main><div style="width:2000px">x</div>'), encoding="utf-8"
@@ -243,25 +244,28 @@ def test_a_browser_has_nothing_to_complain_of_and_nothing_is_wider_than_its_wind
 
 
 def widths(page: Path, folder: Path) -> dict[str, list[str]]:
-    """By width of the window: which elements end beyond it, those within a box that scrolls aside. Fails on any message of the console."""
+    """Return by width of the window the elements that end beyond it, those in a box that scrolls aside.
+
+    Fails on any message of the console.
+    """
     frames = "".join(
         f'<iframe src="{page.name}" style="border:0;width:{width}px;height:900px"></iframe>' for width in (1280, 390)
     )
     script = """
       onload = () => document.title = [...document.querySelectorAll('iframe')].map(frame => {
         const inside = frame.contentDocument, room = frame.clientWidth;
-        const wide = [...inside.body.querySelectorAll('*')].filter(one => one.getBoundingClientRect().right > room + 0.5
-          && (!one.closest('.scroll') || one.matches('.scroll')));
+        const wide = [...inside.body.querySelectorAll('*')].filter(tag => tag.getBoundingClientRect().right > room + 0.5
+          && (!tag.closest('.scroll') || tag.matches('.scroll')));
         if (inside.documentElement.scrollWidth > room) wide.push(inside.documentElement);
-        return room + ':' + [...new Set(wide.map(one => one.tagName))].join(',');
+        return room + ':' + [...new Set(wide.map(tag => tag.tagName))].join(',');
       }).join(';')
     """
     wrapper = folder / "wrapper.html"
     wrapper.write_text(f"<!doctype html><title></title>{frames}<script>{script}</script>", encoding="utf-8")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", wrapper.as_uri()]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)  # type: ignore[arg-type]
-    said = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
-    assert not said, said
+    messages = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
+    assert not messages, messages
     title = re.search(r"<title>(.*?)</title>", ended.stdout)
     assert title and title.group(1), ended.stdout[:500]
     parts = dict(part.split(":") for part in title.group(1).split(";"))

@@ -8,8 +8,11 @@ from conftest import ROOT, make_set
 from grid import reference_grid
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.report.lines import published_lines
-from mvsa_tune.report.tables import REFERENCE_COUNTS, tables_markdown
+from mvsa_tune.report.leaderboard import leaderboard
+from mvsa_tune.report.tables import REFERENCE_COUNTS, published_lines, table_rows, tables_markdown
+from mvsa_tune.report.tables import tables as tex_tables
+from mvsa_tune.report.write import write_results
+from mvsa_tune.results.schema import SCORES
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse
 from test_store import PROVENANCE, SEEDS, outcome, sweep
@@ -26,7 +29,7 @@ def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_a
 
 
 def rows(text: str, table: int) -> list[dict[str, str]]:
-    """The rows of one table, by heading."""
+    """Return the rows of a table, by heading."""
     part = text.split(f"## Table {table}.")[1].split("\n## ")[0]
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")
@@ -37,7 +40,7 @@ def rows(text: str, table: int) -> list[dict[str, str]]:
 def test_every_published_cell_is_a_line() -> None:
     lines = published_lines()
     assert len(lines) == 24 + 4  # table 3 stands for both CLIPs
-    assert sum(line.finetuned for line in lines) == 4
+    assert sum(line.config.finetuned for line in lines) == 4
     finetuned = set(finetune.configurations(finetune.parse([])))
     assert {line.config for line in lines} == set(reference_grid()) | finetuned
 
@@ -47,12 +50,12 @@ def test_the_reference_grid_stands_beside_the_published_values(tmp_path: Path) -
     text = tables(tmp_path, grid, grid[:2], not_run={grid[4].id: "no image cache of resnet50"})
     first = rows(text, 1)
     assert len(first) == 10 and [len(rows(text, number)) for number in (2, 3, 4)] == [4, 8, 6]
-    assert (first[0]["published"], first[0]["ours: best epoch"], first[0]["n"]) == (
+    assert (first[0]["published"], first[0]["best epoch"], first[0]["n"]) == (
         "0.755",
         "0.700 ± 0.141 [0.208, 1.000]",
         "2",
     )
-    assert (first[2]["ours: best epoch"], first[2]["n"]) == ("–", "0")
+    assert (first[2]["best epoch"], first[2]["n"]) == ("–", "0")
     assert first[2]["note"] == "not run yet" and first[2]["published"] == "0.775"
     assert first[4]["note"] == "no image cache of resnet50"
     assert first[8]["fine-tuned"] == "yes" and "not in this sweep" in first[8]["note"]
@@ -108,13 +111,47 @@ def test_the_published_cells_are_the_reference(real: Path) -> None:
     if not published.exists():
         pytest.skip("the reference's tables are not beside the real set")
     package = ROOT / "mvsa_tune" / "report" / "published.csv"
-    with published.open() as theirs, package.open() as ours:
-        assert list(csv.DictReader(ours)) == list(csv.DictReader(theirs))
+    with published.open() as reference, package.open() as copy:
+        assert list(csv.DictReader(copy)) == list(csv.DictReader(reference))
 
 
 def test_a_stopped_trial_is_marked_with_its_epoch_and_never_the_best(tmp_path: Path) -> None:
     configs = [Config(image_encoder="eye", text_encoder="ear", D=D) for D in (64, 128)]
     text = tables(tmp_path, configs, configs[:1], stopped_at=10)
-    assert rows(text, 1)[0]["ours: best epoch"].startswith("0.700 ± 0.141 (10 of 100 epochs) [")
+    first = rows(text, 1)[0]
+    assert first["best epoch"].startswith("0.700 ± 0.141 [") and first["note"] == "stopped at epoch 10"
+    assert first["behind the best"] == "–"
     assert "1 configurations were stopped early" in text and "`--scheduler none`" in text
     assert "Best of this sweep" not in text
+
+
+def test_each_row_has_its_own_number_of_replicates(tmp_path: Path) -> None:
+    whole, part = (Config(image_encoder="eye", text_encoder="ear", D=D, epochs=2) for D in (64, 128))
+    dataset = read_dataset(make_set(tmp_path / "set"))
+    store = Store(tmp_path / "s")
+    store.begin(sweep(dataset, configs=(whole, part)), dataset)
+    store.add(whole, SEEDS, outcome([[6, 8], [6, 8]]), PROVENANCE)
+    store.add(part, SEEDS[:1], outcome([[6], [6]]), PROVENANCE)
+    text = tables_markdown(analyse(store))
+    assert [(row["D"], row["n"]) for row in rows(text, 1)] == [("64", "2"), ("128", "1")]
+    assert [" ± " in row["best epoch"] for row in rows(text, 1)] == [True, False]
+    assert "Seeds of the sweep: 42, 43; split: reference." in text
+
+
+def test_a_score_with_a_heading_is_in_every_table(swept: Path) -> None:
+    analysis = analyse(Store(swept))
+    shown = [column for column in SCORES if column.header and not column.tested]
+    assert {column.name for column in shown} == {"val_acc_best", "val_acc_last", "val_acc_cross"}
+    (table,) = [table for table in tex_tables(analysis) if table.title.startswith("Table 4")]
+    for column in shown:
+        assert {f"{column.name}_{end}" for end in ("mean", "std", "low", "high")} <= set(table_rows(analysis))
+        assert column.header in table.header and f"| {column.header} " in leaderboard(analysis)
+
+
+def test_a_search_that_has_recorded_nothing_has_a_page(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path / "set"))
+    store = Store(tmp_path / "s")
+    store.begin(sweep(dataset, configs=(), space={"D": "8..16"}), dataset)
+    assert "0 trials" in write_results(store)[1] and (tmp_path / "s" / "tables.csv").read_text().startswith(
+        "table,row,"
+    )

@@ -12,7 +12,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
-from mvsa_tune.report.tables import tables_csv
+from mvsa_tune.report.tables import table_rows
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse, by_seed, positions, validation_ratio, verdict
 from mvsa_tune.stats.compare import compare
@@ -192,14 +192,12 @@ def test_importance_finds_what_matters_and_says_how_sure_it_is() -> None:
 def test_the_csv_holds_the_tables_numbers(tmp_path: Path) -> None:
     shares = dict(zip(configs(D=[8, 16, 32]), (0.9, 0.6, 0.3), strict=True))
     analysis = analyse(recorded(tmp_path, shares))
-    numbers = tables_csv(analysis).set_index("trial_id")
+    numbers, summary = (frame.set_index("trial_id") for frame in (table_rows(analysis), analysis.summary))
     for trial, one in analysis.scored.items():
         line = numbers.loc[trial]
-        assert one.best is not None and (line["best_mean"], line["best_low"], line["best_high"]) == (
-            one.best.mean,
-            one.best.low,
-            one.best.high,
-        )
+        assert one.best is not None and line["val_acc_best_mean"] == summary.loc[trial, "val_acc_best_mean"]
+        assert (line["val_acc_best_low"], line["val_acc_best_high"]) == (one.best.low, one.best.high)
+        assert line["val_acc_best_mean"] == pytest.approx(one.best.mean, abs=1e-12)
         assert line["behind_best"] == pytest.approx(analysis.ranked[0].values.mean() - one.values.mean())
     assert numbers["p_holm"].dropna().between(0, 1).all() and numbers["p_holm"].notna().sum() == 2
 

@@ -2,11 +2,13 @@
 
     python bench/asha.py --name twins --data DIR --pairs mobilenet_v2+minilm --D 128 256 --lr 2e-5 1e-4 --ablation 0 1 2
 
-The full grid is trained once with the seeds of all repetitions (a replicate's numbers do not depend on who else is in its stack), ASHA
-once a repetition with its own. Results stay in --results and are reused. Flags of sweeps/grid.py pass through.
+The full grid is trained once with the seeds of all repetitions (a replicate's numbers do not depend on who else is in
+its stack), ASHA once a repetition with its own. Results stay in --results and are reused. Flags of sweeps/grid.py
+pass through.
 
-A repetition's *regret* is the full grid's best mean less that of ASHA's winner when trained to the end, on the same seeds. *Elsewhere* are
-the two winners' means on the seeds of the other repetitions, which had no part in choosing them.
+A repetition's *regret* is the full grid's best mean less that of ASHA's winner when trained to the end, on the same
+seeds. *Elsewhere* are the two winners' means on the seeds of the other repetitions, which had no part in choosing
+them.
 """
 
 import argparse
@@ -76,9 +78,10 @@ def main() -> None:
     elsewhere = table["elsewhere, ASHA"] - table["elsewhere, full"]
     print(
         f"{options.name}: {len(accuracy)} configurations, {options.repetitions} repetitions of {options.seeds} seeds: "
-        f"{table['epochs'].mean():.0%} of the epochs ({table['epochs'].min():.0%} to {table['epochs'].max():.0%}), regret "
-        f"{table['regret'].mean():.4f} (at most {table['regret'].max():.4f}; one standard error of the best: "
-        f"{table['standard error'].mean():.4f}), elsewhere {elsewhere.mean():+.4f} ± {elsewhere.std(ddof=1) / np.sqrt(len(table)):.4f}"
+        f"{table['epochs'].mean():.0%} of the epochs ({table['epochs'].min():.0%} to {table['epochs'].max():.0%}), "
+        f"regret {table['regret'].mean():.4f} (at most {table['regret'].max():.4f}; one standard error of the best: "
+        f"{table['standard error'].mean():.4f}), elsewhere {elsewhere.mean():+.4f} ± "
+        f"{elsewhere.std(ddof=1) / np.sqrt(len(table)):.4f}"
     )
 
 

@@ -3,7 +3,8 @@
     python bench/chaos.py                       at least 20 kills, without a scheduler: the same numbers
     python bench/chaos.py --scheduler asha      with ASHA: every rung consistent with all that is recorded
 
-What is killed, in turn: the driver (kill -9), a worker, all of Ray, and the driver by Ctrl-C. About ten minutes on 2 cores.
+What is killed, in turn: the driver (kill -9), a worker, all of Ray, and the driver by Ctrl-C. About ten minutes on 2
+cores.
 """
 
 import argparse
@@ -88,7 +89,8 @@ def kill(process: subprocess.Popen[str], kind: str) -> int:
 def disturb(folder: Path, scheduler: str, kills: int, rng: random.Random) -> Counter[str]:
     """Run the sweep to its end through kills; return how many there were of each kind.
 
-    Half of them fall within ten seconds, half when a few more rows are there: a start takes as long as the machine is busy.
+    Half of them fall within ten seconds, half when a few more rows are there: a start takes as long as the machine is
+    busy.
     """
     done: Counter[str] = Counter()
     while True:
@@ -185,8 +187,8 @@ def check_rungs(chaos: Store, whole: Store) -> None:
     epochs = sum(map(len, cut.values())) / (EPOCHS * len(cut))
     best = max(curve[-1] for curve in cut.values() if len(curve) == EPOCHS)
     print(
-        f"{stopped} of {len(cut)} stopped, {epochs:.0%} of the epochs; each curve is the undisturbed one up to its stop; "
-        f"best {best:.3f}, undisturbed {max(curve[-1] for curve in full.values()):.3f}"
+        f"{stopped} of {len(cut)} stopped, {epochs:.0%} of the epochs; each curve is the undisturbed one up to its "
+        f"stop; best {best:.3f}, undisturbed {max(curve[-1] for curve in full.values()):.3f}"
     )
 
 

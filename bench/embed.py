@@ -1,11 +1,12 @@
-"""Samples per second of the embedding pipeline, against the same encoder's forward alone on ready batches, side by side.
+"""Samples per second of the embedding pipeline, against the same encoder's forward alone on ready batches.
 
     python bench/embed.py --data DIR --encoder mobilenet_v2 --weights FILE [--samples 128] [--rounds 5] [--device cuda]
 
-One process and one loaded encoder, the same threads and batches for all; loading it is not counted. A round takes the next samples of
-the set through forward, pipeline, forward; its ratio is the pipeline's rate by that of the two forwards around it, because what else
-the machine does weighs on all. Beside them: preparing alone (read, decode, transform) on as many threads, which with the forward
-gives the bound for work that shares the same cores; and one sample at a time, as the older scripts did, on an eighth of the samples.
+One process and one loaded encoder, the same threads and batches for all; loading it is not counted. A round takes the
+next samples of the set through forward, pipeline, forward; its ratio is the pipeline's rate by that of the two
+forwards around it, because what else the machine does weighs on all. Beside them: preparing alone (read, decode,
+transform) on as many threads, which with the forward gives the bound for work that shares the same cores; and one
+sample at a time, as the older scripts did, on an eighth of the samples.
 """
 
 import argparse

@@ -1,11 +1,12 @@
-"""Samples per second of fine-tuning, against the same network's bare forward, backward and step on a ready batch, side by side.
+"""Samples per second of fine-tuning, against the same network's bare forward, backward and step on a ready batch.
 
-    python bench/finetune.py --data DIR --pair mobilenet_v2+minilm --weights mobilenet_v2=FILE minilm=FOLDER [--samples 64] [--rounds 5]
-    python bench/finetune.py --data DIR --random --device cuda --precision bf16 --samples 1024     # ResNet-50 and RoBERTa-base in full size
+    python bench/finetune.py --data DIR --pair mobilenet_v2+minilm --weights mobilenet_v2=FILE minilm=FOLDER
+    python bench/finetune.py --data DIR --random --device cuda --precision bf16 --samples 1024
 
-Needs no Ray. One process and one network, the same threads and batches for both; loading is not counted. A round is bare, epoch, bare: its ratio
-is the epoch's rate (pictures read and prepared beside the training, texts tokenised before) by that of the two bare runs around it.
-`--random` makes weights for ResNet-50 and RoBERTa-base at random, for speed and memory alone.
+Needs no Ray. One process and one network, the same threads and batches for both; loading is not counted. A round is
+bare, epoch, bare: its ratio is the epoch's rate (pictures read and prepared beside the training, texts tokenised
+before) by that of the two bare runs around it. `--random` makes weights for ResNet-50 and RoBERTa-base at random, for
+speed and memory alone.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def read_flags() -> argparse.Namespace:
 
 
 def random_weights(folder: Path, texts: list[str]) -> dict[str, Path]:
-    """ResNet-50 and RoBERTa-base in full size, their weights drawn at random; the tokenizer is trained on the set's own texts."""
+    """ResNet-50 and RoBERTa-base in full size, their weights drawn at random; the tokenizer is trained on the texts."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from torchvision.models import resnet50
     from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
@@ -113,7 +114,8 @@ def main() -> None:
         threads, rows = len(os.sched_getaffinity(0)), np.arange(options.samples)
         task = FinetuneTask.on(
             dataset, "reference", Path(folder), weights, split=Split("all", {0: rows}, {0: rows[:2]}, {0: rows[:0]}),
-            replicates=(Replicate(42),), device=options.device, threads=threads, recomputed=options.gradient_checkpointing,
+            replicates=(Replicate(42),), device=options.device, threads=threads,
+            recomputed=options.gradient_checkpointing,
         )  # fmt: skip
         trainer = ReplicateTrainer(config, task.replicates[0], task)
     steps = bare(trainer)
@@ -131,10 +133,9 @@ def main() -> None:
     )
     trained = sum(parameter.numel() for group in trainer.optimizer.param_groups for parameter in group["params"])
     print(
-        f"{options.pair}, {trained:,} parameters trained, {device}, {threads} threads, batch size {options.batch_size},",
-        end=" ",
+        f"{options.pair}, {trained:,} parameters trained, {device}, {threads} threads, batch size "
+        f"{options.batch_size}, {options.precision}; peak memory {peak / 2**30:.1f} GiB"
     )
-    print(f"{options.precision}; peak memory {peak / 2**30:.1f} GiB")
     print(f"  epoch / bare   {statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
 
 

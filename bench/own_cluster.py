@@ -1,6 +1,7 @@
-"""A Ray cluster on this one machine: every node a `ray start` of its own, with its own temporary, working and cache folders.
+"""A Ray cluster on this one machine: every node a `ray start` of its own, with its own temporary and working folders.
 
-What it leaves out is the network between machines. A node can be kept from seeing a folder (Linux, with a mount namespace).
+What it leaves out is the network between machines. A node can be kept from seeing a folder (Linux, with a mount
+namespace).
 """
 
 import os
@@ -28,7 +29,8 @@ class OwnCluster:
         self.folder = folder
         self.store = store
         self.address = f"{_own_ip()}:{_free_port()}"
-        # Nobody else's cluster, and for nobody else; workers at the priority that a machine of their own would give them.
+        # Nobody else's cluster, and for nobody else; workers at the priority that a machine of their own would give
+        # them.
         self.environment = {
             **os.environ,
             "RAY_AUTH_MODE": "token",

@@ -1,4 +1,4 @@
-"""The set that speed is measured on: the real one's vectors where MVSA_REAL_DATA names it, else random ones of its shape."""
+"""The set that speed is measured on: the real one's vectors if MVSA_REAL_DATA names it, else random ones of its shape."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def work_folder() -> Iterator[Path]:
 
 
 def make_set(folder: Path) -> str:
-    """Write `set` (a link to the real one, or made up), `cache`, and for the rivals `.npy` and `vectors.json`; say which."""
+    """Write `set` (a link to the real one, or made up), `cache`, and for rivals `.npy` and `vectors.json`; say which."""
     real = os.environ.get("MVSA_REAL_DATA")
     place = folder / "set"
     if real:

@@ -45,7 +45,8 @@ def main() -> None:
             apart.append(time.perf_counter() - started)
         ratio = statistics.median(b / a for a, b in zip(stacked, apart, strict=True))
         print(
-            f"R {count:>3}: stack {statistics.median(stacked):7.2f} s, apart {statistics.median(apart):7.2f} s, ratio {ratio:.2f}"
+            f"R {count:>3}: stack {statistics.median(stacked):7.2f} s, apart {statistics.median(apart):7.2f} s, "
+            f"ratio {ratio:.2f}"
         )
 
 

@@ -1,9 +1,10 @@
-"""What `heads.py` compares with: the same trainings as Ray Tune's examples would write them, and as scripts of their own.
+"""What `heads.py` compares with: the same trainings as Ray Tune's examples would write them, and as separate scripts.
 
 python bench/rivals.py tune FOLDER SETTINGS        one Tune trial, and one process, a seed
 python bench/rivals.py script FOLDER SETTINGS      one training, as the reference's scripts did it
 
-FOLDER holds `image.npy`, `text.npy`, `labels.npy`, and `vectors.json` for the script; SETTINGS are `heads.Work` as JSON.
+FOLDER holds `image.npy`, `text.npy`, `labels.npy`, and `vectors.json` for the script; SETTINGS are `heads.Work` as
+JSON.
 """
 
 import json

@@ -66,8 +66,8 @@ def fill(folder: Path, trials: int, seeds: int, samples: int) -> None:
     configs, replicates = configurations(trials, rng), tuple(Replicate(42 + seed) for seed in range(seeds))
     counts = tuple(int(count) for count in np.bincount(labels, minlength=3))
     sweep = SweepManifest(
-        "simulated", "0" * 64, "reference", LABELS, counts, {}, False, "reference", "d", "reference", replicates, configs,
-        {}, {}, {}, {}, {}, "simulated",
+        "simulated", "0" * 64, "reference", LABELS, counts, {}, False, "reference", {0: "d"}, "reference", replicates,
+        configs, {}, {}, {}, {}, {}, 1,
     )  # fmt: skip
     store = Store(folder)
     store.begin(sweep, dataset)
@@ -75,7 +75,12 @@ def fill(folder: Path, trials: int, seeds: int, samples: int) -> None:
     for start in range(0, trials, 50):
         right = case(rng, truth[start : start + 50], seeds, samples).right
         for config, one in zip(configs[start : start + 50], right, strict=True):
-            store.add(config, outcome(one, labels, config.epochs, rng), {"code": "simulated", "command": "simulated"})
+            store.add(
+                config,
+                replicates,
+                outcome(one, labels, config.epochs, rng),
+                {"code": "simulated", "command": "simulated"},
+            )
     store.end()
 
 

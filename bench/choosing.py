@@ -61,10 +61,10 @@ def of_winners(cases: int, replicates: int, samples: int) -> str:
             rng, found, lucky = np.random.default_rng(1), defaultdict(list), []
             for _ in range(cases):
                 one = case(rng, truths(rng, kind, count), replicates, samples)
-                best, means = winner(list(one.right), 2000), one.right.mean(axis=(1, 2))
+                best, means = winner(list(one.correct), 2000), one.correct.mean(axis=(1, 2))
                 truth = one.truth[best.index]
                 centring, variance = np.eye(count) - 1 / count, means.var(ddof=1)
-                noise = np.trace(centring @ covariance(list(one.right)) @ centring) / (count - 1)
+                noise = np.trace(centring @ covariance(list(one.correct)) @ centring) / (count - 1)
                 kept = max(0.0, 1 - (count - 3) / (count - 1) * min(1.0, noise / variance))
                 found["as shown"].append([best.mean - truth])
                 found["corrected"].append([best.corrected - truth])

@@ -46,7 +46,7 @@ def moments(right: NDArray[np.bool_]) -> Ends:
 
 def intervals(one: Case, seeds: pooled.SeedVariance | None) -> Iterator[tuple[str, Ends, float]]:
     """Yield method, interval and truth of the first configuration; for one replicate its own truth, unless named."""
-    right = one.right[0]
+    right = one.correct[0]
     alone = len(right) == 1
     truth = one.replicates[0, 0] if alone else one.truth[0]
     found = accuracy(right)
@@ -68,7 +68,7 @@ def of_accuracies(cases: int) -> str:
         rng, held, widths = np.random.default_rng(1), defaultdict(list), defaultdict(list)
         for _ in range(cases):
             one = case(rng, np.array([TRUTH]), seeds, samples)
-            others = pooled.pooled(list(case(rng, np.full(5, TRUTH), 5, samples).right)) if seeds == 1 else None
+            others = pooled.pooled(list(case(rng, np.full(5, TRUTH), 5, samples).correct)) if seeds == 1 else None
             for method, (low, high), truth in intervals(one, others):
                 held[method].append(low <= truth <= high)
                 widths[method].append(high - low)
@@ -94,7 +94,7 @@ def of_differences(cases: int) -> str:
         for _ in range(cases):
             one = case(rng, np.array([TRUTH + 0.03, TRUTH]), seeds, samples)
             truth = -np.diff(one.replicates[:, 0] if seeds == 1 else one.truth)[0]
-            found = family([Crossed(one.right[0].astype(float) - one.right[1])])[0]
+            found = family([Crossed(one.correct[0].astype(float) - one.correct[1])])[0]
             held.append(found.interval.low <= truth <= found.interval.high)
             widths.append(found.interval.high - found.interval.low)
             finds.append(found.p < 0.05)
@@ -125,7 +125,7 @@ def false_finds(cases: int, count: int) -> str:
         for seed_std in (0.0, SEED_STD) if seeds == 1 else (SEED_STD,):
             rng, finds = np.random.default_rng(3), []
             for _ in range(cases):
-                one = case(rng, np.full(count, TRUTH), seeds, samples, seed_std).right
+                one = case(rng, np.full(count, TRUTH), seeds, samples, seed_std).correct
                 less = {(i, j): Crossed(one[i].astype(float) - one[j]) for i, j in pairs}
                 p = dict(zip(pairs, p_values(list(less.values())), strict=True))
                 best = int(one.mean(axis=(1, 2)).argmax())
@@ -165,7 +165,7 @@ def power(cases: int, count: int) -> str:
         rng, finds = np.random.default_rng(4), []
         truths = TRUTH + 0.03 * (np.arange(count) == 0)
         for _ in range(cases):
-            one = case(rng, truths, seeds, samples).right.astype(float)
+            one = case(rng, truths, seeds, samples).correct.astype(float)
             every = [Crossed(one[i] - one[j]) for i, j in pairs]  # the first K − 1 are the leader's
             finds.append(
                 [holm(p)[0] < 0.05 for p in (p_values(every[:1]), p_values(every[: count - 1]), p_values(every))]

@@ -73,14 +73,10 @@ def fill(folder: Path, trials: int, seeds: int, samples: int) -> None:
     store.begin(sweep, dataset)
     truth = 0.70 + 0.05 * rng.beta(2, 2, trials)
     for start in range(0, trials, 50):
-        right = case(rng, truth[start : start + 50], seeds, samples).right
+        right = case(rng, truth[start : start + 50], seeds, samples).correct
         for config, one in zip(configs[start : start + 50], right, strict=True):
-            store.add(
-                config,
-                replicates,
-                outcome(one, labels, config.epochs, rng),
-                {"code": "simulated", "command": "simulated"},
-            )
+            provenance = {"code": "simulated", "command": "simulated"}
+            store.add(config, replicates, outcome(one, labels, config.epochs, rng), provenance)
     store.end()
 
 

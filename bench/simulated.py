@@ -1,7 +1,7 @@
 """Replicates of known truth: which samples configurations classify correctly, from a probit model.
 
 A sample is correct where `ability + difficulty of the sample + effect of the seed + noise` is above 0. Difficulty and
-noise have variance 1 together, of which difficulty has `SHARED`: most samples are correct in every replicate or in none.
+noise have variance 1 together, of which difficulty has `SHARED`, so that most samples are correct always or never.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Case:
     """Correctness of K configurations, and their truth.
 
     Attributes:
-        right: `(K, R, N)`.
+        correct: `(K, R, N)`.
         truth: `(K,)` accuracy expected of another seed on other samples.
         replicates: `(K, R)` accuracy of each replicate on other samples.
     """
 
-    right: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
     truth: NDArray[np.float64]
     replicates: NDArray[np.float64]
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -154,7 +155,8 @@ class Analysis:
         """What the configurations that differ in one respect show; nothing in a search, where hardly any do."""
         if not self.comparable or self.store.manifest.space:
             return ()
-        return questions(*zip(*((s.config, s.values, s.seeds) for s in self.ranked), strict=True))
+        ranked = self.ranked
+        return questions([s.config for s in ranked], [s.values for s in ranked], [s.seeds for s in ranked])
 
     @cached_property
     def importance(self) -> tuple[Importance, ...]:
@@ -170,14 +172,13 @@ def analyse(store: Store) -> Analysis:
     finished = list(map(str, ranked(summary)["trial_id"]))
     trials = dict.fromkeys([*finished, *store.recorded((FINISHED, STOPPED))])
     replicates = {trial: store.replicates(trial) for trial in trials}
-    rows = {
-        of_trial: store.correctness(trial).rows for of_trial, trial in {r: t for t, r in replicates.items()}.items()
-    }
+    examples = {group: trial for trial, group in replicates.items()}  # a trial for each group of replicates
+    rows = {group: store.correctness(trial).rows for group, trial in examples.items()}
     folds: dict[int, set[int]] = defaultdict(set)
-    for replicate in {*store.manifest.replicates, *(replicate for of_trial in rows for replicate in of_trial)}:
+    for replicate in chain(store.manifest.replicates, *rows):
         folds[replicate.seed].add(replicate.fold)
-    places = {of_trial: positions(array, of_trial, folds) for of_trial, array in rows.items()}
-    samples = [rows[of_trial].ravel()[place] for of_trial in rows for place in places[of_trial].values()]
+    places = {group: positions(rows[group], group, folds) for group in rows}
+    samples = [rows[group].ravel()[indices] for group in rows for indices in places[group].values()]
     redrawn = any(len(of_seed) < 2 or not np.array_equal(of_seed, samples[0]) for of_seed in samples)
     ratio = validation_ratio(store.split()) if redrawn else None
     configs = {config.id: config for config in store.configs()}
@@ -241,12 +242,10 @@ def _tied(analysis: Analysis) -> str:
     if tied:
         names = "; ".join(scored.config.name for scored in tied[:NAMED])
         names += f"; and {len(tied) - NAMED} more" if len(tied) > NAMED else ""
-        text = (
-            f"It cannot be distinguished from {len(tied)} of the other {compared} (p 0.05 or more, Holm over all pairs)"
-        )
-        text += f": {names}."
-    alone = f"Not compared, as they share no seed with it: {others - compared}." if compared < others else ""
-    return " ".join(filter(None, [text, alone]))
+        which = f"{len(tied)} of the other {compared} (p 0.05 or more, Holm over all pairs)"
+        text = f"It cannot be distinguished from {which}: {names}."
+    alone = f" Not compared, as they share no seed with it: {others - compared}." if compared < others else ""
+    return f"{text}{alone}".strip()
 
 
 def _luck(analysis: Analysis) -> str:

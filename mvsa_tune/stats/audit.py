@@ -208,8 +208,8 @@ def accuracy_by_twins(
     folds = [replicate.fold for replicate in store.replicates(trial)]
     shares = {}
     for kind, grouping in groups.items():
-        of_each = zip(folds, rows, strict=True)
-        counts = np.stack([count_twins(grouping, labels, split.train[fold], own) for fold, own in of_each])  # (R, N, C)
+        replicates = zip(folds, rows, strict=True)
+        counts = np.stack([count_twins(grouping, labels, split.train[fold], r) for fold, r in replicates])  # (R, N, C)
         twins, agree = counts.any(axis=2) & present, (commonest(counts) == true) & present
         masks = {"every": present, "alone": present & ~twins, "twins": twins, "agree": agree, "differ": twins & ~agree}
         shares[kind] = {

@@ -32,11 +32,11 @@ def write_errors(store: Store, config: Config, texts: Mapping[str, str] | None =
     labels, classes = known["label"].to_numpy(), store.manifest.classes
     samples = by_sample(result, known["guid"].tolist(), labels, classes)
     sizes = sorted({int(size) for size in (result.rows != NO_ROW).sum(axis=1)})
-    own = f" in all, {' to '.join(f'{size:,}' for size in sizes[:: len(sizes) - 1 or 1])} of them for each replicate"
+    each = f" in all, {' to '.join(f'{size:,}' for size in sizes[:: len(sizes) - 1 or 1])} of them for each replicate"
     page = "\n".join(
         [
             f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{len(result.rows)} replicates, each at "
-            f"its best epoch, on {len(samples):,} validation samples{own if sizes[-1] < len(samples) else ''}. The "
+            f"its best epoch, on {len(samples):,} validation samples{each if sizes[-1] < len(samples) else ''}. The "
             "epoch was chosen on these samples, so the scores are biased upwards.\n",
             f"## By class\n\n{_by_class(result, labels, classes)}",
             f"## Most often wrong\n\n{_listed(samples[samples['wrong'] > 0], texts)}",
@@ -82,8 +82,8 @@ def per_class(result: TrialResult, labels: NDArray[np.int64]) -> NDArray[np.floa
 
     classes = range(result.confusion.shape[-1])
     scores = [
-        precision_recall_fscore_support(labels[rows[own]], predicted[own], labels=classes, zero_division=0)[:3]
-        for rows, predicted, own in zip(result.rows, result.best, result.rows != NO_ROW, strict=True)
+        precision_recall_fscore_support(labels[rows[present]], best[present], labels=classes, zero_division=0)[:3]
+        for rows, best, present in zip(result.rows, result.best, result.rows != NO_ROW, strict=True)
     ]
     return np.array(scores)
 

@@ -49,7 +49,7 @@ def questions(
     `values` are `(R, N)` for each configuration, a row per seed; `seeds` are None where all have the same.
     """
     seeds = seeds or [tuple(range(len(values[0])))] * len(values)
-    asked: list[tuple[Contrast, Crossed, str]] = []
+    answerable: list[tuple[Contrast, Crossed, str]] = []
     for contrast in contrasts(configs):
         members = sorted({index for pair in contrast.pairs for index in pair})
         common, rows = on_common_seeds([values[k] for k in members], [seeds[k] for k in members])
@@ -57,11 +57,11 @@ def questions(
             of = dict(zip(members, rows, strict=True))
             difference = Crossed(np.mean([of[i] - of[j] for i, j in contrast.pairs], axis=0))
             left_out = len({seeds[k] for k in members}) > 1
-            asked.append((contrast, difference, ", ".join(map(str, common)) if left_out else ""))
-    differences = family([crossed for _, crossed, _ in asked])
+            answerable.append((contrast, difference, ", ".join(map(str, common)) if left_out else ""))
+    differences = family([crossed for _, crossed, _ in answerable])
     return tuple(
         Question(contrast.text, _answer(contrast, difference, only), difference)
-        for (contrast, _, only), difference in zip(asked, differences, strict=True)
+        for (contrast, _, only), difference in zip(answerable, differences, strict=True)
     )
 
 
@@ -96,7 +96,7 @@ def _axis(configs: Sequence[Config], axis: str) -> Iterator[Contrast]:
 
 def _fusion(configs: Sequence[Config]) -> Iterator[Contrast]:
     for ablation, alone in ALONE.items():
-        encoder = ENCODERS[ablation % 2]  # the one that both use
+        encoder = ENCODERS[ablation % 2]  # which both use
         keys = [(_without(config, ("ablation", *ENCODERS)), getattr(config, encoder)) for config in configs]
         fused, single = ([config.ablation == code for config in configs] for code in (0, ablation))
         if matched := _matched(keys, fused, single):

@@ -16,15 +16,17 @@ def summarise(store: Store) -> pd.DataFrame:
     them (those on test samples if there are any; a `_std` is n − 1), `epochs_run`, and `seconds` of the whole trial.
     """
     rows, configs = store.rows(), store.configs()
-    trials = rows.groupby("trial_id")
-    statuses = {trial: _status(group) for trial, group in trials}
+    stopped = rows[rows["status"] == STOPPED].groupby("trial_id")["epochs_run"].min()
+    failed = rows[~rows["status"].isin([FINISHED, STOPPED])].groupby("trial_id")["status"].first()
+    statuses = {**store.manifest.not_run, **dict.fromkeys(rows["trial_id"], FINISHED)}
+    statuses |= {trial: f"{STOPPED} at epoch {epoch:.0f}" for trial, epoch in stopped.items()} | failed.to_dict()
     summary = pd.DataFrame(
         [
             {
                 "sweep": store.folder.name,
                 "trial_id": config.id,
                 **{name: getattr(config, name) for name in CONFIG_FIELDS},
-                "status": statuses.get(config.id, store.manifest.not_run.get(config.id, "not run yet")),
+                "status": statuses.get(config.id, "not run yet"),
             }
             for config in configs
         ],
@@ -33,7 +35,7 @@ def summarise(store: Store) -> pd.DataFrame:
     columns = [column for column in SCORES if not column.tested or rows[column.name].notna().any()]
     scores = {f"{column.name}_{how}": (column.name, how) for column in columns for how in column.statistics}
     done = rows[rows["status"].isin([FINISHED, STOPPED])].groupby("trial_id").agg(n=("seed", "size"), **scores)
-    cost = trials.agg(epochs_run=("epochs_run", "max"), seconds=("seconds", "sum"))
+    cost = rows.groupby("trial_id").agg(epochs_run=("epochs_run", "max"), seconds=("seconds", "sum"))
     return summary.join(done, on="trial_id").join(cost, on="trial_id").fillna({"n": 0, "seconds": 0}).astype({"n": int})
 
 
@@ -64,11 +66,3 @@ def choose(store: Store, which: str) -> Config:
         known = f"finished are {some(finished)}" if finished else "none is"
         raise InputError(f"--config {which}: no finished configuration of {store.folder}; {known}")
     return next(config for config in store.configs() if config.id == which)
-
-
-def _status(rows: pd.DataFrame) -> str:
-    failures = rows.loc[~rows["status"].isin([FINISHED, STOPPED]), "status"]
-    if not failures.empty:
-        return str(failures.iloc[0])
-    stopped = rows.loc[rows["status"] == STOPPED, "epochs_run"]
-    return FINISHED if stopped.empty else f"{STOPPED} at epoch {stopped.min():.0f}"

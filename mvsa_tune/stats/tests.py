@@ -51,7 +51,7 @@ def on_common_seeds(values: Sequence[Array], seeds: Sequence[Seeds]) -> tuple[Se
     if len(set(seeds)) == 1:
         return seeds[0], list(values)
     common = tuple(seed for seed in seeds[0] if all(seed in others for others in seeds))
-    return common, [array[[own.index(seed) for seed in common]] for array, own in zip(values, seeds, strict=True)]
+    return common, [array[[rows.index(seed) for seed in common]] for array, rows in zip(values, seeds, strict=True)]
 
 
 class Comparisons:
@@ -77,12 +77,11 @@ class Comparisons:
         self.p = np.full((len(values), len(values)), np.nan)
         shared = {frozenset(a).intersection(b) for a, b in combinations_with_replacement(set(self.seeds), 2)}
         for common in sorted(shared, key=len):  # a pair that shares more seeds is tested again, on those
-            members = np.array([k for k, own in enumerate(self.seeds) if common.issubset(own)])
+            members = np.array([k for k, rows in enumerate(self.seeds) if common.issubset(rows)])
             if len(members) > 1 and len(common) >= (1 if ratio is None else 2):
-                _, rows = on_common_seeds([values[k] for k in members], [self.seeds[k] for k in members])
+                _, arrays = on_common_seeds([values[k] for k in members], [self.seeds[k] for k in members])
                 first, second = np.triu_indices(len(members), 1)
-                test = _test_all if ratio is None else _test_draws
-                self.p[members[first], members[second]] = test(rows, first, second, ratio)
+                self.p[members[first], members[second]] = _p_of_pairs(arrays, first, second, ratio)
         tested = np.isfinite(self.p)
         self.count = int(tested.sum())
         self.corrected = np.full_like(self.p, np.nan)
@@ -129,8 +128,14 @@ def p_values(differences: Sequence[Crossed]) -> list[float]:
     ]
 
 
-def _test_all(values: Sequence[Array], first: NDArray[np.intp], second: NDArray[np.intp], _: float | None) -> Array:
+def _p_of_pairs(
+    values: Sequence[Array], first: NDArray[np.intp], second: NDArray[np.intp], ratio: float | None
+) -> Array:
     """Return the p of pairs of configurations with the same seeds."""
+    if ratio is not None:
+        differences = (np.stack(values)[first] - np.stack(values)[second])[:, :, 0]
+        R = differences.shape[1]
+        return _student(differences.mean(axis=1), differences.var(axis=1, ddof=1) * (1 / R + ratio), R - 1)
     x = _decided(stacked(values))
     _, R, N = x.shape
     if R == 1:
@@ -138,18 +143,11 @@ def _test_all(values: Sequence[Array], first: NDArray[np.intp], second: NDArray[
         return _mcnemar(alone[first, second], alone[second, first])
     means, squares = x.mean(axis=(1, 2)), []
     for products in mean_products(x):
-        own = np.diag(products)
-        squares.append(np.maximum(0, own[first] + own[second] - 2 * products[first, second]))
+        diagonal = np.diag(products)
+        squares.append(np.maximum(0, diagonal[first] + diagonal[second] - 2 * products[first, second]))
     replicates, samples, residual = squares
     variance = (np.maximum(0, replicates - residual) + np.maximum(samples, residual)) / (R * N)
     return _student(means[first] - means[second], variance, satterthwaite([s.mean() for s in squares], R, N))
-
-
-def _test_draws(values: Sequence[Array], first: NDArray[np.intp], second: NDArray[np.intp], ratio: Any) -> Array:
-    """Return the same where each seed draws its own samples, so that values are `(R, 1)`."""
-    accuracy = np.stack(values)[:, :, 0]
-    differences, R = accuracy[first] - accuracy[second], accuracy.shape[1]
-    return _student(differences.mean(axis=1), differences.var(axis=1, ddof=1) * (1 / R + ratio), R - 1)
 
 
 def _decided(values: Array) -> Array:
@@ -162,12 +160,12 @@ def _name(crossed: Crossed) -> str:
 
 
 def _mcnemar(first: Any, second: Any) -> Array:
-    """Return the exact p where so many samples are classified correctly by the first, and by the second, alone."""
+    """Return the exact p for so many samples that only the first, and only the second, classifies correctly."""
     return np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(first, second), first + second, 0.5))
 
 
 def _student(means: Any, variance: Any, degrees: float) -> Array:
-    """Return the two-sided p of differences; without variance 1 where there is no difference, else 0."""
+    """Return the two-sided p of differences; without variance it is 1 for no difference and 0 for any other."""
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(means) / np.sqrt(variance), degrees)
     return np.where(variance > TINY, p, (np.abs(means) <= TINY).astype(float))

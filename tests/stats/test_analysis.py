@@ -1,4 +1,4 @@
-"""What a sweep has found: rows put together by hand, scikit-learn's and SciPy's numbers, and planted truths."""
+"""The analysis of a sweep: rows put together by hand, SciPy's numbers, and planted truths."""
 
 from pathlib import Path
 
@@ -93,12 +93,14 @@ def test_where_seeds_are_scored_on_others_each_is_its_accuracy() -> None:
     assert by_seed(answers.best, places, redrawn=True).tolist() == [[pytest.approx(2 / 3)], [0.5]]
 
 
-def test_the_best_is_told_from_what_is_far_behind_and_not_from_its_like(tmp_path: Path) -> None:
+def test_the_best_is_distinguished_from_what_is_far_behind_and_not_from_its_like(tmp_path: Path) -> None:
     best, like, far = configs(D=[8, 16, 32])
     analysis = analyse(recorded(tmp_path, {far: 0.3, like: 0.85, best: 0.85}))
-    names = [one.config for one in analysis.ranked]
+    names = [scored.config for scored in analysis.ranked]
     assert names[2] == far and set(names[:2]) == {best, like}
-    assert [one.config for one in analysis.tied()] == [names[1]] and analysis.against_best[far.id].corrected < 0.01
+    assert [scored.config for scored in analysis.tied()] == [names[1]] and analysis.against_best[
+        far.id
+    ].corrected < 0.01
     first = analysis.ranked[0]
     assert (
         first.cross_fitted is not None
@@ -121,8 +123,8 @@ def test_the_best_is_told_from_what_is_far_behind_and_not_from_its_like(tmp_path
 
 
 def test_one_replicate_is_compared_by_mcnemar(tmp_path: Path) -> None:
-    one, other = configs(D=[8, 16])
-    analysis = analyse(recorded(tmp_path, {one: 0.9, other: 0.5}, seeds=1))
+    config, other = configs(D=[8, 16])
+    analysis = analyse(recorded(tmp_path, {config: 0.9, other: 0.5}, seeds=1))
     less = analysis.against_best[other.id]
     first, second = (np.round(scored.values[0] + 1e-9) for scored in analysis.ranked)
     table = [[0, ((first == 1) & (second == 0)).sum()], [((first == 0) & (second == 1)).sum(), 0]]
@@ -132,8 +134,8 @@ def test_one_replicate_is_compared_by_mcnemar(tmp_path: Path) -> None:
 def test_draws_of_the_samples_are_compared_by_the_corrected_t(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     parts = {seed: sorted(rng.choice(LABELLED, 10, replace=False).tolist()) for seed in range(4)}
-    one, other = configs(D=[8, 16])
-    analysis = analyse(recorded(tmp_path, {one: 0.95, other: 0.4}, seeds=4, parts=parts, by_seed=True))
+    config, other = configs(D=[8, 16])
+    analysis = analyse(recorded(tmp_path, {config: 0.95, other: 0.4}, seeds=4, parts=parts, by_seed=True))
     assert not analysis.comparable and analysis.winner is None and analysis.questions == ()
     gap = (analysis.ranked[0].values - analysis.ranked[1].values)[:, 0]
     t = gap.mean() / np.sqrt(gap.var(ddof=1) * (1 / 4 + 10 / 30))
@@ -149,23 +151,24 @@ def test_folds_are_one_cross_validation_a_seed(tmp_path: Path) -> None:
     assert analysis.comparable and analysis.ranked[0].values.shape == (3, 40)
 
 
-def test_questions_are_asked_of_those_that_differ_in_one_thing_alone() -> None:
+def test_questions_compare_configurations_that_differ_in_one_respect() -> None:
     grid = configs(D=[8, 16], batch_size=[32, 512], ablation=[0, 1])[:-1]
-    asked = {one.text: one for one in contrasts(grid)}
-    assert set(asked) == {"Batch size 32 or 512?", "Does fusion beat the text alone?", "D 8 or 16?"}
+    contrast_of = {contrast.text: contrast for contrast in contrasts(grid)}
+    assert set(contrast_of) == {"Batch size 32 or 512?", "Does fusion beat the text alone?", "D 8 or 16?"}
     for text, fields in {"Batch size 32 or 512?": ["batch_size"], "D 8 or 16?": ["D"]}.items():
-        assert len(asked[text].pairs) == 3
-        for i, j in asked[text].pairs:
+        assert len(contrast_of[text].pairs) == 3
+        for i, j in contrast_of[text].pairs:
             assert [name for name, value in vars(grid[i]).items() if getattr(grid[j], name) != value] == fields
     assert all(
-        grid[i].ablation == 0 and grid[j].ablation == 1 for i, j in asked["Does fusion beat the text alone?"].pairs
+        grid[i].ablation == 0 and grid[j].ablation == 1
+        for i, j in contrast_of["Does fusion beat the text alone?"].pairs
     )
 
 
-def test_many_values_are_each_held_against_the_documents_own() -> None:
+def test_many_values_are_each_compared_with_the_reference() -> None:
     heads = ["linear", "late", "concat", "gated", "bilinear"]
-    asked = list(contrasts(configs(head=heads, D=[8])))
-    assert {(one.first, one.second) for one in asked} == {
+    compared = contrasts(configs(head=heads, D=[8]))
+    assert {(contrast.first, contrast.second) for contrast in compared} == {
         (f"head {name}", "head concat") for name in heads if name != "concat"
     }
     assert not list(contrasts(configs(lr=[10.0**-n for n in range(1, 20)])))
@@ -174,41 +177,45 @@ def test_many_values_are_each_held_against_the_documents_own() -> None:
 def test_a_planted_difference_is_answered_and_no_difference_is_not() -> None:
     grid, rng = configs(D=[8, 16], batch_size=[32, 512]), np.random.default_rng(3)
     values = [(rng.random((5, 400)) < (0.85 if config.batch_size == 32 else 0.7)).astype(float) for config in grid]
-    told = {one.text: one.answer for one in questions(grid, values)}
-    assert told["Batch size 32 or 512?"].startswith("Batch size 32 is better than batch size 512")
-    assert told["D 8 or 16?"].startswith("They cannot be distinguished") and "over 2 pairs" in told["D 8 or 16?"]
+    answers = {question.text: question.answer for question in questions(grid, values)}
+    assert answers["Batch size 32 or 512?"].startswith("Batch size 32 is better than batch size 512")
+    assert answers["D 8 or 16?"].startswith("They cannot be distinguished") and "over 2 pairs" in answers["D 8 or 16?"]
 
 
 def test_importance_finds_what_matters_and_says_how_sure_it_is() -> None:
     grid, rng = configs(D=[8, 16, 32], lr=[1e-4, 1e-3], dropout=[0.1, 0.3]), np.random.default_rng(4)
     values = np.stack([(rng.random((5, 200)) < (0.8 if config.lr == 1e-3 else 0.6)) for config in grid]).astype(float)
-    found = importances(grid, values)
-    assert found[0].name == "lr" and found[0].mean > 0.7 and {one.name for one in found} == {"lr", "D", "dropout"}
-    assert all(one.low <= one.mean <= one.high and one.std >= 0 for one in found)
-    assert sum(one.mean for one in found) == pytest.approx(1) and importances(grid[:3], values[:3]) == ()
-    assert importances(grid, values) == found
+    shares = importances(grid, values)
+    assert (
+        shares[0].name == "lr"
+        and shares[0].mean > 0.7
+        and {importance.name for importance in shares} == {"lr", "D", "dropout"}
+    )
+    assert all(share.low <= share.mean <= share.high and share.std >= 0 for share in shares)
+    assert sum(share.mean for share in shares) == pytest.approx(1) and importances(grid[:3], values[:3]) == ()
+    assert importances(grid, values) == shares
 
 
 def test_the_csv_holds_the_tables_numbers(tmp_path: Path) -> None:
     shares = dict(zip(configs(D=[8, 16, 32]), (0.9, 0.6, 0.3), strict=True))
     analysis = analyse(recorded(tmp_path, shares))
     numbers, summary = (frame.set_index("trial_id") for frame in (table_rows(analysis), analysis.summary))
-    for trial, one in analysis.scored.items():
+    for trial, scored in analysis.scored.items():
         line = numbers.loc[trial]
-        assert one.best is not None and line["val_acc_best_mean"] == summary.loc[trial, "val_acc_best_mean"]
-        assert (line["val_acc_best_low"], line["val_acc_best_high"]) == (one.best.low, one.best.high)
-        assert line["val_acc_best_mean"] == pytest.approx(one.best.mean, abs=1e-12)
-        assert line["behind_best"] == pytest.approx(analysis.ranked[0].values.mean() - one.values.mean())
+        assert scored.best is not None and line["val_acc_best_mean"] == summary.loc[trial, "val_acc_best_mean"]
+        assert (line["val_acc_best_low"], line["val_acc_best_high"]) == (scored.best.low, scored.best.high)
+        assert line["val_acc_best_mean"] == pytest.approx(scored.best.mean, abs=1e-12)
+        assert line["behind_best"] == pytest.approx(analysis.ranked[0].values.mean() - scored.values.mean())
     assert numbers["p_holm"].dropna().between(0, 1).all() and numbers["p_holm"].notna().sum() == 2
 
 
 def test_two_sweeps_are_compared_on_what_both_have(tmp_path: Path) -> None:
-    one, other, third = configs(D=[8, 16, 32])
-    first = recorded(tmp_path / "a", {one: 0.5, other: 0.6})
-    second = recorded(tmp_path / "b", {one: 0.9, third: 0.2}, seeds=7)
+    config, other, third = configs(D=[8, 16, 32])
+    first = recorded(tmp_path / "a", {config: 0.5, other: 0.6})
+    second = recorded(tmp_path / "b", {config: 0.9, third: 0.2}, seeds=7)
     page = compare(first, second)
-    line = next(line for line in page.splitlines() if line.startswith(f"| {one.name} "))
-    left, right = (analyse(store).scored[one.id].values for store in (first, second))
+    line = next(line for line in page.splitlines() if line.startswith(f"| {config.name} "))
+    left, right = (analyse(store).scored[config.id].values for store in (first, second))
     assert f"{right[:5].mean() - left.mean():+.4f}" in line
     assert (
         "the best of each" in page and third.name not in page and "seeds 0, 1, 2, 3, 4, 40 validation samples" in page

@@ -75,8 +75,8 @@ def named(groups: np.ndarray, dataset: Dataset) -> list[str]:
 
 
 def test_every_kind_of_duplicate_is_found_and_nothing_else(made: Dataset) -> None:
-    found = {kind: named(groups, made) for kind, groups in Duplicates(made).groups().items()}
-    assert found == {"text": ["abu"], "picture": ["av", "bd"], "near-picture": ["acv", "bd"], "any": ["abcduv"]}
+    result = {kind: named(groups, made) for kind, groups in Duplicates(made).groups().items()}
+    assert result == {"text": ["abu"], "picture": ["av", "bd"], "near-picture": ["acv", "bd"], "any": ["abcduv"]}
 
 
 def test_each_kind_can_be_joined_with_any_other(made: Dataset) -> None:
@@ -136,9 +136,9 @@ def test_near_pairs_are_those_found_one_by_one(monkeypatch: pytest.MonkeyPatch) 
             for i, j in itertools.combinations(range(60), 2)
             if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= distance
         }
-        found = near_pairs(hashes, distance)
-        assert set(zip(*found.tolist(), strict=True)) == wanted and wanted
-        assert found.shape[1] == len(wanted)
+        result = near_pairs(hashes, distance)
+        assert set(zip(*result.tolist(), strict=True)) == wanted and wanted
+        assert result.shape[1] == len(wanted)
 
 
 def test_a_chain_is_one_group_named_by_its_first_row() -> None:
@@ -184,11 +184,11 @@ def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Datase
     groups = np.sort(np.random.default_rng(3).integers(0, 300, len(demo.samples)))
     np.random.default_rng(4).shuffle(groups)
     split = reference_split(demo.labels)
-    found = accuracy_by_twins(store, config.id, demo, split, {"made": groups})["made"]
+    result = accuracy_by_twins(store, config.id, demo, split, {"made": groups})["made"]
     kept = store.result(config.id)
     tally: dict[str, list[bool]] = {"every": [], "alone": [], "twins": [], "agree": [], "differ": []}
-    for rows, said in zip(kept.rows, kept.best, strict=True):
-        for row, answer in zip(rows, said, strict=True):
+    for rows, predicted in zip(kept.rows, kept.best, strict=True):
+        for row, answer in zip(rows, predicted, strict=True):
             right = bool(answer == demo.labels[row])
             twins = [demo.labels[other] for other in split.train[0] if groups[other] == groups[row]]
             most = pd.Series(twins, dtype=int).mode().tolist()
@@ -197,7 +197,7 @@ def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Datase
             if twins:
                 tally["agree" if most == [demo.labels[row]] else "differ"].append(right)
     for name, answers in tally.items():
-        share = found[name]
+        share = result[name]
         assert answers and share["samples"] == len(answers) / 3, name
         assert share["share"] == pytest.approx(np.mean(answers))
         assert share["interval"] == pytest.approx(wilson(np.mean(answers), len(answers) // 3))
@@ -213,15 +213,23 @@ def test_the_command_writes_what_it_prints_and_no_tweet(
     assert "without a split: 8 labelled samples are too few" in warned
     folder = Path("results/audit-made")
     assert str(folder) in page
-    said = json.loads((folder / "audit.json").read_text())
-    assert said["labels"] == {"negative": 3, "neutral": 2, "positive": 3, "unlabelled": 2}
-    assert said["texts_empty_after_normalisation"] == ["e", "f"] and said["texts_of_punctuation_alone"] == ["g", "h"]
-    assert said["data_fingerprint"] == made.fingerprint and said["settings"]["near_distance"] == 6
-    assert [said["duplicates"][kind]["groups"] for kind in ("text", "picture", "near-picture", "any")] == [1, 2, 2, 1]
-    assert said["duplicates"]["any"] == {
+    figures = json.loads((folder / "audit.json").read_text())
+    assert figures["labels"] == {"negative": 3, "neutral": 2, "positive": 3, "unlabelled": 2}
+    assert figures["texts_empty_after_normalisation"] == ["e", "f"] and figures["texts_of_punctuation_alone"] == [
+        "g",
+        "h",
+    ]
+    assert figures["data_fingerprint"] == made.fingerprint and figures["settings"]["near_distance"] == 6
+    assert [figures["duplicates"][kind]["groups"] for kind in ("text", "picture", "near-picture", "any")] == [
+        1,
+        2,
+        2,
+        1,
+    ]
+    assert figures["duplicates"]["any"] == {
         "groups": 1, "samples": 6, "pairs": 15, "largest": 6, "groups_whose_labels_disagree": 1, "samples_in_them": 6,
     }  # fmt: skip
-    assert said["leaks"]["unlabelled"]["any"]["with_twin"] == 2 and said["accuracy"] is None
+    assert figures["leaks"]["unlabelled"]["any"]["with_twin"] == 2 and figures["accuracy"] is None
     rows = pd.read_csv(folder / "groups.csv", keep_default_na=False)
     assert rows["kind"].value_counts().to_dict() == {"any": 6, "near-picture": 5, "picture": 4, "text": 3}
     text = rows[rows["kind"] == "text"]
@@ -243,13 +251,13 @@ def test_the_command_writes_what_it_prints_and_no_tweet(
 def test_a_sweep_says_where_it_is_right(
     swept: Path, demo: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["audit", "--data", str(demo.folder), "--out", str(tmp_path / "out"), "--sweep", str(swept)]
-    assert main(asked) == 0
-    said = json.loads((tmp_path / "out" / "audit.json").read_text())
+    command = ["audit", "--data", str(demo.folder), "--out", str(tmp_path / "out"), "--sweep", str(swept)]
+    assert main(command) == 0
+    figures = json.loads((tmp_path / "out" / "audit.json").read_text())
     config = choose(Store(swept), "best")
-    assert said["accuracy"]["trial_id"] == config.id and f"Accuracy of small {config.id}" in capsys.readouterr().out
+    assert figures["accuracy"]["trial_id"] == config.id and f"Accuracy of small {config.id}" in capsys.readouterr().out
     mean = pd.read_csv(swept / "trials.csv").query("trial_id == @config.id")["val_acc_best"].mean()
-    assert said["accuracy"]["by_kind"]["any"]["every"]["share"] == pytest.approx(mean)
+    assert figures["accuracy"]["by_kind"]["any"]["every"]["share"] == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +285,7 @@ def test_wrong_input_ends_with_a_line(
     assert line in error and error.count("\n") == 1
 
 
-def test_a_sweep_of_other_data_is_refused(swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_of_other_data_raises(swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_set(tmp_path / "tiny")
     assert main(["audit", "--data", str(folder), "--sweep", str(swept), "--out", str(tmp_path / "out")]) == 2
     assert "is a sweep of other data" in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -294,25 +302,31 @@ def test_the_real_set(real: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     assert main(["audit", "--data", str(real), "--out", str(tmp_path)]) == 0
     assert time.monotonic() - began < 60
-    said = json.loads((tmp_path / "audit.json").read_text())
-    assert said["labels"] == {"negative": 1193, "neutral": 419, "positive": 2388, "unlabelled": 511}
-    assert said["encodings"] == {"utf-8": 3450, "gb18030": 1061} and len(said["not_utf8"]) == 1061
-    assert len(said["texts_empty_after_normalisation"]) == 132 and not said["pictures_unreadable"]
-    counts = {kind: (one["groups"], one["groups_whose_labels_disagree"]) for kind, one in said["duplicates"].items()}
+    figures = json.loads((tmp_path / "audit.json").read_text())
+    assert figures["labels"] == {"negative": 1193, "neutral": 419, "positive": 2388, "unlabelled": 511}
+    assert figures["encodings"] == {"utf-8": 3450, "gb18030": 1061} and len(figures["not_utf8"]) == 1061
+    assert len(figures["texts_empty_after_normalisation"]) == 132 and not figures["pictures_unreadable"]
+    counts = {
+        kind: (counts["groups"], counts["groups_whose_labels_disagree"])
+        for kind, counts in figures["duplicates"].items()
+    }
     # Its description counts 194 and 43: the texts without a word are one group there, whose labels disagree.
     assert counts["text"] == (194 - 1, 43 - 1) and counts["picture"] == (40, 6)
     assert counts["near-picture"] == (172, 28) and counts["any"] == (205, 42)
-    leak = said["leaks"]["validation"]["any"]
+    leak = figures["leaks"]["validation"]["any"]
     assert (leak["samples"], leak["with_twin"], leak["twins_say_its_label"]) == (400, 29, 20)
     assert (leak["accuracy_from_copying"], leak["accuracy_from_duplicates_at_most"]) == (20 / 400, 22 / 400)
     assert leak["copying"]["share"] == 20 / 29 and leak["copying"]["samples"] == 29
 
 
 def test_figures_and_groups_tell_the_same(made: Dataset) -> None:
-    found = audit_data(made)
-    rows = group_rows(found)
-    for kind, one in found.figures["duplicates"].items():
-        mine = rows[rows["kind"] == kind]
-        assert (mine["group"].nunique(), len(mine)) == (one["groups"], one["samples"])
-        assert mine.loc[mine["labels_disagree"] == "yes", "group"].nunique() == one["groups_whose_labels_disagree"]
+    result = audit_data(made)
+    rows = group_rows(result)
+    for kind, counts in result.figures["duplicates"].items():
+        of_kind = rows[rows["kind"] == kind]
+        assert (of_kind["group"].nunique(), len(of_kind)) == (counts["groups"], counts["samples"])
+        assert (
+            of_kind.loc[of_kind["labels_disagree"] == "yes", "group"].nunique()
+            == counts["groups_whose_labels_disagree"]
+        )
     assert set(rows["label"]) <= {*LABELS, ""}

@@ -46,8 +46,8 @@ def test_scores_are_those_of_the_best_epoch_and_scikit_learns() -> None:
     wanted = [confusion_matrix(labels[r], p, labels=[0, 1, 2]) for r, p in zip(outcome.rows, outcome.best, strict=True)]
     np.testing.assert_array_equal(confusion(outcome), np.mean(wanted, axis=0))
     scores = per_class(outcome, labels)
-    for replicate, (rows, said) in enumerate(zip(outcome.rows, outcome.best, strict=True)):
-        report = classification_report(labels[rows], said, labels=[0, 1, 2], output_dict=True, zero_division=0)
+    for replicate, (rows, predicted) in enumerate(zip(outcome.rows, outcome.best, strict=True)):
+        report = classification_report(labels[rows], predicted, labels=[0, 1, 2], output_dict=True, zero_division=0)
         for kind, name in enumerate(("precision", "recall", "f1-score")):
             assert scores[replicate, kind].tolist() == pytest.approx([report[str(k)][name] for k in range(3)])
 
@@ -108,30 +108,32 @@ def test_the_page_is_right_about_a_sweep_made_by_hand(tmp_path: Path) -> None:
     configs += [replace(both, ablation=1, text_encoder="other"), replace(both, ablation=2, image_encoder="other")]
     store = Store(tmp_path / "sweep")
     store.begin(sweep(dataset, configs=tuple(configs), replicates=tuple(Replicate(seed) for seed in range(3))), dataset)
-    said = {}
+    predicted = {}
     for config in configs:
         share = 0.9 if "other" in config.encoders.values() else 0.5  # other encoders are better, and not asked about
-        said[config] = np.where(rng.random((3, 40)) < share, labels[rows], rng.integers(0, 3, (3, 40)))
-        store.add(config, store.manifest.replicates, outcome_of(labels, rows, said[config], (labels[rows] + 1) % 3), {})
+        predicted[config] = np.where(rng.random((3, 40)) < share, labels[rows], rng.integers(0, 3, (3, 40)))
+        store.add(
+            config, store.manifest.replicates, outcome_of(labels, rows, predicted[config], (labels[rows] + 1) % 3), {}
+        )
     texts = {guid: f"{guid} a | b\nc" for guid in dataset.guids}
     page = write_errors(store, both, texts)
 
-    scores = np.array([precision_recall_fscore_support(labels, one)[:3] for one in said[both]])
-    counts = np.mean([confusion_matrix(labels, one) for one in said[both]], axis=0)
+    scores = np.array([precision_recall_fscore_support(labels, one)[:3] for one in predicted[both]])
+    counts = np.mean([confusion_matrix(labels, one) for one in predicted[both]], axis=0)
     for place, cells in enumerate(cells_of(page, "By class")):
         own = scores[:, :, place]
         spread = [f"{m:.3f} ± {s:.3f}" for m, s in zip(own.mean(axis=0), own.std(axis=0, ddof=1), strict=True)]
         assert cells == [LABELS[place], *(f"{count:.1f}" for count in counts[place]), *spread]
 
-    wrong = (said[both] != labels[rows]).sum(axis=0)
+    wrong = (predicted[both] != labels[rows]).sum(axis=0)
     listed = cells_of(page, "Most often wrong")
     assert len(listed) == 20 and (wrong > 0).sum() > 20 and f"20 of {(wrong > 0).sum()} samples" in page
     for guid, label, *votes, text in listed:
         row = dataset.guids.index(guid)
         assert label == LABELS[labels[row]] and text == rf"{guid} a \| b c"
-        assert votes == [str((said[both][:, row] == k).sum()) for k in range(3)]
+        assert votes == [str((predicted[both][:, row] == k).sum()) for k in range(3)]
 
-    text, image, fused = (said[one] == labels[rows] for one in (configs[1], configs[2], both))
+    text, image, fused = (predicted[one] == labels[rows] for one in (configs[1], configs[2], both))
     cells = {
         "both": text & image,
         "text alone": text & ~image,

@@ -11,7 +11,7 @@ from test_analysis import LABELLED, configs, recorded
 from mvsa_tune.cli import main
 from mvsa_tune.config import Replicate
 from mvsa_tune.errors import InputError
-from mvsa_tune.report.tables import tables_csv, tables_markdown
+from mvsa_tune.report.tables import table_rows, tables_markdown
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse, verdict
 from mvsa_tune.stats.compare import compare
@@ -40,21 +40,21 @@ def test_each_pair_is_tested_on_its_common_seeds() -> None:
     tested = {}
     for i, j in combinations(range(6), 2):
         common = [seed for seed in seeds[i] if seed in seeds[j]]
-        found = every.difference(i, j)
+        result = every.difference(i, j)
         if not common:
-            assert found is None and np.isnan(every.p[i, j]) and np.isnan(every.corrected[i, j])
+            assert result is None and np.isnan(every.p[i, j]) and np.isnan(every.corrected[i, j])
             continue
         # The degrees of freedom come from all that have these seeds.
         members = [k for k, own in enumerate(seeds) if set(common) <= set(own)]
         shared = [values[k][[seeds[k].index(seed) for seed in common]] for k in members]
         alone = Comparisons(shared)
         expected = alone.difference(members.index(i), members.index(j))
-        assert found is not None and expected is not None and found.interval.n == len(common)
-        assert found.p == pytest.approx(expected.p) and found.interval.mean == pytest.approx(expected.interval.mean)
-        tested[i, j] = found
-    corrected = holm([found.p for found in tested.values()])
-    assert [found.corrected for found in tested.values()] == pytest.approx(corrected.tolist())
-    assert {found.comparisons for found in tested.values()} == {every.count} == {len(tested)} and len(tested) == 8
+        assert result is not None and expected is not None and result.interval.n == len(common)
+        assert result.p == pytest.approx(expected.p) and result.interval.mean == pytest.approx(expected.interval.mean)
+        tested[i, j] = result
+    corrected = holm([result.p for result in tested.values()])
+    assert [result.corrected for result in tested.values()] == pytest.approx(corrected.tolist())
+    assert {result.comparisons for result in tested.values()} == {every.count} == {len(tested)} and len(tested) == 8
 
 
 def test_where_all_have_the_same_seeds_naming_them_changes_nothing() -> None:
@@ -95,7 +95,7 @@ def test_each_configuration_has_the_interval_of_all_its_seeds_and_comparisons_of
     summary = analysis.with_intervals().set_index("trial_id")
     assert summary["n"].to_dict() == {best.id: 5, few.id: 2, apart.id: 2}
     assert np.isnan(summary.loc[apart.id, "p"]) and summary.loc[few.id, "p"] == difference.p
-    rows = tables_csv(analysis).set_index("trial_id")
+    rows = table_rows(analysis).set_index("trial_id")
     assert np.isnan(rows.loc[apart.id, "p"]) and rows.loc[few.id, "p"] == difference.p
     line = next(line for line in tables_markdown(analysis).splitlines() if "| 32 " in line)
     assert "| – " in line and ", p " not in line
@@ -152,13 +152,15 @@ def test_draws_of_the_samples_are_compared_on_common_seeds(tmp_path: Path) -> No
 
 
 def test_two_sweeps_are_compared_trial_by_trial_on_common_seeds(tmp_path: Path) -> None:
-    one, other = configs(D=[8, 16])
-    first = recorded(tmp_path / "a", {one: 0.5, other: 0.6}, only={other: of_seeds(0, 1)})
-    second = recorded(tmp_path / "b", {one: 0.9, other: 0.8}, only={one: of_seeds(3, 4, 0), other: of_seeds(2, 3)})
+    first_config, other = configs(D=[8, 16])
+    first = recorded(tmp_path / "a", {first_config: 0.5, other: 0.6}, only={other: of_seeds(0, 1)})
+    second = recorded(
+        tmp_path / "b", {first_config: 0.9, other: 0.8}, only={first_config: of_seeds(3, 4, 0), other: of_seeds(2, 3)}
+    )
     page = compare(first, second)
     lines = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
-    left, right = (analyse(store).scored[one.id].values for store in (first, second))
-    assert f"{right.mean() - left[[3, 4, 0]].mean():+.4f}" in lines[one.name]
+    left, right = (analyse(store).scored[first_config.id].values for store in (first, second))
+    assert f"{right.mean() - left[[3, 4, 0]].mean():+.4f}" in lines[first_config.name]
     assert lines[other.name].count("–") == 6 and "(each pair those that both have)" in page
     alone = recorded(tmp_path / "c", {other: 0.8}, only={other: of_seeds(2, 3)})
     with pytest.raises(InputError, match=r"share no seed \(0, 1 and 2, 3\)"):

@@ -22,10 +22,10 @@ def difference(first: np.ndarray, second: np.ndarray) -> Difference:
 
 def test_one_replicate_is_tested_by_mcnemar() -> None:
     a, b = answers(0, 1, 60), answers(1, 1, 60, share=0.5)
-    found = difference(a, b)
+    result = difference(a, b)
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
-    assert found.test == MCNEMAR and found.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
-    assert found.interval.mean == pytest.approx(a.mean() - b.mean())
+    assert result.test == MCNEMAR and result.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+    assert result.interval.mean == pytest.approx(a.mean() - b.mean())
     assert difference(answers(0, 2, 60), answers(1, 2, 60)).test == PAIRED_T
 
 
@@ -44,27 +44,27 @@ def test_where_replicates_are_all_that_varies_the_test_is_the_paired_t() -> None
 def test_the_interval_and_p_say_the_same() -> None:
     rng, agree = np.random.default_rng(6), []
     for _ in range(60):
-        one = case(rng, np.array([0.76, 0.79]), 5, 400).right
-        found = difference(*one)
-        agree.append((found.p < 0.05) != (found.interval.low <= 0 <= found.interval.high))
+        drawn = case(rng, np.array([0.76, 0.79]), 5, 400).correct
+        result = difference(*drawn)
+        agree.append((result.p < 0.05) != (result.interval.low <= 0 <= result.interval.high))
     assert np.mean(agree) > 0.97
 
 
 def test_equal_answers_do_not_differ() -> None:
     for seeds in (1, 3):
-        one = answers(8, seeds, 50)
-        found = difference(one, one)
-        assert (found.interval.low, found.interval.high, found.p) == (0, 0, 1)
+        drawn = answers(8, seeds, 50)
+        result = difference(drawn, drawn)
+        assert (result.interval.low, result.interval.high, result.p) == (0, 0, 1)
 
 
 def test_p_is_holms_over_the_comparisons_made() -> None:
     configs = [answers(seed, 3, 100, share=0.5 + seed / 50) for seed in range(5)]
-    found = family([Crossed(other.astype(float) - configs[0]) for other in configs[1:]])
+    result = family([Crossed(other.astype(float) - configs[0]) for other in configs[1:]])
     p = np.array(p_values([Crossed(other.astype(float) - configs[0]) for other in configs[1:]]))
     order = np.argsort(p)
     expected = np.minimum(1, np.maximum.accumulate(p[order] * [4, 3, 2, 1]))
-    assert [found[k].corrected for k in order] == pytest.approx(expected.tolist())
-    assert {one.comparisons for one in found} == {4} and family([]) == []
+    assert [result[k].corrected for k in order] == pytest.approx(expected.tolist())
+    assert {drawn.comparisons for drawn in result} == {4} and family([]) == []
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -104,17 +104,17 @@ def test_where_nothing_differs_little_is_found(seeds: int, samples: int) -> None
     """
     rng, fixed, chosen = np.random.default_rng(9), 0, 0
     for _ in range(250):
-        one = case(rng, np.full(5, 0.76), seeds, samples, seed_std=0.008 if seeds > 1 else 0).right
-        less = {(i, j): Crossed(one[i].astype(float) - one[j]) for i, j in combinations(range(5), 2)}
-        p = dict(zip(less, p_values(list(less.values())), strict=True))
-        fixed += min(p_values([less[0, other] for other in range(1, 5)])) * 4 < 0.05  # Holm's first step
+        drawn = case(rng, np.full(5, 0.76), seeds, samples, seed_std=0.008 if seeds > 1 else 0).correct
+        differences = {(i, j): Crossed(drawn[i].astype(float) - drawn[j]) for i, j in combinations(range(5), 2)}
+        p = dict(zip(differences, p_values(list(differences.values())), strict=True))
+        fixed += min(p_values([differences[0, other] for other in range(1, 5)])) * 4 < 0.05  # Holm's first step
         if min(p.values()) * 10 < 0.05:  # else his method finds nothing
-            best = int(one.mean(axis=(1, 2)).argmax())
-            chosen += min(less for pair, less in zip(p, holm(list(p.values())), strict=True) if best in pair) < 0.05
+            best = int(drawn.mean(axis=(1, 2)).argmax())
+            chosen += min(value for pair, value in zip(p, holm(list(p.values())), strict=True) if best in pair) < 0.05
     most = stats.binom.ppf(0.9999, 250, 0.06)
     assert fixed <= most and chosen <= most
 
 
-def test_what_was_scored_on_other_seeds_is_refused() -> None:
+def test_values_of_other_seeds_raise() -> None:
     with pytest.raises(InputError, match="same seeds and samples"):
         Comparisons([answers(0, 2, 10).astype(float), answers(0, 3, 10).astype(float)])

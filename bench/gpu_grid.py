@@ -2,8 +2,9 @@
 
     python bench/gpu_grid.py [--device cuda] [--epochs 100] [--seeds 10] [--rival-epochs 5]
 
-Random vectors of CLIP's and ResNet-50's and RoBERTa's widths, 4,000 samples, 24 configurations; time of training alone, and the
-most memory that was taken. The loop trains one seed of each configuration for --rival-epochs, and is counted for all.
+Random vectors of CLIP's and ResNet-50's and RoBERTa's widths, 4,000 samples, 24 configurations; time of training
+alone, and the most memory that was taken. The loop trains one seed of each configuration for --rival-epochs, and is
+counted for all.
 """
 
 import argparse

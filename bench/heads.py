@@ -1,16 +1,17 @@
 """The same trainings four ways, in turn, in one go: how fast is fast?
 
-    python bench/heads.py [--batch-size 512] [--precision float32] [--scheduler none] [--rounds 3]      about 10 minutes on 2 cores
+    python bench/heads.py [--batch-size 512] [--precision float32] [--scheduler none] [--rounds 3]      about 10 minutes
 
 ours      python sweeps/grid.py, from a cold start to written tables
 tune      Ray Tune as its examples write it: one trial and one process a seed, a careful float32 torch loop inside
-script    a script a training, as the reference's work did: vectors from JSON, a DataLoader, all cores; the first of each D is
-          measured, and counted for every learning rate and seed. `batched`: its data set hands out minibatches, not samples
-products  the matrix products alone of the same shapes (float32 or bf16), with torch's `bmm` and with oneDNN's linear layer,
-          against our training loop in the same process, one thread: the limit
+script    a script a training, as the reference's work did: vectors from JSON, a DataLoader, all cores; the first of
+          each D is measured, and counted for every learning rate and seed. `batched`: its data set hands out
+          minibatches, not samples
+products  the matrix products alone of the same shapes (float32 or bf16), with torch's `bmm` and with oneDNN's linear
+          layer, against our training loop in the same process, one thread: the limit
 
-MobileNetV2 + MiniLM of the real set where MVSA_REAL_DATA names it, else random vectors of the same shapes. --skip leaves out what
-need not be measured again.
+MobileNetV2 + MiniLM of the real set where MVSA_REAL_DATA names it, else random vectors of the same shapes. --skip
+leaves out what need not be measured again.
 """
 
 import argparse
@@ -222,7 +223,8 @@ def main() -> None:
 def report(work: Work, times: dict[str, list[float]]) -> None:
     """Print medians, and how many times faster ours are."""
     print(
-        f"{work.configurations} configurations × {len(work.seeds)} seeds, batch size {work.batch_size}, {work.epochs} epochs:"
+        f"{work.configurations} configurations × {len(work.seeds)} seeds, batch size {work.batch_size}, "
+        f"{work.epochs} epochs:"
     )
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     for name, seconds in times.items():

@@ -1,6 +1,6 @@
 """What a second node brings to a sweep, what a cluster costs a trial, and how long a new node takes to get a cache.
 
-    python bench/nodes.py                 a few minutes on 2 cores; every node is a `ray start` of its own on this machine
+    python bench/nodes.py            a few minutes on 2 cores; every node is a `ray start` of its own on this machine
 
 The network between machines is not in these figures: what goes through Ray's object store here goes over loopback.
 """

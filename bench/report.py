@@ -1,6 +1,8 @@
-"""How long the report of a large sweep takes: `python bench/report.py --trials 1000`. Trials are simulated (`simulated.py`); nothing is trained.
+"""How long the report of a large sweep takes: `python bench/report.py --trials 1000`.
 
-What is timed is a process of its own, `python -m mvsa_tune report`, from its start to its end: imports, every trial's answers, statistics, plots, the page.
+Trials are simulated (`simulated.py`); nothing is trained.
+What is timed is a process of its own, `python -m mvsa_tune report`, from its start to its end: imports, every trial's
+answers, statistics, plots, the page.
 """
 
 import argparse
@@ -97,7 +99,8 @@ def main() -> None:
         memory, busy = used.ru_maxrss / 1024, used.ru_utime + used.ru_stime
         size = (folder / "report.html").stat().st_size / 1e6
     print(
-        f"{options.trials:,} trials of {options.seeds} seeds on {options.samples} samples: {seconds:.1f} s ({busy:.1f} s of CPU time), {memory:,.0f} MB of memory, page {size:.1f} MB"
+        f"{options.trials:,} trials of {options.seeds} seeds on {options.samples} samples: {seconds:.1f} s "
+        f"({busy:.1f} s of CPU time), {memory:,.0f} MB of memory, page {size:.1f} MB"
     )
 
 

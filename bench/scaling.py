@@ -1,6 +1,7 @@
-"""What more work costs: time against replicates, samples, configurations and workers; memory against workers and samples.
+"""What more work costs: time against replicates, samples, configurations, workers; memory against workers, samples.
 
-    python bench/scaling.py [--out results/scaling] [--only replicates packs samples workers configurations memory large]
+    python bench/scaling.py [--out results/scaling]
+        [--only replicates packs samples workers configurations memory large]
 
 About ten minutes on 2 cores. Random vectors of the real set's widths, D 128, batch size 512. Writes scaling.csv, and
 scaling.png where matplotlib is there. `large` writes 4 GB below --scratch, and removes them.
@@ -89,7 +90,7 @@ def packed(barrier: Any, batch_size: int, D: int, count: int) -> float:
 
 
 def packs(_: Path) -> Iterator[Row]:
-    """What a replicate costs in stacks of five and of ten, as two configurations of five would be, with a stack on every core."""
+    """What a replicate costs in stacks of five and ten, as two configurations of five would be; a stack on every core."""
     cores = len(os.sched_getaffinity(0))
     for batch_size, D in ((512, 128), (512, 256), (32, 128), (32, 256)):
         for count in (5, 10):
@@ -143,7 +144,7 @@ def private_megabytes() -> float:
 
 
 def worker(barrier: Any, task: Task, config: Config) -> tuple[float, float]:
-    """Load a trial's vectors beside other workers; return private memory in MB for them, and with a stack that has trained."""
+    """Load a trial's vectors beside other workers; return private memory in MB for them, and with a trained stack."""
     torch.set_num_threads(1)
     keep_freed_memory()
     stack({name: torch.randn(40, 8) for name in ("image", "text")}, 1, config).advance(1)  # what torch takes once
@@ -181,7 +182,7 @@ def memory(folder: Path) -> Iterator[Row]:
 
 
 def large(folder: Path) -> Iterator[Row]:
-    """Open a cache of 1,024 float16, and train on all of it from its file, against training on a part of it from memory.
+    """Open a cache of 1,024 float16, and train on all of it from its file, against training on a part from memory.
 
     Within a limit on memory it is what a process of a memory cgroup finds: page cache counts there.
     """

@@ -2,8 +2,9 @@
 
     python bench/startup.py [--rounds 3]      20 s on 2 cores
 
-Each round is a fresh process that runs the grid for one configuration and one epoch; medians of the moments, counted from the
-start of the process. And how long --help, an input error and the first lines of --dry-run, of both kinds of sweep, take.
+Each round is a fresh process that runs the grid for one configuration and one epoch; medians of the moments, counted
+from the start of the process. And how long --help, an input error and the first lines of --dry-run, of both kinds of
+sweep, take.
 """
 
 import argparse

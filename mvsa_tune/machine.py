@@ -55,7 +55,7 @@ def cpu_count() -> int:
 
 
 def gpu_count() -> int:
-    """Return the number of GPUs that torch can use. On a Linux without a driver torch, slow to import, is not imported."""
+    """Return the number of GPUs that torch can use; on a Linux without a driver 0, without the import of torch."""
     drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of CUDA, of ROCm, of the Windows Subsystem for Linux
     if sys.platform == "linux" and not any(map(os.path.exists, drivers)):
         return 0

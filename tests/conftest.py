@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 
 def runs_a_sweep(function: Callable[..., Any]) -> bool:
-    """Return whether a function of the tests, or one that it calls, names `grid` of this file or starts a sweep of `chaos`."""
+    """Return whether a function of the tests, or one that it calls, names `grid` of this file or the module `chaos`."""
     called = [function.__globals__.get(name) for name in function.__code__.co_names]
     return any(
         value is grid
@@ -131,7 +131,10 @@ def real() -> Path:
 def found(
     labels: np.ndarray, rows: np.ndarray, predicted: np.ndarray, loss: float = 1.0, seconds: float = 1.0
 ) -> TrialResult:
-    """What R replicates found who said `predicted` `(E, R, N)` of the samples in `rows` `(R, N)`; `labels` by row number, three classes."""
+    """Return the result of R replicates that predicted `predicted` `(E, R, N)` for the samples in `rows` `(R, N)`.
+
+    `labels` are by row number, of three classes.
+    """
     counts = [
         [confusion_matrix(labels[r], said, labels=range(3)) for r, said in zip(rows, epoch, strict=True)]
         for epoch in predicted
@@ -151,7 +154,7 @@ def found(
 def grid(
     *arguments: object, cwd: Path, timeout: float = 300, script: str = "grid.py", report: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python sweeps/grid.py` as a user would, in `cwd`; or another script of the folder. The report takes seconds."""
+    """Run `python sweeps/grid.py`, or another script, in `cwd`, as a user would; without the report, which takes seconds."""
     command = [
         sys.executable,
         str(ROOT / "sweeps" / script),
@@ -174,7 +177,7 @@ def encode_words(texts: Sequence[str]) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def swept(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of a small grid on the demo set: both modalities at two widths, and each alone; three seeds."""
+    """The results of a small grid on the demo set: both modalities at two widths, and each alone; three seeds."""
     folder = tmp_path_factory.mktemp("swept")
     flags = ["--pairs", "demo-pixels+demo-words", "--D", 4, 8, "--lr", 0.01, "--ablation", 0, 1, 2, "--batch-size", 32]
     more = ["--epochs", 6, "--seeds", 3, "--scheduler", "none", "--name", "small", "--results", folder, "--quiet"]

@@ -10,7 +10,8 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.formats import short
 
 OTHER = {
-    "image_encoder": "resnet50", "text_encoder": "roberta-base", "head": "gated", "D": 128, "lr": 2e-5, "batch_size": 32,
+    "image_encoder": "resnet50", "text_encoder": "roberta-base", "head": "gated", "D": 128, "lr": 2e-5,
+    "batch_size": 32,
     "ablation": 1, "epochs": 7, "dropout": 0.5, "precision": "bf16",
     "weight_decay": 0.01, "label_smoothing": 0.1, "normalise": "l2", "schedule": "cosine",
     "warmup": 0.1, "select": "loss", "encoder_lr": 2e-5, "frozen": 0.5, "batchnorm": "updated", "accumulation": 2,

@@ -1,4 +1,4 @@
-"""The README in both languages: the same commands in the same order, the same figures, and links that lead somewhere."""
+"""The README in both languages: the same commands in the same order, the same figures, links that lead somewhere."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Everyday changes touch as few files as DESIGN promises: each is made to a copy of the package, which a sweep then runs.
+"""Everyday changes touch one file or two: each is made to a copy of the package, which a sweep then runs.
 
 The copy goes on in a results folder that the package as it is has begun: nothing of it is trained again.
 """
@@ -35,7 +35,8 @@ SEAMS: dict[str, list[tuple[str, str, str]]] = {
         (
             "config.py",
             "    dropout: float = setting(",
-            '    clip: float = setting(0.0, "vectors cut off at ± this; 0 for never", within(0, 100), search=Choice((0.0, 2.0)))\n'
+            '    clip: float = setting(0.0, "vectors cut off at ± this; 0 for never", within(0, 100), '
+            "search=Choice((0.0, 2.0)))\n"
             "    dropout: float = setting(",
         ),
         (
@@ -60,7 +61,8 @@ SEAMS: dict[str, list[tuple[str, str, str]]] = {
         (
             "results/schema.py",
             "SCORES = (\n",
-            'SCORES = (\n    _score("val_loss_least", lambda result: result.val_loss.min(axis=0), header="least loss"),\n',
+            'SCORES = (\n    _score("val_loss_least", lambda result: result.val_loss.min(axis=0), '
+            'header="least loss"),\n',
         )
     ],
 }

@@ -24,8 +24,9 @@ HEAVY = {
 
 def imported(code: str, cwd: Path) -> set[str]:
     """Which of the heavy libraries a fresh process has imported after it ran `code`, whatever that ended with."""
-    told = f"import contextlib, sys\nwith contextlib.suppress(SystemExit):\n    {code}\nprint(*sys.modules, file=sys.stderr)"
-    ended = subprocess.run([sys.executable, "-c", told], cwd=cwd, capture_output=True, text=True, check=True)
+    lines = ("import contextlib, sys", "with contextlib.suppress(SystemExit):", f"    {code}")
+    whole = "\n".join([*lines, "print(*sys.modules, file=sys.stderr)"])
+    ended = subprocess.run([sys.executable, "-c", whole], cwd=cwd, capture_output=True, text=True, check=True)
     return HEAVY & set(ended.stderr.splitlines()[-1].split())
 
 
@@ -59,8 +60,8 @@ def test_help_and_input_errors_of_the_other_commands_import_nothing_heavy(flags:
 
 
 def test_heads_are_named_and_checked_without_torch(tmp_path: Path) -> None:
-    code = "from mvsa_tune.config import Config; from mvsa_tune.models.heads import HEADS; Config(head='gated'); assert HEADS"
-    assert not imported(code, tmp_path)
+    code = "from mvsa_tune.config import Config; from mvsa_tune.models.heads import HEADS"
+    assert not imported(f"{code}; Config(head='gated'); assert HEADS", tmp_path)
 
 
 def test_a_sweep_starts_without_what_only_training_and_tables_need(tmp_path: Path) -> None:

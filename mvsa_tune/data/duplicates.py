@@ -126,10 +126,3 @@ def joined(*groupings: Groups) -> Groups:
     """Group together what is together in any of some groupings, transitively."""
     rows = np.arange(len(groupings[0]))
     return connected(len(rows), np.concatenate([np.stack([rows, groups]) for groups in groupings], axis=1))
-
-
-def members(groups: Groups) -> list[NDArray[np.int64]]:
-    """Return the rows of each group of two or more, in order of their first."""
-    order = np.argsort(groups, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    return [part for part in parts if len(part) > 1]

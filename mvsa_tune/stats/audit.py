@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.data.duplicates import BITS, NEAR, Duplicates, Groups, members
+from mvsa_tune.data.duplicates import BITS, NEAR, Duplicates, Groups
 from mvsa_tune.data.splits import SPLIT_SEED, Rows, Split, make_split
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
@@ -46,8 +46,7 @@ DEFINITIONS = {
 class Audit:
     """The result of an audit."""
 
-    dataset: Dataset
-    groups: Mapping[str, Groups]  # by kind of duplicate
+    groups: pd.DataFrame  # of `group_rows`: what `groups.csv` holds
     figures: Mapping[str, Any]  # what `audit.json` holds
 
 
@@ -82,6 +81,7 @@ def audit_data(
         split = Split("none", {}, {}, {})
     duplicates = Duplicates(dataset, near)
     groups = duplicates.groups()
+    rows = group_rows(dataset, groups)
     names = [dataset.classes[sample.label] if sample.label is not None else UNLABELLED for sample in dataset.samples]
     empty = [guid for guid, text in zip(dataset.guids, duplicates.normalised, strict=True) if not text]
     wordless = [guid for guid, words in zip(dataset.guids, duplicates.words, strict=True) if not words]
@@ -103,7 +103,7 @@ def audit_data(
         "texts_of_punctuation_alone": [guid for guid in wordless if guid not in set(empty)],
         "pictures_unreadable": {guid: value for guid, value in duplicates.hashes.items() if isinstance(value, str)},
         "pictures_of_one_colour": [guid for guid, value in duplicates.hashes.items() if value is None],
-        "duplicates": {kind: _sizes(grouping, dataset) for kind, grouping in groups.items()},
+        "duplicates": {kind: _sizes(rows[rows["kind"] == kind]) for kind in groups},
         "leaks": _leaks(find_leaks(dataset, split, groups), dataset),
         "accuracy": None,
     }
@@ -111,25 +111,35 @@ def audit_data(
         by_kind = accuracy_by_twins(store, chosen.id, dataset, split, groups)
         swept = {"sweep": store.folder.name, "trial_id": chosen.id, "configuration": chosen.name}
         figures["accuracy"] = {**swept, "by_kind": by_kind}
-    return Audit(dataset, groups, figures)
+    return Audit(rows, figures)
 
 
-def _sizes(groups: Groups, dataset: Dataset) -> dict[str, int]:
-    parts = members(groups)
-    disagreeing = [part for part in parts if _disagree(part, dataset)]
+def group_rows(dataset: Dataset, groups: Mapping[str, Groups]) -> pd.DataFrame:
+    """Return a row for each member of each group of two or more samples, for each kind of duplicate."""
+    samples, frames = dataset.samples, []
+    known = pd.DataFrame({"guid": dataset.guids, "text": [" ".join(sample.text.split()) for sample in samples]})
+    known["label"] = [dataset.classes[sample.label] if sample.label is not None else None for sample in samples]
+    for kind, grouping in groups.items():
+        frame = known.assign(kind=kind, group=grouping)
+        by_group = frame.groupby("group")
+        frame["members"] = by_group["guid"].transform("size")
+        frame["labels_disagree"] = np.where(by_group["label"].transform("nunique") > 1, "yes", "no")
+        frame = frame[frame["members"] > 1].sort_values("group", kind="stable")
+        frames.append(frame.assign(group=frame["group"].rank(method="dense").astype(int)))
+    columns = ["kind", "group", "members", "labels_disagree", "guid", "label", "text"]
+    return pd.concat(frames)[columns].fillna({"label": ""})
+
+
+def _sizes(rows: pd.DataFrame) -> dict[str, int]:
+    disagreeing = rows[rows["labels_disagree"] == "yes"]
     return {
-        "groups": len(parts),
-        "samples": sum(map(len, parts)),
-        "pairs": sum(len(part) * (len(part) - 1) // 2 for part in parts),
-        "largest": max(map(len, parts), default=0),
-        "groups_whose_labels_disagree": len(disagreeing),
-        "samples_in_them": sum(map(len, disagreeing)),
+        "groups": rows["group"].nunique(),
+        "samples": len(rows),
+        "pairs": int((rows["members"] - 1).sum()) // 2,
+        "largest": int(rows["members"].max()) if len(rows) else 0,
+        "groups_whose_labels_disagree": disagreeing["group"].nunique(),
+        "samples_in_them": len(disagreeing),
     }
-
-
-def _disagree(rows: Rows, dataset: Dataset) -> bool:
-    """Return whether samples have different labels, apart from those without one."""
-    return len({dataset.samples[row].label for row in rows} - {None}) > 1
 
 
 def find_leaks(dataset: Dataset, split: Split, groups: Mapping[str, Groups]) -> pd.DataFrame:
@@ -225,29 +235,9 @@ def _share(mean: float, samples: int) -> dict[str, Any]:
     return {"samples": samples, "share": mean if samples else None, "interval": interval}
 
 
-def group_rows(audit: Audit) -> pd.DataFrame:
-    """Return a row for each member of each group of each kind of duplicate; the tweet is in the last column."""
-    classes, samples = audit.dataset.classes, audit.dataset.samples
-    rows = [
-        {
-            "kind": kind,
-            "group": number,
-            "members": len(part),
-            "labels_disagree": "yes" if _disagree(part, audit.dataset) else "no",
-            "guid": sample.guid,
-            "label": classes[sample.label] if sample.label is not None else "",
-            "text": " ".join(sample.text.split()),
-        }
-        for kind, groups in audit.groups.items()
-        for number, part in enumerate(members(groups), start=1)
-        for sample in (samples[row] for row in part)
-    ]
-    return pd.DataFrame(rows, columns=["kind", "group", "members", "labels_disagree", "guid", "label", "text"])
-
-
 def write_audit(audit: Audit, folder: Path, *, texts: bool = False) -> None:
     """Write `audit.json` and `groups.csv`, the latter with the tweets if `texts`; raise InputError if that fails."""
-    rows = group_rows(audit).drop(columns=[] if texts else ["text"])
+    rows = audit.groups.drop(columns=[] if texts else ["text"])
     try:
         write_whole(folder / "groups.csv", lambda file: rows.to_csv(file, index=False, lineterminator="\n"))
         write_text_whole(folder / "audit.json", json.dumps(audit.figures, indent=1) + "\n")

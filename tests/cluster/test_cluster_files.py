@@ -1,4 +1,4 @@
-"""The files and the page for clusters, as far as they can be checked without the platforms: schema, commands that exist, flags that parse."""
+"""The files and the page for clusters, checked without the platforms: schema, commands that exist, flags that parse."""
 
 import os
 import re
@@ -26,27 +26,31 @@ SCRIPTS = {"sweeps/grid.py": grid, "sweeps/search.py": search, "sweeps/finetune.
 TEXTS = [*sorted(FILES.iterdir()), ROOT / "docs" / "cluster.md", ROOT / "README.md"]
 # The fields of KubeRay's API (ray-operator/apis/ray/v1, KubeRay 1.5.1) that may stand at each place.
 RAY_JOB = {
-    "entrypoint", "submissionMode", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec", "activeDeadlineSeconds",
-    "runtimeEnvYAML", "submitterPodTemplate", "suspend", "metadata", "jobId", "clusterSelector", "entrypointNumCpus", "entrypointNumGpus",
+    "entrypoint", "submissionMode", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
+    "rayClusterSpec", "activeDeadlineSeconds", "runtimeEnvYAML", "submitterPodTemplate", "suspend", "metadata", "jobId",
+    "clusterSelector", "entrypointNumCpus", "entrypointNumGpus",
 }  # fmt: skip
 RAY_CLUSTER = {
-    "rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling", "autoscalerOptions", "suspend",
+    "rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling", "autoscalerOptions",
+    "suspend",
 }  # fmt: skip
 HEAD_GROUP = {"serviceType", "headService", "enableIngress", "rayStartParams", "template"}
 WORKER_GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "rayStartParams", "template"}
 
 
+RAY = "start|up|down|exec|rsync-up|job|status|get-auth-token"
+
+
 def commands_in(text: str) -> list[list[str]]:
-    """Every command of ours and of Ray's in a text: comments, code blocks, shell and YAML alike; what a shell would put in is made up."""
+    """Return every command of the project and of Ray in a text, in comments, code blocks, shell and YAML alike.
+
+    What a shell would put in is made up.
+    """
     joined = re.sub(r"\\\n\s*#?\s*", " ", re.sub(r"python /\S*/sweeps/", "python sweeps/", text))
     found = []
     for line in joined.splitlines():
         line = re.sub(r"\s#\s.*$", "", line).replace("…", "").replace('"$@"', "").strip("# `-")
-        pieces = re.findall(
-            r"(?:python sweeps/\w+\.py|python -m mvsa_tune|ray (?:start|up|down|exec|rsync-up|job|status|get-auth-token))\b[^`|&;']*",
-            line,
-        )
-        for piece in pieces:
+        for piece in re.findall(rf"(?:python sweeps/\w+\.py|python -m mvsa_tune|ray (?:{RAY}))\b[^`|&;']*", line):
             if "..." in piece or "[" in piece:
                 continue
             words = shlex.split(re.sub(r"\$\{?\w+\}?", "7", piece.split(" — ")[0]))
@@ -65,10 +69,7 @@ def check(words: list[str]) -> None:
         given = [word.partition("=")[0] for word in rest if word.startswith("-")]
         assert set(given) <= flags, (words, set(given) - flags)
     elif words[1] == "-m":
-        with pytest.MonkeyPatch.context() as patch:
-            for name in ("embed_with_encoders", "import_vectors", "list_encoders"):
-                patch.setattr(cli, name, lambda options: 0)
-            assert cli._run(words[3:]) == 0
+        cli.parse(words[3:])
     else:
         SCRIPTS[words[1]].parse(words[2:])
 
@@ -130,14 +131,18 @@ def check_pod(pod: dict[str, Any]) -> None:
         assert container["resources"]["requests"] == container["resources"]["limits"]
 
 
+NOTE = 'echo "$RAY_AUTH_MODE $(wc -c < "$RAY_AUTH_TOKEN_PATH") {} $*" >> "$CALLS"'
+SERVE = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(60)"
 STUBS = {
     "scontrol": 'echo "n1"; echo "n2"',
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "hostname": "echo 127.0.0.1",
-    "ray": 'echo "$RAY_AUTH_MODE $(wc -c < "$RAY_AUTH_TOKEN_PATH") ray $*" >> "$CALLS"; [[ $* == *--head* ]] || exit 0\n'
+    "ray": f"{NOTE.format('ray')}; [[ $* == *--head* ]] || exit 0\n"
     'port=$(sed "s/.*--port=\\([0-9]*\\).*/\\1/" <<< "$*")\n'
-    'exec "$PYTHON" -c "import socket, sys, time; s = socket.create_server((\'127.0.0.1\', int(sys.argv[1]))); time.sleep(60)" "$port"',
-    "python": 'if [[ $1 == sweeps/* ]]; then while (($(wc -l < "$CALLS") < 2)); do sleep 0.1; done; echo "$RAY_AUTH_MODE $(wc -c < "$RAY_AUTH_TOKEN_PATH") python $*" >> "$CALLS"; else exec "$PYTHON" "$@"; fi',
+    f'exec "$PYTHON" -c "{SERVE}" "$port"',
+    "python": '[[ $1 == sweeps/* ]] || exec "$PYTHON" "$@"\n'
+    'while (($(wc -l < "$CALLS") < 2)); do sleep 0.1; done\n'
+    f"{NOTE.format('python')}",
 }
 
 

@@ -1,4 +1,4 @@
-"""What a node checks before it trains, and the vectors that it receives; whole sweeps on real clusters are in `test_cluster.py`."""
+"""What a node checks before it trains, and the vectors that it receives; for whole sweeps see `test_cluster.py`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,8 @@ def test_a_node_as_the_driver_is_passes_and_one_of_another_version_is_named_with
     driver = Driver([], versions())
     driver.check()
     other = replace(driver, facts={**driver.facts, "torch": "1.0", "mvsa_tune": "0.0 with numerics 0"})
-    with pytest.raises(
-        InputError,
-        match=rf"mvsa_tune is {versions()['mvsa_tune']}, not 0.0 with numerics 0, torch is .*, not 1.0; install the same",
-    ):
+    wrong = rf"mvsa_tune is {versions()['mvsa_tune']}, not 0.0 with numerics 0, torch is .*, not 1.0; install the same"
+    with pytest.raises(InputError, match=wrong):
         other.check()
 
 

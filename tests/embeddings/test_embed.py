@@ -110,7 +110,7 @@ def test_a_name_that_no_pair_could_tell_apart_is_refused(
 ) -> None:
     before = list(default_folder(tiny).iterdir())
     assert main(["embed", "--data", str(tiny), "--encoder", "demo-words", "--as", name]) == 2
-    assert f"{name} cannot stand in a pair" in capsys.readouterr().err
+    assert f"{name} cannot be a cache's name in a pair" in capsys.readouterr().err
     assert list(default_folder(tiny).iterdir()) == before
 
 

@@ -16,11 +16,11 @@ from conftest import make_set
 from mvsa_tune.cli import main
 from mvsa_tune.data import duplicates
 from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
-from mvsa_tune.data.duplicates import Duplicates, connected, joined, members, near_pairs
+from mvsa_tune.data.duplicates import Duplicates, connected, joined, near_pairs
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.audit import COUNTED, accuracy_by_twins, audit_data, find_leaks, group_rows
+from mvsa_tune.stats.audit import COUNTED, accuracy_by_twins, audit_data, find_leaks
 from mvsa_tune.stats.intervals import wilson
 from mvsa_tune.stats.summary import choose
 
@@ -68,6 +68,13 @@ def made(tmp_path: Path) -> Dataset:
             "v": (None, "a fifth", jpeg(scene(1))),
         },
     )
+
+
+def members(groups: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each group of two or more, in order of their first."""
+    order = np.argsort(groups, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    return [part for part in parts if len(part) > 1]
 
 
 def named(groups: np.ndarray, dataset: Dataset) -> list[str]:
@@ -321,7 +328,7 @@ def test_the_real_set(real: Path, tmp_path: Path) -> None:
 
 def test_figures_and_groups_tell_the_same(made: Dataset) -> None:
     result = audit_data(made)
-    rows = group_rows(result)
+    rows = result.groups
     for kind, counts in result.figures["duplicates"].items():
         of_kind = rows[rows["kind"] == kind]
         assert (of_kind["group"].nunique(), len(of_kind)) == (counts["groups"], counts["samples"])

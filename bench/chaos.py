@@ -114,7 +114,7 @@ def wait(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> No
 def rows(folder: Path) -> int:
     """Return the number of rows in a results folder's trials.csv."""
     path = folder / "trials.csv"
-    return path.read_text().count("\n") - 1 if path.exists() else 0
+    return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
 
 
 def main() -> None:
@@ -145,8 +145,8 @@ def main() -> None:
 def check_same(disturbed: Store, undisturbed: Store) -> None:
     """Check that rows and tables are those of the undisturbed sweep, to the last digit."""
     stores = disturbed, undisturbed
-    rows = [store.rows().drop(columns=DIFFERENT) for store in stores]
-    pd.testing.assert_frame_equal(*rows, check_exact=True)
+    first, second = (store.rows().drop(columns=DIFFERENT) for store in stores)
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
     tables = [(store.folder / "tables.md").read_text().replace(store.folder.name, "") for store in stores]
     assert tables[0] == tables[1]
 

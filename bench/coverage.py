@@ -1,9 +1,9 @@
-"""Measure how often intervals contain the truth and what tests find, on simulated replicates of known truth.
+"""Measure how often intervals contain the truth and how often tests are wrong, on simulated replicates of known truth.
 
     python bench/coverage.py [--cases 2000] [--configs 8]
 
-The replicates are those of `simulated.py`. It prints four tables: intervals of a difference; false finds where nothing
-differs; power where a configuration is 3 points ahead; intervals of an accuracy, by method.
+The replicates are those of `simulated.py`. It prints four tables: intervals of a difference; false positives where
+nothing differs; power where a configuration is 3 points ahead; intervals of an accuracy, by method.
 """
 
 import argparse
@@ -81,13 +81,13 @@ def of_accuracies(cases: int) -> str:
 
 
 def of_differences(cases: int) -> str:
-    """Return the table of intervals of a difference of 3 points, and how often a test finds it.
+    """Return the table of intervals of a difference of 3 points, and of the power of a test of it.
 
     With one replicate the difference is that of the two networks.
     """
     body = []
     for seeds, samples in SETTINGS:
-        rng, held, widths, finds = np.random.default_rng(2), [], [], []
+        rng, held, widths, hits = np.random.default_rng(2), [], [], []
         for _ in range(cases):
             simulated = case(rng, np.array([TRUTH + 0.03, TRUTH]), seeds, samples)
             truth = -np.diff(simulated.replicates[:, 0] if seeds == 1 else simulated.truth)[0]
@@ -96,10 +96,10 @@ def of_differences(cases: int) -> str:
             low, high = difference.interval.low, difference.interval.high
             held.append(low <= truth <= high)
             widths.append(high - low)
-            finds.append(difference.p < 0.05)
-        figures = f"{np.mean(held):.3f}", f"{np.mean(widths):.4f}", f"{np.mean(finds):.2f}"
+            hits.append(difference.p < 0.05)
+        figures = f"{np.mean(held):.3f}", f"{np.mean(widths):.4f}", f"{np.mean(hits):.2f}"
         body.append([str(seeds), f"{samples:,}", f"{cases:,}", *figures])
-    head = ["replicates", "samples", "cases", "holds the truth", "mean width", "found"]
+    head = ["replicates", "samples", "cases", "holds the truth", "mean width", "power"]
     return markdown(head, body)
 
 
@@ -108,13 +108,13 @@ def first_step(p_values: list[float]) -> float:
     return min(p_values) * len(p_values)
 
 
-def false_finds(cases: int, count: int) -> str:
-    """Return the table of false finds among equal configurations, each in at least one comparison of a case."""
+def false_positives(cases: int, count: int) -> str:
+    """Return the table of how often equal configurations differ significantly in at least one comparison of a case."""
     body = []
     pairs = list(combinations(range(count), 2))
     for seeds, samples in SETTINGS:
         for seed_std in (0.0, SEED_STD) if seeds == 1 else (SEED_STD,):
-            rng, finds = np.random.default_rng(3), []
+            rng, significant = np.random.default_rng(3), []
             for _ in range(cases):
                 correct = case(rng, np.full(count, TRUTH), seeds, samples, seed_std).correct.astype(float)
                 differences = {(i, j): Crossed(correct[i] - correct[j]) for i, j in pairs}
@@ -122,7 +122,7 @@ def false_finds(cases: int, count: int) -> str:
                 best = int(correct.mean(axis=(1, 2)).argmax())
                 any_two = first_step(p) < 0.05  # else Holm's method finds none of them
                 corrected = holm(p) if any_two else np.ones(len(p))
-                finds.append(
+                significant.append(
                     [
                         p_values([differences[0, 1]])[0] < 0.05,
                         first_step(p_values([differences[0, k] for k in range(1, count)])) < 0.05,
@@ -131,24 +131,24 @@ def false_finds(cases: int, count: int) -> str:
                         first_step(p_values([differences[pair] for pair in pairs if best in pair])) < 0.05,
                     ]
                 )
-            rates = [f"{share:.3f}" for share in np.mean(finds, axis=0)]
+            rates = [f"{share:.3f}" for share in np.mean(significant, axis=0)]
             body.append([str(seeds), f"{samples:,}", f"{seed_std:.3f}", f"{cases:,}", *rates])
     comparisons = ["one pair", "a fixed one", "the best", "any two", "the best, as if fixed"]
     return markdown(["replicates", "samples", "seeds' deviation", "cases", *comparisons], body)
 
 
 def power(cases: int, count: int) -> str:
-    """Return the table of what is found where one configuration is 3 points ahead of all others."""
+    """Return the table of how often a lead of 3 points over all other configurations is significant."""
     body = []
     pairs = list(combinations(range(count), 2))
     for seeds, samples in SETTINGS:
-        rng, finds = np.random.default_rng(4), []
+        rng, significant = np.random.default_rng(4), []
         truths = TRUTH + 0.03 * (np.arange(count) == 0)
         for _ in range(cases):
             correct = case(rng, truths, seeds, samples).correct.astype(float)
             differences = [Crossed(correct[i] - correct[j]) for i, j in pairs]  # the first K − 1 are the leader's
-            finds.append([holm(p_values(differences[:n]))[0] < 0.05 for n in (1, count - 1, len(pairs))])
-        rates = [f"{share:.2f}" for share in np.mean(finds, axis=0)]
+            significant.append([holm(p_values(differences[:n]))[0] < 0.05 for n in (1, count - 1, len(pairs))])
+        rates = [f"{share:.2f}" for share in np.mean(significant, axis=0)]
         body.append([str(seeds), f"{samples:,}", f"{cases:,}", *rates])
     return markdown(["replicates", "samples", "cases", "alone", f"of {count - 1}", f"of {len(pairs)}"], body)
 
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--configs", type=int, default=8)
     options = parser.parse_args()
     print(of_differences(options.cases), flush=True)
-    print(false_finds(options.cases, options.configs), flush=True)
+    print(false_positives(options.cases, options.configs), flush=True)
     print(power(options.cases // 10, options.configs), flush=True)
     print(of_accuracies(options.cases), flush=True)
 

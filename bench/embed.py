@@ -4,9 +4,9 @@
 
 All ways use one process, one loaded encoder, the same threads and batches; loading is not counted. A round takes the
 next samples of the set through forward, pipeline, forward. Its ratio is the pipeline's rate over that of the two
-forwards around it, since other work on the machine slows both. Also measured: preparing alone (read, decode, transform)
-on as many threads, which with the forward gives the bound for work that shares the same cores; and one sample at a time,
-as the older scripts did, on an eighth of the samples.
+forwards around it, since other work on the machine slows both. Also measured: preparing alone (read, decode,
+transform) on as many threads, which with the forward gives the bound for work that shares the same cores; and one
+sample at a time, as the older scripts did, on an eighth of the samples.
 """
 
 import argparse

@@ -49,14 +49,16 @@ def read_flags() -> argparse.Namespace:
 
 
 def random_weights(folder: Path, texts: list[str]) -> dict[str, Path]:
-    """Write random weights of ResNet-50 and RoBERTa-base and a tokenizer trained on `texts`; return the path of each."""
+    """Write random weights of ResNet-50 and RoBERTa-base, its tokenizer trained on `texts`; return their paths."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from torchvision.models import resnet50
     from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
     torch.save(resnet50().state_dict(), folder / "resnet50.pth")
     roberta = folder / "roberta"
-    RobertaModel(RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)).save_pretrained(roberta)
+    RobertaModel(RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)).save_pretrained(
+        roberta
+    )
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
     tokenizer.train_from_iterator(
@@ -127,8 +129,8 @@ def main() -> None:
         peak = torch.cuda.max_memory_allocated()
     trained = sum(parameter.numel() for group in trainer.optimizer.param_groups for parameter in group["params"])
     print(
-        f"{options.pair}, {trained:,} parameters trained, {device}, {threads} threads, batch size {options.batch_size}, "
-        f"{options.precision}; peak memory {peak / 2**30:.1f} GiB"
+        f"{options.pair}, {trained:,} parameters trained, {device}, {threads} threads, "
+        f"batch size {options.batch_size}, {options.precision}; peak memory {peak / 2**30:.1f} GiB"
     )
     print(f"  epoch / bare   {spread(ratios)}")
 

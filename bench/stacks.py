@@ -58,6 +58,11 @@ def seconds(work: Callable[[], object], device: torch.device = CPU) -> float:
     return time.perf_counter() - started
 
 
+def epoch_seconds(trainer: StackTrainer) -> float:
+    """Train the next epoch; return its seconds."""
+    return seconds(lambda: trainer.advance(trainer.epoch + 1))
+
+
 def spread(ratios: Sequence[float]) -> str:
     """Return the median, the least and the greatest of some ratios, as text."""
     return f"{statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -41,8 +41,8 @@ def work_folder() -> Iterator[Path]:
 def make_set(folder: Path) -> str:
     """Write a data set and its vectors, and return a description of them.
 
-    They are those of the folder that MVSA_REAL_DATA names, else made up in the same shape. `set` is the data set, `cache`
-    has its embedding caches; `image.npy`, `text.npy`, `labels.npy` and `vectors.json` are for `rivals.py`.
+    They are those of the folder that MVSA_REAL_DATA names, else made up in the same shape. `set` is the data set,
+    `cache` has its embedding caches; `image.npy`, `text.npy`, `labels.npy` and `vectors.json` are for `rivals.py`.
     """
     real = os.environ.get("MVSA_REAL_DATA")
     data = folder / "set"

@@ -27,8 +27,8 @@ SEAMS: dict[str, list[tuple[str, str, str]]] = {
     "a head": [
         (
             "models/heads.py",
-            "HEADS: dict[str, HeadSpec] = {\n",
-            'HEADS: dict[str, HeadSpec] = {\n    "joined": HeadSpec(lambda shape: concat(shape), 4),\n',
+            '    "concat": HeadSpec(concat),\n',
+            '    "concat": HeadSpec(concat),\n    "joined": HeadSpec(lambda shape: concat(shape), 4),\n',
         )
     ],
     "a hyperparameter": [

@@ -21,7 +21,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [pytest.param("encoders", marks=pytest.mark.long), "help", "help of a sweep"])
 def test_a_reader_that_has_enough_is_no_error(command: str) -> None:
     process = subprocess.Popen(
         [sys.executable, *COMMANDS[command]],

@@ -159,5 +159,5 @@ def test_embedding_and_fine_tuning_on_a_cluster_need_a_path_that_every_node_sees
         embed("--cache", tmp_path / "again", "--address", cluster.address, "--nodes", 2),
         grid(*flags, "--nodes", 2, "--name", "blind", cwd=tmp_path, script="finetune.py"),
     ):
-        assert refused.returncode == 2 and "does not see" in refused.stderr and "every node shares" in refused.stderr
+        assert refused.returncode == 2 and "is missing, not" in refused.stderr and "every node shares" in refused.stderr
     assert not default_folder(data).exists()

@@ -13,6 +13,7 @@ from mvsa_tune.embeddings.cache import default_folder, open_cache
 from mvsa_tune.encoders.registry import ENCODERS
 
 
+@pytest.mark.long
 def test_the_demo_set_is_the_same_every_time(demo: Dataset, tmp_path: Path) -> None:
     make_demo_set(tmp_path)
     again = read_dataset(tmp_path)
@@ -23,6 +24,7 @@ def test_the_demo_set_is_the_same_every_time(demo: Dataset, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.long
 def test_a_set_whose_writing_was_interrupted_is_written_again(tmp_path: Path) -> None:
     make_demo_set(tmp_path)
     whole = read_dataset(tmp_path).fingerprint

@@ -254,6 +254,7 @@ def test_a_union_has_the_folds_of_both_and_shared_folds_must_be_equal(dataset: D
         first.union(make_split("kfold:5", dataset, [42]))
 
 
+@pytest.mark.long
 def test_no_duplicates_are_in_two_parts_of_a_fold_of_the_real_set(real: Path) -> None:
     dataset = read_dataset(real)
     groups, labels = Duplicates(dataset).by_any[:4000], np.array(dataset.labels)

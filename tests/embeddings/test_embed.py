@@ -120,6 +120,7 @@ def finished(folder: Path) -> int:
     return path.read_text().count("\n") - 1 if path.exists() else 0
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_bytes(pairs: Dataset, tmp_path: Path) -> None:
     embed(pairs, tmp_path / "reference", "demo-pixels", QUIET)
     whole = (tmp_path / "reference" / "demo-pixels" / "image.npy").read_bytes()
@@ -160,6 +161,7 @@ def test_finished_blocks_of_other_settings_are_not_used(pairs: Dataset, monkeypa
 
 
 @pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.ray)])
+@pytest.mark.long
 def test_cut_texts_are_counted_once_however_often_it_is_interrupted(
     pairs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
 ) -> None:
@@ -190,6 +192,7 @@ def test_cut_texts_are_counted_once_however_often_it_is_interrupted(
     assert len(tokenised) == (0 if workers else 660 - 300)  # each text that was left, once; by Ray's workers not here
 
 
+@pytest.mark.long
 def test_of_two_at_once_the_second_waits_and_says_so(pairs: Dataset) -> None:
     code = (
         "import sys, time; from mvsa_tune.embeddings import pipeline; from mvsa_tune.cli import main;"
@@ -244,6 +247,7 @@ def test_the_grid_makes_missing_caches_when_asked(pairs: Dataset, tmp_path: Path
     assert "## Table 1" in done.stdout
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
     peaks = []
     for count in (400, 3200):
@@ -265,6 +269,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
     assert peaks[1] - peaks[0] < 40, peaks  # MiB, for eight times the samples
 
 
+@pytest.mark.long
 def test_the_bench_of_the_pipeline_needs_no_ray(pairs: Dataset) -> None:
     code = (
         "import runpy, sys; sys.modules['ray'] = None; sys.path.insert(0, '');"

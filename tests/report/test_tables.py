@@ -76,6 +76,7 @@ def test_no_published_value_stands_beside_another_training(tmp_path: Path) -> No
     assert "0.755" not in text and rows(text, 1)[0]["note"] == "epochs=7"
 
 
+@pytest.mark.long
 def test_other_pairs_get_the_same_tables(tmp_path: Path) -> None:
     pairs = ["a+t", "b+t", "c+t"]
     configs = reference_grid(pairs)

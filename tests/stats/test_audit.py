@@ -305,6 +305,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_named(tmp_path: Path, caps
     assert len(json.loads((tmp_path / "out" / "audit.json").read_text())["pictures_unreadable"]) == 44
 
 
+@pytest.mark.long
 def test_the_real_set(real: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     assert main(["audit", "--data", str(real), "--out", str(tmp_path)]) == 0

@@ -56,6 +56,7 @@ def test_resampled_means_have_the_estimated_variance(seeds: int) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "samples"), [(1, 400), (2, 200), (5, 400)])
+@pytest.mark.long
 def test_intervals_contain_the_truth_as_often_as_they_say(seeds: int, samples: int) -> None:
     """From 93 to 97 %, and what chance does to 250 cases in all but one of 10,000 tries."""
     rng, held = np.random.default_rng(4), 0
@@ -68,6 +69,7 @@ def test_intervals_contain_the_truth_as_often_as_they_say(seeds: int, samples: i
     assert least <= held <= most
 
 
+@pytest.mark.long
 def test_one_replicate_says_nothing_of_other_seeds_without_the_variance_of_other_configurations() -> None:
     rng, narrow, wide = np.random.default_rng(5), 0, 0
     for _ in range(150):

@@ -32,6 +32,7 @@ def of_draws(*seeds: int) -> list[Replicate]:
     return [Replicate(seed, seed) for seed in seeds]
 
 
+@pytest.mark.long
 def test_each_pair_is_tested_on_its_common_seeds() -> None:
     rng = np.random.default_rng(0)
     seeds = [(0, 1, 2), (2, 0, 1, 3, 4), (0, 1, 2), (3, 4), (7, 8), (4, 3, 2, 1, 0)]
@@ -101,6 +102,7 @@ def test_each_configuration_has_the_interval_of_all_its_seeds_and_comparisons_of
     assert "| – " in line and ", p " not in line
 
 
+@pytest.mark.long
 def test_luck_importance_and_questions_use_the_seeds_that_all_have_and_say_so(tmp_path: Path) -> None:
     grid = configs(D=[8, 16], lr=[1e-4, 1e-3])
     only = {grid[0]: of_seeds(4, 0, 1), grid[3]: of_seeds(0, 1, 2)}

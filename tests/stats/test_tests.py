@@ -97,6 +97,7 @@ def test_all_pairs_at_once_are_what_each_is_alone(seeds: int) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "samples"), [(1, 200), (5, 400)])
+@pytest.mark.long
 def test_where_nothing_differs_little_is_found(seeds: int, samples: int) -> None:
     """Five equal configurations: a false find in at most 6 %, as far as 250 cases tell in all but one of 10,000 tries.
 

@@ -131,6 +131,7 @@ def stack_megabytes(config: Config) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
+@pytest.mark.long
 def test_memory_is_estimated_for_every_head(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured is from half to 1.4 of it: half for `linear`, whose vectors get no gradients, and which is small."""
     some = Config("eye", "ear", D=128)

@@ -257,7 +257,13 @@ def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
 def _costs_beside(plan: Plan, todo: list[Config]) -> Iterator[Future[Mapping[str, float]]]:
     """What trials cost against each other, of a search nothing: worked out while Ray starts, which is mostly waiting. It imports torch."""
     with ThreadPoolExecutor(1) as beside:
-        yield beside.submit(plan.work, [] if plan.search else todo)
+        yield beside.submit(_work, plan, [] if plan.search else todo)
+
+
+def _work(plan: Plan, configs: list[Config]) -> Mapping[str, float]:
+    from mvsa_tune.tune.estimate import relative_work  # imports torch
+
+    return relative_work(plan, configs)
 
 
 def _ray(plan: Plan) -> AbstractContextManager[None]:

@@ -1,12 +1,13 @@
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import finetune
 from conftest import ROOT, make_set
-from grid import reference_grid
-from mvsa_tune.config import Config
+from grid import REFERENCE
+from mvsa_tune.config import Config, union
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.report.lines import published_lines
@@ -15,6 +16,10 @@ from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse
 from test_store import PROVENANCE, SEEDS, outcome
+
+
+def reference_grid(pairs: Sequence[str] = ()) -> list[Config]:
+    return union({**grid, "pair": pairs or grid["pair"]} for grid in REFERENCE)
 
 
 def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_at: int = 0, **change: object) -> str:

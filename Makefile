@@ -1,5 +1,6 @@
-# make demo: set up and run the main job on the built-in demo set.   make test: set up, lint, type-check, test.
-# make test-cluster: longer tests, on clusters.
+# make demo: set up and run the main job on the built-in demo set.
+# make check: lint, types, imports, and the tests without Ray, in a minute.   make test: all but the tests of clusters.
+# make test-cluster: those, in minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -7,7 +8,7 @@ BIN := .venv/bin
 MVSA_REAL_DATA ?= $(if $(wildcard ../shared/mvsa_single/train.txt),$(abspath ../shared/mvsa_single))
 export MVSA_REAL_DATA
 
-.PHONY: setup demo test test-cluster lint clean
+.PHONY: setup demo check test test-cluster lint clean
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
@@ -22,7 +23,11 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+check: lint
+	$(BIN)/python -m pytest -m "not ray and not long and not slow" -n 2 --dist worksteal
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -32,4 +37,4 @@ test-cluster: setup
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .import_linter_cache .pytest_cache

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mvsa_tune.formats import markdown
 from mvsa_tune.stats.intervals import Interval, accuracy
-from mvsa_tune.stats.selection import winner
+from mvsa_tune.stats.selection import covariance, winner
 from mvsa_tune.training.result import cross_fitted
 from simulated import case, curves
 
@@ -63,7 +63,9 @@ def of_winners(cases: int, replicates: int, samples: int) -> str:
                 one = case(rng, truths(rng, kind, count), replicates, samples)
                 best, means = winner(list(one.right), 2000), one.right.mean(axis=(1, 2))
                 truth = one.truth[best.index]
-                kept = max(0.0, 1 - (count - 3) / (count - 1) * (1 - best.spread**2 / means.var(ddof=1)))
+                centring, variance = np.eye(count) - 1 / count, means.var(ddof=1)
+                noise = np.trace(centring @ covariance(list(one.right)) @ centring) / (count - 1)
+                kept = max(0.0, 1 - (count - 3) / (count - 1) * min(1.0, noise / variance))
                 found["as shown"].append([best.mean - truth])
                 found["corrected"].append([best.corrected - truth])
                 found["shrunk to the mean"].append([means.mean() + kept * best.lead - truth])

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+import pooled
 from mvsa_tune.formats import markdown
-from mvsa_tune.stats.intervals import Crossed, SeedVariance, accuracy, draws, pooled
-from mvsa_tune.stats.tests import difference, holm, p_values
+from mvsa_tune.stats.intervals import Crossed, accuracy, draws
+from mvsa_tune.stats.tests import family, holm, p_values
 from simulated import SEED_STD, Case, case
 
 TRUTH = 0.76
@@ -43,7 +44,7 @@ def moments(right: NDArray[np.bool_]) -> Ends:
     return float(1 / (1 + np.exp(half - odds))), float(1 / (1 + np.exp(-half - odds)))
 
 
-def intervals(one: Case, lent: SeedVariance | None) -> Iterator[tuple[str, Ends, float]]:
+def intervals(one: Case, seeds: pooled.SeedVariance | None) -> Iterator[tuple[str, Ends, float]]:
     """Method, interval and truth, of the first configuration. One replicate is held against its own truth, unless named otherwise."""
     right = one.right[0]
     alone = len(right) == 1
@@ -52,21 +53,20 @@ def intervals(one: Case, lent: SeedVariance | None) -> Iterator[tuple[str, Ends,
     yield "corrected bootstrap", (found.low, found.high), truth
     yield "plain bootstrap", plain_bootstrap(right), truth
     yield "t on the log-odds", moments(right), truth
-    if alone:
-        wider = accuracy(right, lent)
+    if seeds:
         yield "corrected bootstrap, for other seeds too", (found.low, found.high), one.truth[0]
-        yield "the same, seed variance lent", (wider.low, wider.high), one.truth[0]
+        yield "the same, seed variance pooled", pooled.interval(right, seeds), one.truth[0]
 
 
 def of_accuracies(cases: int) -> str:
-    """The table of intervals of an accuracy. The variance is lent by 5 configurations of 5 replicates on as many samples."""
+    """The table of intervals of an accuracy. The variance over seeds is pooled from 5 configurations of 5 replicates on as many samples."""
     body = []
     for seeds, samples in SETTINGS:
         rng, held, widths = np.random.default_rng(1), defaultdict(list), defaultdict(list)
         for _ in range(cases):
             one = case(rng, np.array([TRUTH]), seeds, samples)
-            lent = pooled(list(case(rng, np.full(5, TRUTH), 5, samples).right)) if seeds == 1 else None
-            for method, (low, high), truth in intervals(one, lent):
+            others = pooled.pooled(list(case(rng, np.full(5, TRUTH), 5, samples).right)) if seeds == 1 else None
+            for method, (low, high), truth in intervals(one, others):
                 held[method].append(low <= truth <= high)
                 widths[method].append(high - low)
         for method, hits in held.items():
@@ -91,7 +91,7 @@ def of_differences(cases: int) -> str:
         for _ in range(cases):
             one = case(rng, np.array([TRUTH + 0.03, TRUTH]), seeds, samples)
             truth = -np.diff(one.replicates[:, 0] if seeds == 1 else one.truth)[0]
-            found = difference(*one.right)
+            found = family([Crossed(one.right[0].astype(float) - one.right[1])])[0]
             held.append(found.interval.low <= truth <= found.interval.high)
             widths.append(found.interval.high - found.interval.low)
             finds.append(found.p < 0.05)

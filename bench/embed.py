@@ -20,9 +20,9 @@ import torch
 
 from mvsa_tune.data.dataset import Sample, read_dataset
 from mvsa_tune.data.images import open_picture
-from mvsa_tune.data.text import reference
+from mvsa_tune.data.text import normalise
 from mvsa_tune.embeddings.embed import BATCH
-from mvsa_tune.embeddings.pipeline import Task, embed_blocks, preparing_threads
+from mvsa_tune.embeddings.pipeline import Settings, Task, embed_blocks, preparing_threads
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import Tower
 
@@ -51,9 +51,9 @@ def measure(tower: Tower, task: Task, samples: Sequence[Sample]) -> dict[str, fl
     """Return the seconds a sample that each way takes."""
 
     def prepare(sample: Sample) -> Any:
-        return tower.prepare(open_picture(sample.picture) if task.modality == "image" else reference(sample.text))
+        return tower.prepare(open_picture(sample.picture) if task.modality == "image" else normalise(sample.text))
 
-    ready = sorted(map(prepare, samples), key=tower.length)
+    ready = sorted(map(prepare, samples), key=len)
     few = samples[: max(1, len(samples) // 8)]
 
     def forward() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
     tower = encoder.load(modality, options.weights, device)
     samples = read_dataset(options.data).samples
     batch_size = options.batch_size or BATCH[device.type]
-    task = Task(modality, "reference", "float32", batch_size, torch.get_num_threads(), frozenset())
+    task = Task(modality, Settings(), batch_size, torch.get_num_threads())
     measure(tower, task, samples[:batch_size])
     rounds = []
     for number in range(options.rounds):

@@ -22,12 +22,11 @@ import torch
 
 from mvsa_tune.config import Config, Replicate, split_pair
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.text import reference
+from mvsa_tune.data.splits import Split
+from mvsa_tune.data.text import normalise
 from mvsa_tune.encoders.weights import weights_by_name
-from mvsa_tune.finetuning.data import Prepared
-from mvsa_tune.finetuning.finetuner import load_towers
-from mvsa_tune.finetuning.network import train_mode
-from mvsa_tune.finetuning.replicate import ReplicateTrainer
+from mvsa_tune.finetuning.model import train_mode
+from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer
 from mvsa_tune.machine import keep_freed_memory
 
 
@@ -83,7 +82,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def bare(trainer: ReplicateTrainer) -> Callable[[], None]:
     """As many steps as an epoch has, each on the same ready batch."""
     rows = trainer.train_rows[: trainer.config.batch_size // trainer.config.accumulation]
-    inputs = next(trainer.prepared.batches([rows]))
+    inputs = next(trainer.samples.batches([rows]))
     labels = trainer.labels[torch.from_numpy(rows).to(trainer.device)]
     count = len(trainer.train_rows) // len(rows)
 
@@ -102,8 +101,8 @@ def main() -> None:
     """Measure and print."""
     options = read_flags()
     keep_freed_memory()
-    device, samples = torch.device(options.device), read_dataset(options.data).samples[: options.samples]
-    texts = [reference(sample.text) for sample in samples]
+    device, dataset = torch.device(options.device), read_dataset(options.data)
+    texts = [normalise(sample.text) for sample in dataset.samples[: options.samples]]
     image, text = split_pair(options.pair)
     config = Config(
         image_encoder=image, text_encoder=text, lr=1e-5, encoder_lr=1e-5, batch_size=options.batch_size, epochs=10**6,
@@ -111,14 +110,12 @@ def main() -> None:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         weights = random_weights(Path(folder), texts) if options.random else weights_by_name(options.weights)
-        towers = load_towers(config, weights)
-    threads = len(os.sched_getaffinity(0))
-    prepared = Prepared(towers, [sample.picture for sample in samples], texts, threads, device)
-    labels = torch.tensor([sample.label for sample in samples], device=device)
-    rows = np.arange(options.samples)
-    trainer = ReplicateTrainer(
-        config, Replicate(42), prepared, labels, 3, rows, rows[:2], rows[:0], recomputed=options.gradient_checkpointing
-    )
+        threads, rows = len(os.sched_getaffinity(0)), np.arange(options.samples)
+        task = FinetuneTask.on(
+            dataset, "reference", Path(folder), weights, split=Split("all", {0: rows}, {0: rows[:2]}, {0: rows[:0]}),
+            replicates=(Replicate(42),), device=options.device, threads=threads, recomputed=options.gradient_checkpointing,
+        )  # fmt: skip
+        trainer = ReplicateTrainer(config, task.replicates[0], task)
     steps = bare(trainer)
     seconds(steps, device), seconds(trainer.train_epoch, device)
     ratios = []

@@ -17,7 +17,7 @@ from rivals import Fusion
 
 from mvsa_tune.config import Config, Replicate, union
 from mvsa_tune.encoders.registry import ENCODERS
-from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.trainer import Samples, StackTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))
 from grid import REFERENCE

@@ -31,7 +31,7 @@ from replicas import make_set, work_folder
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.machine import keep_freed_memory
-from mvsa_tune.training.stack import Samples, StackTrainer, minibatches
+from mvsa_tune.training.trainer import Samples, StackTrainer, minibatches
 
 BENCH = Path(__file__).parent
 PAIR = "mobilenet_v2+minilm"

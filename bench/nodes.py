@@ -27,24 +27,25 @@ import sys, time
 from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from mvsa_tune.embeddings.cache import Cache, Manifest
 from mvsa_tune.cluster.session import alive_nodes, joined_ray
-from mvsa_tune.cluster.nodes import tell_nodes
+from mvsa_tune.cluster.nodes import check_nodes
 
-def bring(driver, cache):
+def fetch(driver, path, sha256):
+    import psutil
     began = time.perf_counter()
-    path = driver.vectors(cache)
-    return time.perf_counter() - began, str(path)
-
-class Told:  # of a manifest what is used
-    sha256 = sys.argv[3]
+    vectors = driver.vectors(path, sha256)
+    seconds, memory = time.perf_counter() - began, psutil.Process().memory_full_info()
+    return f"{seconds:.1f} s, {vectors.nbytes / 1e6:.0f} MB, of its process alone {memory.uss / 1e6:.0f} MB"
 
 with joined_ray(sys.argv[1]):
-    cache = Cache(Told, Path(sys.argv[2]))
-    driver = tell_nodes([cache])
+    while not alive_nodes():
+        time.sleep(0.1)
+    driver = check_nodes()
     for node, _ in alive_nodes():
-        at = NodeAffinitySchedulingStrategy(node, soft=False)
-        print(*ray.get(ray.remote(num_cpus=0)(bring).options(scheduling_strategy=at).remote(driver, cache)))
+        on = NodeAffinitySchedulingStrategy(node, soft=False)
+        for _ in range(2):  # the second process finds them there
+            fetching = ray.remote(num_cpus=0, max_calls=1)(fetch).options(scheduling_strategy=on)
+            print(ray.get(fetching.remote(driver, Path(sys.argv[2]), sys.argv[3])))
 """
 
 
@@ -112,7 +113,7 @@ def overhead(folder: Path, data: Path, cluster: OwnCluster) -> None:
 
 
 def fetching(folder: Path, cluster: OwnCluster, megabytes: int) -> None:
-    """A cache of so many megabytes, brought to a node that does not see it."""
+    """A cache of so many megabytes, sent to a node that does not see it."""
     hidden = folder / "hidden"
     hidden.mkdir()
     path = hidden / "image.npy"
@@ -128,13 +129,12 @@ def fetching(folder: Path, cluster: OwnCluster, megabytes: int) -> None:
     digest = sha256_of(path)
     print(f"{path.stat().st_size / 1e9:.2f} GB; its SHA-256 alone takes {time.perf_counter() - began:.1f} s")
     cluster.add("blind", hidden=hidden)
-    time.sleep(5)
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.environment["RAY_AUTH_TOKEN"]}
     done = subprocess.run(
         [sys.executable, "-c", FETCH, cluster.address, str(path), digest],
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    print("seconds until a process of the new node can map it, and where it is")
+    print("seconds until a process of the new node has it, its size, and the memory that no other process shares")
     print(done.stdout or done.stderr)
 
 

@@ -79,13 +79,10 @@ class OwnCluster:
         """A node's own folder."""
         return self.folder / name
 
-    def cached(self, name: str) -> list[Path]:
-        """What a node has fetched."""
-        return sorted((self.place(name) / "cache" / "mvsa_tune").glob("*.npy"))
-
     def has_trained(self, name: str) -> bool:
-        """Whether trials have run on a node: they note which vectors they have seen."""
-        return any((self.place(name) / "cache" / "mvsa_tune").glob("*.seen"))
+        """Return whether trials have run on a node: the log of a worker process says what it ran."""
+        logs = self.place(name).glob("t/session_2*/logs/worker-*.out")
+        return any("TrialTrainable" in log.read_text() for log in logs)
 
     def kill(self, name: str) -> None:
         """End a node and all that it runs at once, as a power cut does."""

@@ -36,7 +36,7 @@ def make_set(folder: Path) -> str:
     kept: dict[str, list[object]] = {"labels": list(dataset.labels)}
     for modality, (encoder, width) in WIDTHS.items():
         vectors = _real(Path(real), dataset, modality, encoder) if real else _random(dataset, width)
-        write_cache(dataset, folder / "cache", encoder, modality, [vectors], Origin("none", "a benchmark"))
+        write_cache(dataset, folder / "cache", encoder, modality, vectors, Origin("none", "a benchmark"))
         np.save(folder / f"{modality}.npy", vectors[:count])
         kept["img_feats" if modality == "image" else "txt_feats"] = vectors[:count].tolist()
     np.save(folder / "labels.npy", np.array(dataset.labels, dtype=np.int64))

@@ -12,7 +12,7 @@ import time
 import torch
 
 from mvsa_tune.config import Config, Replicate
-from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.trainer import Samples, StackTrainer
 
 
 def seconds(config: Config, replicates: list[Replicate], samples: Samples) -> float:

@@ -29,8 +29,8 @@ from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import expect_scattered_reads, open_cache, open_vectors
 from mvsa_tune.machine import keep_freed_memory
-from mvsa_tune.training.stack import Samples, StackTrainer
 from mvsa_tune.training.task import Task
+from mvsa_tune.training.trainer import Samples, StackTrainer
 
 CONFIG = Config("mobilenet_v2", "minilm", D=128, epochs=1000)
 GRID = Path(__file__).parents[1] / "sweeps" / "grid.py"

@@ -12,9 +12,9 @@ from mvsa_tune import machine
 from mvsa_tune.cluster.session import add_cluster_flags, address_of
 from mvsa_tune.commands import add_uses
 from mvsa_tune.config import MODALITIES, Parser
+from mvsa_tune.data.dataset import add_data_flags, data_source, read_data
 from mvsa_tune.data.duplicates import NEAR
-from mvsa_tune.data.flags import add_data_flags, data_source, read_data
-from mvsa_tune.data.splits import KINDS
+from mvsa_tune.data.splits import split_usage
 from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.embeddings.cache import Cache, Manifest, Origin, cached_encoders, default_folder, write_cache
 from mvsa_tune.embeddings.importing import read_vectors
@@ -94,7 +94,7 @@ def _add_audit(commands: Any) -> None:
     look = commands.add_parser("audit", help="say what a data set holds: duplicates, labels that disagree, leaks")
     add_data_flags(look, caches=False)
     look.add_argument("--out", type=Path, metavar="DIR", help="audit.json, groups.csv (default results/audit-DATA)")
-    look.add_argument("--split", metavar="HOW", default="reference", help=f"which samples train: {KINDS}")
+    look.add_argument("--split", metavar="HOW", default="reference", help=f"which samples train: {split_usage()}")
     look.add_argument(
         "--near", type=int, default=NEAR, metavar="BITS", help=f"of 64 that may differ in like pictures ({NEAR})"
     )
@@ -116,7 +116,8 @@ def audit(options: Namespace) -> int:
     from mvsa_tune.stats.audit_summary import summary
 
     found = audit_data(dataset, options.split, options.near, options.sweep, options.config)
-    print(summary(write_audit(found, out, texts=options.texts)))
+    write_audit(found, out, texts=options.texts)
+    print(summary(found.figures))
     print(f"\n{out}: audit.json has every figure and its definition, groups.csv every group")
     return 0
 
@@ -138,16 +139,17 @@ def import_vectors(options: Namespace) -> int:
         options.cache or default_folder(dataset.folder),
         options.encoder,
         options.modality,
-        [vectors],
+        vectors,
         Origin("unknown: made elsewhere", f"imported from {', '.join(path.name for path in options.files)}"),
     )
-    print("\n".join([*dataset.told(), describe_cache(cache)]))
+    print("\n".join([*dataset.description(), describe_cache(cache)]))
     return 0
 
 
 def embed_with_encoders(options: Namespace) -> int:
     """`embed`: pictures and tweets → caches."""
-    from mvsa_tune.embeddings.embed import Settings, embed
+    from mvsa_tune.embeddings.embed import embed
+    from mvsa_tune.embeddings.pipeline import Settings
 
     if (options.weights or options.name) and len(options.encoder) > 1:
         raise InputError("--weights and --as are for one encoder: give one --encoder at a time with them")
@@ -171,7 +173,7 @@ def embed_with_encoders(options: Namespace) -> int:
         address=address_of(options),
         nodes=options.nodes,
     )
-    print("\n".join(dataset.told()))
+    print("\n".join(dataset.description()))
     for name in options.encoder:
         for cache in embed(dataset, options.cache or default_folder(dataset.folder), name, settings):
             print(describe_cache(cache))
@@ -206,7 +208,7 @@ def list_encoders(options: Namespace) -> int:
 
 def _about_encoder(name: str) -> tuple[str, str]:
     encoder = ENCODERS[name]
-    return _widths(encoder.widths), f"{'here' if encoder.here() else 'not here'}: {encoder.source}"
+    return _widths(encoder.widths), f"{'here' if encoder.is_local() else 'not here'}: {encoder.source}"
 
 
 def _about_caches(name: str, made: Sequence[Manifest]) -> tuple[str, str]:

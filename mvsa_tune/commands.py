@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsa_tune.data.dataset import Sample
-from mvsa_tune.data.readers import LAYOUTS
+from mvsa_tune.data.dataset import LAYOUT_HELP, LAYOUTS, Sample
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
 
 if TYPE_CHECKING:
-    from mvsa_tune.inference.finetuned import FineTuned
-    from mvsa_tune.inference.head import Head
+    from mvsa_tune.inference.trained import FineTuned, Head
     from mvsa_tune.results.store import Store
 
 
@@ -22,9 +20,7 @@ def add_uses(commands: Any) -> None:
     label = commands.add_parser("predict", help="label the unlabelled samples with a sweep's best head")
     label.add_argument("--out", type=Path, metavar="FILE", help="the list (default SWEEP/predicted.txt)")
     label.add_argument("--probabilities", action="store_true", help="write FILE's .probabilities.csv too")
-    label.add_argument(
-        "--layout", choices=list(LAYOUTS), help="the form of --data (default: the one it is found to have)"
-    )
+    label.add_argument("--layout", choices=list(LAYOUTS), help=LAYOUT_HELP)
     label.set_defaults(command=predict_labels)
     give = commands.add_parser("export", help="write a sweep's best head for use elsewhere")
     give.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to")
@@ -55,7 +51,7 @@ def add_uses(commands: Any) -> None:
 
 def predict_labels(options: Namespace) -> int:
     """`predict`: the unlabelled samples → a list of labels."""
-    from mvsa_tune.inference.predict import predict, warning, write_predictions
+    from mvsa_tune.inference.predict import predict
     from mvsa_tune.results.store import Store
     from mvsa_tune.stats.summary import choose
 
@@ -63,11 +59,9 @@ def predict_labels(options: Namespace) -> int:
     config = choose(store, options.config)
     weights = weights_by_name(options.weights)
     found = predict(store, config, options.data, options.cache, weights, layout=options.layout, refit=options.refit)
-    if told := warning(found):
-        print(told, file=sys.stderr)
-    written = write_predictions(
-        found, options.out or store.folder / "predicted.txt", probabilities=options.probabilities
-    )
+    if found.warning:
+        print(found.warning, file=sys.stderr)
+    written = found.write(options.out or store.folder / "predicted.txt", probabilities=options.probabilities)
     print(f"{config.id} {config.name}: {len(found.votes)} heads, {_agreement(found.training)}")
     counts = ", ".join(f"{found.tags.count(label):,} {label}" for label in found.labels)
     print(f"{' and '.join(map(str, written))}: {len(found.guids):,} samples labelled ({counts})")
@@ -86,7 +80,7 @@ def _agreement(training: Mapping[str, Any]) -> str:
 
 def export_head(options: Namespace) -> int:
     """`export`: a head → a folder of its own."""
-    from mvsa_tune.inference.export import export, export_network
+    from mvsa_tune.inference.export import export
     from mvsa_tune.inference.select import chosen_head, chosen_network
     from mvsa_tune.results.store import Store
     from mvsa_tune.stats.summary import choose
@@ -95,26 +89,23 @@ def export_head(options: Namespace) -> int:
     config = choose(store, options.config)
     rows = store.rows()
     mine = rows[rows["trial_id"] == config.id]
-    head: Head | FineTuned
+    model: Head | FineTuned
     if config.finetuned:
         if options.onnx:
             raise InputError("--onnx: only heads on frozen vectors are written as ONNX")
-        own, weights = store.own_data(options.data), weights_by_name(options.weights)
-        head = chosen_network(store, config, own, weights, refit=options.refit)
-        written = export_network(head, mine, options.out)
+        model = chosen_network(store, config, options.data, weights_by_name(options.weights), refit=options.refit)
     else:
-        head = chosen_head(store, config, options.data, options.cache, refit=options.refit)
-        written = export(head, mine, options.out, onnx=options.onnx)
-    for path in written:
+        model = chosen_head(store, config, options.data, options.cache, refit=options.refit)
+    for path in export(model, mine, options.out, onnx=options.onnx):
         print(path)
-    print(f"{config.id} {config.name}: {_agreement(head.about['training'])}")
+    print(f"{config.id} {config.name}: {_agreement(model.about['training'])}")
     return 0
 
 
 def compare_sweeps(options: Namespace) -> int:
     """`compare`: two sweeps → what they differ in, and by how much."""
-    from mvsa_tune.report.compare import compare
     from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.compare import compare
 
     print(compare(*map(Store, options.sweeps)))
     return 0
@@ -123,13 +114,13 @@ def compare_sweeps(options: Namespace) -> int:
 def list_errors(options: Namespace) -> int:
     """`errors`: what a configuration gets wrong."""
     from mvsa_tune.results.store import Store
-    from mvsa_tune.stats.error_analysis import write_mistakes
+    from mvsa_tune.stats.error_analysis import write_errors
     from mvsa_tune.stats.summary import choose
 
     store = Store(options.sweep)
     samples = _samples(store, options.data) if options.texts else None
     texts = {guid: sample.text for guid, sample in samples.items()} if samples is not None else None
-    print(write_mistakes(store, choose(store, options.config), texts))
+    print(write_errors(store, choose(store, options.config), texts))
     return 0
 
 
@@ -148,4 +139,6 @@ def report_sweep(options: Namespace) -> int:
 
 def _samples(store: "Store", moved: Path | None) -> dict[str, Sample]:
     """The samples of a sweep's data, by guid."""
-    return {sample.guid: sample for sample in store.own_data(moved).samples}
+    from mvsa_tune.results.store import sweep_data
+
+    return {sample.guid: sample for sample in sweep_data(store, moved).samples}

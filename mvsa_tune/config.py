@@ -14,14 +14,13 @@ from typing import Any, NoReturn, TypeVar
 from mvsa_tune.dimensions import Choice, Dimension, Range
 from mvsa_tune.errors import InputError
 from mvsa_tune.formats import short
-from mvsa_tune.training.schedules import SCHEDULES
+from mvsa_tune.models.heads import HEADS
 
 MODALITIES = ("image", "text")
 # The reference's ablation codes → the modalities the head sees.
 ABLATIONS: dict[int, tuple[str, ...]] = {0: ("image", "text"), 1: ("text",), 2: ("image",)}
-HEAD_NAMES = ("concat", "cross-attention", "co-attention", "merged-attention", "gated", "bilinear", "linear", "late")
+SCHEDULES = ("constant", "linear", "cosine", "plateau")  # `training.optimizer` says what each does
 NORMS = ("kept", "updated")
-ATTENTION_HEADS = 8  # the reference's: so many share D in every head that attends
 
 Kind = TypeVar("Kind")
 Check = Callable[[Any], str | None]
@@ -42,10 +41,9 @@ def within(low: float, high: float) -> Check:
     return lambda value: None if low <= value < high else f"must be at least {low:g} and below {high:g}"
 
 
-def one_of(choices: Iterable[Any]) -> Check:
-    """Return a check that a value is among `choices`."""
-    known = tuple(choices)
-    return lambda value: None if value in known else f"must be one of {', '.join(map(str, known))}"
+def one_of(choices: Collection[Any]) -> Check:
+    """Return a check that a value is among `choices`, as they are when it is checked: a registry may have grown."""
+    return lambda value: None if value in choices else f"must be one of {', '.join(map(str, choices))}"
 
 
 def setting(
@@ -76,11 +74,6 @@ def check_fields(values: Any) -> None:
             raise InputError(f"{flag(item.name)} {value}: {problem}")
 
 
-def attends(head: str) -> bool:
-    """Whether a head of that name attends, so that its D must be a multiple of `ATTENTION_HEADS`."""
-    return head.endswith("attention")
-
-
 def flag(name: str) -> str:
     """Return the command-line flag of a field."""
     return "--" + name.replace("_", "-")
@@ -97,8 +90,8 @@ class Config:
     text_encoder: str | None = field(default="clip-vit-b-32")
     head: str = setting(
         "concat",
-        f"fusion head: {', '.join(HEAD_NAMES)}",
-        one_of(HEAD_NAMES),
+        f"fusion head: {', '.join(HEADS)}",
+        one_of(HEADS),
         search=Choice(("concat", "gated", "bilinear", "linear", "late")),  # those that attend need a D from a list
     )
     D: int = setting(256, "width of each modality's hidden layer", within(1, 2**16), search=Range(32, 1024, log=True))
@@ -150,8 +143,8 @@ class Config:
         for name in FINETUNING:
             if not self.finetuned and getattr(self, name) != getattr(Config, name):
                 raise InputError(f"{flag(name)} {getattr(self, name)}: of no use with frozen encoders (encoder_lr 0)")
-        if attends(self.head) and self.D % ATTENTION_HEADS:
-            raise InputError(f"--D {self.D}: --head {self.head} needs a multiple of {ATTENTION_HEADS}")
+        if self.D % (multiple := HEADS[self.head].D_multiple_of):
+            raise InputError(f"--D {self.D}: --head {self.head} needs a multiple of {multiple}")
         for modality in MODALITIES:
             if modality not in self.modalities:
                 object.__setattr__(self, f"{modality}_encoder", None)
@@ -175,9 +168,15 @@ class Config:
 
     @cached_property
     def id(self) -> str:
-        """Ten hexadecimal digits that depend on every field and on nothing else: the trial's identity."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        """Ten hexadecimal digits: a hash of the fields that differ from their defaults.
+
+        So a new field leaves all ids as they are. A default, once released, never changes.
+        """
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        changed = {
+            item.name: fields[item.name] for item in dataclasses.fields(self) if fields[item.name] != item.default
+        }
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
     def name(self) -> str:
@@ -199,12 +198,17 @@ class Config:
 
 
 def config_from_texts(texts: Mapping[str, str]) -> Config:
-    """Read a configuration from its fields as texts, as a CSV has them; ValueError if they are not one."""
+    """Return the configuration whose fields are texts, as in a CSV; a missing one has its default.
+
+    Raises:
+        ValueError: a text is not of its field's type, or a value is out of range.
+    """
     values: dict[str, Any] = {}
     for item in dataclasses.fields(Config):
-        text = texts[item.name]
-        kind: Callable[[str], Any] = type(getattr(Config, item.name))
-        values[item.name] = kind(text) if item.metadata else text or None  # an encoder may be none
+        if item.name in texts:
+            text = texts[item.name]
+            kind: Callable[[str], Any] = type(getattr(Config, item.name))
+            values[item.name] = kind(text) if item.metadata else text or None  # an encoder may be none
     return Config(**values)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +59,12 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sizes(paths: Iterable[Path]) -> dict[str, str]:
+    """Return the sizes, for people, of those files that exist, and of all files in folders, by absolute path."""
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return {str(file.absolute()): f"{file.stat().st_size:,} bytes" for file in files if file.is_file()}
 
 
 def is_file_name(name: str) -> bool:

@@ -1,28 +1,21 @@
-"""Tables as text: Markdown for people, LaTeX (booktabs) for papers."""
+"""Tables as text: Markdown for people, LaTeX (booktabs; TeX Live 2020 or later) for papers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# What LaTeX takes for its own, and the signs that its fonts lack.
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": "$-$", "×": r"$\times$",
-        "≥": r"$\geq$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "<": r"\textless{}", ">": r"\textgreater{}",
-    }
-)  # fmt: skip
+PREAMBLE = r"""\documentclass{article}
+\usepackage[T1]{fontenc}
+\usepackage{booktabs,graphicx}
+\usepackage[a4paper,landscape,margin=1.5cm]{geometry}
+\DeclareUnicodeCharacter{2212}{\ensuremath{-}}
+\begin{document}"""
+TABLE, TABLE_END = r"\begin{table}[htbp]\centering", r"\end{table}"
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts.
-
-    Attributes:
-        title: its heading.
-        header: a heading a column.
-        body: a text a column, line by line.
-        note: what is said in its place, or below it.
-    """
+    """A table of texts: title, column headings and rows. The note stands below the rows, or in their place."""
 
     title: str
     header: Sequence[str]
@@ -32,61 +25,33 @@ class Table:
 
 def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """Format a Markdown table whose columns line up as text too."""
-    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
-    rows = [header, ["-" * width for width in widths], *body]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (header, *body)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    return "".join(f"| {' | '.join(map(str.ljust, row, widths))} |\n" for row in rows)
 
 
 def markdown_section(table: Table) -> str:
-    """A table with its heading and note."""
-    parts = [
-        f"## {table.title}\n",
-        markdown(table.header, table.body) if table.body else "",
-        f"{table.note}\n" if table.note else "",
-    ]
-    return "\n".join(part for part in parts if part)
+    """Format a table with its title and note."""
+    rows = markdown(table.header, table.body) if table.body else ""
+    return "\n".join(filter(None, [f"## {table.title}\n", rows, table.note and f"{table.note}\n"]))
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """A document of tables that compiles by itself; each `table` environment can be taken out of it."""
-    parts = [
-        r"\documentclass[10pt]{article}",
-        r"\usepackage[T1]{fontenc}",
-        r"\usepackage[utf8]{inputenc}",
-        r"\usepackage{booktabs,graphicx}",
-        r"\usepackage[a4paper,landscape,margin=1.5cm]{geometry}",
-        r"\begin{document}",
-        *(_tabular(table) for table in tables),
-        r"\end{document}",
-    ]
-    return "\n".join(filter(None, parts)) + "\n"
+    """Format a document of tables that compiles by itself; each `table` environment can be taken out of it."""
+    parts = [PREAMBLE]
+    for table in tables:
+        title, note = (_tabular([text], ()).splitlines()[2].removesuffix(r" \\") for text in (table.title, table.note))
+        rows = [TABLE, rf"\caption{{{title}}}", FITTED, _tabular(table.header, table.body) + "}", "", note, TABLE_END]
+        parts += rows if table.body else [rf"\section*{{{title}}}", note]
+    return "\n".join([*parts, r"\end{document}", ""])
 
 
-def _tabular(table: Table) -> str:
-    title, note = table.title.translate(LATEX), table.note.translate(LATEX)
-    if not table.body:
-        return f"\\section*{{{title}}}\n{note}\n"
-    lines = [" & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in (table.header, *table.body)]
-    return "\n".join(
-        [
-            r"\begin{table}[htbp]",
-            r"\centering",
-            f"\\caption{{{title}}}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            f"\\begin{{tabular}}{{{'l' * len(table.header)}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}}",
-            f"\\par\\smallskip {note}" if note else "",
-            r"\end{table}",
-        ]
-    )
+def _tabular(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    import pandas as pd  # half a second, which `--help` need not wait for
+
+    style = pd.DataFrame(list(body), columns=list(header)).style.format(escape="latex").hide(axis="index")
+    return style.format_index(escape="latex", axis="columns").to_latex(hrules=True)
 
 
 def short(value: object) -> str:

@@ -2,11 +2,15 @@
 
 import ctypes
 import os
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+
+from mvsa_tune import NUMERICS_VERSION, __version__
 
 _asked = threading.Event()
 
@@ -58,6 +62,13 @@ def gpu_count() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what numbers depend on, by name."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    libraries = {name: metadata.version(name) for name in ("torch", "numpy")}
+    return {"mvsa_tune": f"{__version__} with numerics {NUMERICS_VERSION}", "Python": python, **libraries}
 
 
 def keep_freed_memory() -> None:

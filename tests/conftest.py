@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.images import open_picture
 from mvsa_tune.embeddings.cache import Origin, default_folder, write_cache
-from mvsa_tune.embeddings.embed import Settings, embed
-from mvsa_tune.encoders.loaders import _torchvision_file
+from mvsa_tune.embeddings.embed import embed
+from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.registry import ENCODERS
+from mvsa_tune.encoders.vision import torchvision_file
 from mvsa_tune.training.result import TrialResult
 from tiny_models import text_model
 
@@ -27,6 +30,49 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 TAGS = ("negative", "neutral", "positive")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the tests that run a sweep, themselves or in a fixture, with `ray`."""
+    for item in items:
+        fixtures = [definitions[-1].func for definitions in item._fixtureinfo.name2fixturedefs.values()]
+        if any(map(runs_a_sweep, [item.function, *fixtures])):
+            item.add_marker("ray")
+
+
+def runs_a_sweep(function: Callable[..., Any]) -> bool:
+    """Return whether a function of the tests, or one that it calls, names `grid` of this file or starts a sweep of `chaos`."""
+    called = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return any(
+        value is grid
+        or (isinstance(value, ModuleType) and value.__name__ == "chaos")
+        or (
+            isinstance(value, FunctionType)
+            and value.__module__ == function.__module__
+            and value is not function
+            and runs_a_sweep(value)
+        )
+        for value in called
+    )
+
+
+@pytest.fixture(autouse=True)
+def _ray_is_marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no test start Ray that is not marked with `ray`: `make check` leaves those out."""
+    forbidden.append("ray" not in request.keywords)
+    yield
+    forbidden.pop()
+
+
+forbidden: list[bool] = []
+
+
+def _forbid_ray(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and forbidden and forbidden[-1] and "gcs_server" in str(arguments[0]):
+        raise RuntimeError("this test starts Ray: mark it with pytest.mark.ray")
+
+
+sys.addaudithook(_forbid_ray)
 
 
 def make_set(folder: Path, count: int = 40, unlabelled: int = 4, pairs: str = "data") -> Path:
@@ -48,7 +94,7 @@ def add_cache(dataset: Dataset, encoder: str, modality: str, width: int = 6, see
     vectors = np.random.default_rng(seed).normal(size=(len(dataset.samples), width)).astype(np.float32)
     vectors[: len(dataset.labels), 0] += dataset.labels
     folder = default_folder(dataset.folder)
-    write_cache(dataset, folder, encoder, modality, [vectors], Origin("none", "a test"))
+    write_cache(dataset, folder, encoder, modality, vectors, Origin("none", "a test"))
 
 
 @pytest.fixture
@@ -154,7 +200,7 @@ def open_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, st
         Image.fromarray(generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    weights = _torchvision_file("squeezenet1_1")
+    weights = torchvision_file("squeezenet1_1")
     weights.parent.mkdir(parents=True)
     torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
     text_model("Bert", tmp_path / "my bert")

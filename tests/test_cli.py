@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, add_cache
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.embeddings.cache import Origin, default_folder, write_cache
+from mvsa_tune.embeddings.cache import Block, Draft, Origin, default_folder
 
 COMMANDS = {
     "encoders": ["-m", "mvsa_tune", "encoders"],
@@ -40,9 +40,10 @@ def test_the_list_names_caches_as_pairs_do_and_stays_within_the_page(
     long = "hf:/models/of/some/length/a-tweet-model@pooler"
     add_cache(dataset, long, "text")
     add_cache(dataset, "demo-pixels", "image")
-    vectors = [np.zeros((len(dataset.samples), 6), dtype=np.float32)]
     (default_folder(tiny) / "eye" / "image.json").write_text("{")  # damaged: left out
-    write_cache(dataset, default_folder(tiny), "minilm", "text", vectors, Origin("raw", "embedded by minilm"), "tweets")
+    draft = Draft(dataset, default_folder(tiny) / "tweets" / "text.npy", "")
+    draft.write(Block(0, np.zeros((len(dataset.samples), 6), dtype=np.float32)))
+    draft.finish("minilm", "text", Origin("raw", "embedded by minilm"))
     assert main(["encoders", "--data", str(tiny)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[1:])) <= 120

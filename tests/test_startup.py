@@ -53,6 +53,11 @@ def test_help_and_input_errors_of_the_other_commands_import_nothing_heavy(flags:
     assert not imported(f"from mvsa_tune.cli import main; main({flags})", tmp_path)
 
 
+def test_heads_are_named_and_checked_without_torch(tmp_path: Path) -> None:
+    code = "from mvsa_tune.config import Config; from mvsa_tune.models.heads import HEADS; Config(head='gated'); assert HEADS"
+    assert not imported(code, tmp_path)
+
+
 def test_a_sweep_starts_without_what_only_training_and_tables_need(tmp_path: Path) -> None:
     assert imported("import mvsa_tune.tune.runner", tmp_path) <= {"ray", "pandas", "pyarrow"}
 

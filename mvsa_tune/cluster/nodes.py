@@ -1,203 +1,80 @@
-"""What a cluster's nodes need of the driver's machine: the same code and versions, and the caches' vectors.
+"""What a cluster's nodes need from the driver's machine: the same versions, the same files, and the vectors of caches.
 
-A node that sees a cache's own path maps it. Another one fetches the vectors once, through Ray's object store, into a folder of its own
-(`~/.cache/mvsa_tune`, or below XDG_CACHE_HOME); each process of the node then maps that. Either way the content is checked first.
+A node that sees a cache's file maps it. Any other node receives the vectors through Ray's object store, which keeps one
+copy for all processes of the node: in shared memory or, where that is too small, below Ray's temporary folder.
 """
 
-import hashlib
-import os
-import platform
 import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import ray
-from filelock import FileLock
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-from mvsa_tune import NUMERICS_VERSION, __version__
 from mvsa_tune.cluster.session import alive_nodes
-from mvsa_tune.embeddings.cache import Cache
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.files import sha256_of, write_text_whole, write_whole
+from mvsa_tune.files import sha256_of, sizes
+from mvsa_tune.machine import versions
 
-BLOCK = 64 * 2**20  # bytes that go through the object store at once
-ANSWER = 120  # seconds that a node has to take the code and say what it is
-
-
-class Source:
-    """An actor on the driver's machine, which hands out caches' files by the SHA-256 of their content."""
-
-    def __init__(self, files: Mapping[str, Path]) -> None:
-        self.files = files
-        self.blocks: dict[str, list[Any]] = {}
-
-    def fetch(self, sha256: str) -> list[Any]:
-        """References to a file's blocks, in order. Nodes that have fetched one pass it on to others: Ray takes the nearest."""
-        if sha256 not in self.blocks:
-            path = self.files[sha256]
-            starts = range(0, path.stat().st_size, BLOCK)
-            self.blocks[sha256] = [ray.put(np.fromfile(path, np.uint8, BLOCK, offset=start)) for start in starts]
-        return self.blocks[sha256]
+TIMEOUT = 120  # seconds that a node has to receive the package and to check itself
 
 
-@dataclass(frozen=True)
+class Sender:
+    """An actor on the driver's machine that puts vectors into the object store when a node first requests them."""
+
+    def __init__(self) -> None:
+        self.sent: dict[Path, Any] = {}
+
+    def send(self, path: Path) -> list[Any]:
+        """Return a reference to the array in a `.npy` file; in a list, because Ray would send the array itself."""
+        if path not in self.sent:
+            self.sent[path] = ray.put(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
+        return [self.sent[path]]
+
+
+@dataclass(frozen=True, eq=False)
 class Driver:
-    """What a node is told of the driver's machine.
+    """What the nodes of a cluster know of the driver's machine."""
 
-    Attributes:
-        versions: of what numbers depend on.
-        files: that nodes must see at the same place, with their sizes in bytes.
-        source: the `Source` actor.
-    """
-
-    versions: Mapping[str, str]
-    files: Mapping[Path, int] = field(default_factory=dict)
-    source: Any = None
+    files: Sequence[Path]  # files and folders that every node must see
+    facts: Mapping[str, str]  # versions and sizes of those files, which must be the same on every node, by name
+    sender: Any = None  # the `Sender` actor
 
     def check(self) -> None:
-        """InputError where this node is not as the driver is: its trials would not be the sweep's."""
-        mine = versions()
-        wrong = [f"{name} {mine[name]}, not {wanted}" for name, wanted in self.versions.items() if mine[name] != wanted]
-        if wrong:
+        """Raise InputError if this node has other versions, so that its numbers might differ, or lacks files."""
+        present = dict.fromkeys(self.facts, "missing") | versions() | sizes(self.files)
+        differ = [f"{key} is {present[key]}, not {fact}" for key, fact in self.facts.items() if present[key] != fact]
+        if differ:
             raise InputError(
-                f"{socket.gethostname()} has {', '.join(wrong)}: install the same as on the driver's machine"
-            )
-        unseen = [str(path) for path, size in self.files.items() if size_of(path) != size]
-        if unseen:
-            raise InputError(
-                f"{socket.gethostname()} does not see {len(unseen):,} files that the driver sees ({some(unseen, 2)}): put data, results "
-                "and weights on a path that every node shares"
+                f"{socket.gethostname()} differs from the driver's machine: {some(differ)}; install the same versions, "
+                "and put data, results and weights on a path that every node shares"
             )
 
-    def vectors(self, cache: Cache) -> Path:
-        """Where this node has a cache's vectors.
-
-        Raises:
-            OSError: they cannot be kept.
-            RuntimeError: what came is not what was sent.
-        """
-        return _at_hand(cache.path, cache.manifest.sha256, self.source)
+    def vectors(self, path: Path, sha256: str) -> Any:
+        """Return the array in a file of the driver's machine, read-only; None if this node sees the same file."""
+        seen = path.exists() and sha256_of(path) == sha256
+        return None if seen else ray.get(ray.get(self.sender.send.remote(path))[0])
 
 
-def versions() -> dict[str, str]:
-    """What numbers depend on, here: source and libraries."""
-    return {
-        "mvsa_tune": f"{__version__}, numerics {NUMERICS_VERSION}",
-        "Python": ".".join(platform.python_version_tuple()[:2]),
-        "torch": metadata.version("torch"),
-        "NumPy": metadata.version("numpy"),
-    }
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file; −1 where this node cannot see it."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def sizes(paths: Iterable[Path]) -> dict[Path, int]:
-    """Sizes by path: of files, and of all the files in folders."""
-    files = [one for path in paths for one in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return {path.absolute(): size_of(path) for path in files if not path.is_dir()}
-
-
-def tell_nodes(caches: Iterable[Cache] = (), files: Iterable[Path] = ()) -> Driver:
-    """Start to hand out caches, and ask every node of the cluster we are in whether it is as this machine is.
-
-    Args:
-        caches: whose vectors nodes fetch where they do not see them.
-        files: files and folders that they must see.
+def check_nodes(files: Sequence[Path] = ()) -> Driver:
+    """Return what trials must know of this machine, after each node of the cluster has checked itself against it.
 
     Raises:
         InputError: a node has other versions, or does not see a file.
     """
-    here = ray.get_runtime_context().get_node_id()
-    by_content = {cache.manifest.sha256: cache.path for cache in caches}
-    beside = NodeAffinitySchedulingStrategy(here, soft=False)
-    source = ray.remote(Source).options(num_cpus=0, scheduling_strategy=beside).remote(by_content)
-    driver = Driver(versions(), sizes(files), source)
-    check = ray.remote(num_cpus=0, max_retries=0)(_check)
-    asked = {
-        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(driver): (
-            node,
-            told.name,
-        )
-        for node, told in alive_nodes()
-    }
-    for reference, (node, name) in asked.items():
+    here, files = On(ray.get_runtime_context().get_node_id(), soft=False), [path.absolute() for path in files]
+    sender = ray.remote(Sender).options(num_cpus=0, scheduling_strategy=here).remote()
+    driver = Driver(files, versions() | sizes(files), sender)
+    check = ray.remote(num_cpus=0, max_retries=0)(Driver.check)
+    checks = {node: check.options(scheduling_strategy=On(node, soft=False)).remote(driver) for node, _ in alive_nodes()}
+    for node, reference in checks.items():
         try:
-            ray.get(reference, timeout=ANSWER)
-        except InputError as error:
-            raise InputError(str(error.cause if hasattr(error, "cause") else error)) from None
-        except ray.exceptions.GetTimeoutError:
-            raise InputError(
-                f"node {name} has not answered within {ANSWER} s: `ray status` and its logs say more"
-            ) from None
+            ray.get(reference, timeout=TIMEOUT)
         except ray.exceptions.RayError as error:
-            if node not in dict(alive_nodes()):
-                continue  # it has died since: its trials go elsewhere
-            told = str(error).strip().splitlines()[-1]
-            raise InputError(
-                f"node {name} cannot run the package ({told}): are its requirements installed there?"
-            ) from None
+            if described := dict(alive_nodes()).get(node):  # else it has died since: its trials go elsewhere
+                reason = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+                raise InputError(f"node {described.name} cannot run trials: {reason}") from None
     return driver
-
-
-def _check(driver: Driver) -> None:
-    driver.check()
-
-
-def folder() -> Path:
-    """Where this node keeps what it has fetched. Anything in it may be deleted while no sweep runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mvsa_tune"
-
-
-@lru_cache(maxsize=64)
-def _at_hand(path: Path, sha256: str, source: Any) -> Path:
-    place = folder()
-    place.mkdir(parents=True, exist_ok=True)
-    copy = place / f"{sha256}.npy"
-    with FileLock(place / f"{sha256}.lock"):  # the first process fetches, the others wait for it
-        for seen in (path, copy):
-            if _holds(seen, sha256):
-                return seen
-        for left in place.glob(f".{copy.name}.*.tmp"):  # by one that was killed
-            left.unlink()
-        write_whole(copy, lambda file: _receive(file, sha256, source))
-    return copy
-
-
-def _holds(path: Path, sha256: str) -> bool:
-    """Whether a file has this content. It is read once a node: a note says which size and time it had then."""
-    try:
-        now = path.stat()
-        note = folder() / f"{sha256}.{hashlib.sha256(str(path).encode()).hexdigest()[:12]}.seen"
-        stamp = f"{now.st_size} {now.st_mtime_ns}"
-        if note.exists() and note.read_text(encoding="utf-8") == stamp:
-            return True
-        if sha256_of(path) != sha256:
-            return False
-    except OSError:
-        return False
-    write_text_whole(note, stamp)
-    return True
-
-
-def _receive(file: BinaryIO, sha256: str, source: Any) -> None:
-    digest = hashlib.sha256()
-    for reference in ray.get(source.fetch.remote(sha256)):
-        block = ray.get(reference)
-        digest.update(block)
-        file.write(block.data)
-    if digest.hexdigest() != sha256:
-        raise RuntimeError(
-            f"vectors that came to {socket.gethostname()} are damaged: SHA-256 {digest.hexdigest()[:12]}…, not {sha256[:12]}…"
-        )

@@ -1,26 +1,35 @@
-"""Folders on disk → samples."""
+"""Data sets: a folder or a table on disk → samples. Also the flags that name one."""
 
 import hashlib
 import shlex
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from mvsa_tune.config import Parser
+from mvsa_tune.data import release, table
 from mvsa_tune.data.labels import LABELS, order_labels
-from mvsa_tune.data.listing import Entry
-from mvsa_tune.data.readers import LAYOUTS, find_layout
+from mvsa_tune.data.readers import CHEEMA, REFERENCE, Layout, Pair
 from mvsa_tune.errors import InputError, some
+
+LAYOUTS: Mapping[str, Layout] = {
+    "reference": REFERENCE, "mvsa": release.LAYOUT, "cheema": CHEEMA, "table": table.LAYOUT,
+}  # fmt: skip
+DEFAULT_DATA = Path("data/mvsa_single")
+LAYOUT_HELP = "the layout of --data on disk (default: recognised)"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One tweet with its picture.
+    """A tweet with its picture.
 
     Attributes:
         guid: its name in the lists.
-        label: index into the data set's classes, or None where the set does not tell.
+        label: index into the data set's classes; None where it is not known.
         picture: path of the picture.
         text: the tweet, decoded.
         encoding: what it was decoded from: `utf-8` or `gb18030`.
@@ -35,56 +44,56 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The samples of a set: the labelled ones in the order of their list, then the unlabelled ones.
+    """The samples of a data set: the labelled ones in the order of their list, then the unlabelled ones.
 
     Attributes:
-        folder: where it is: a folder, or the file of a table.
-        samples: all of them.
-        classes: the names of the labels, in order; none where nothing is labelled.
-        layout: the form it has on disk, a name in `LAYOUTS`.
-        called: what that form calls it; empty for nothing.
-        order: how the order of the classes came about.
-        dropped: the pairs that the form's own rules drop, and why, by guid.
-        flags: what reads it again beside `--data`: the `--layout` and `--labels` that were given.
+        folder: where it lies: a folder, or the file of a table.
+        samples: all samples.
+        classes: the labels' names, in order; empty where nothing is labelled.
+        layout: its layout on disk, a name in `LAYOUTS`.
+        name: its name; empty where the layout does not tell.
+        class_order: the name of the order of the classes.
+        dropped: by guid, why the layout's rules drop a pair.
+        flags: the `--layout` and `--labels` with which it was read.
     """
 
     folder: Path
     samples: tuple[Sample, ...]
     classes: tuple[str, ...] = LABELS
     layout: str = "reference"
-    called: str = ""
-    order: str = ""
+    name: str = ""
+    class_order: str = ""
     dropped: Mapping[str, str] = field(default_factory=dict)
     flags: str = ""
 
     @cached_property
     def guids(self) -> list[str]:
-        """The samples' names, in order."""
+        """The guids of all samples."""
         return [sample.guid for sample in self.samples]
 
     @cached_property
     def labels(self) -> list[int]:
-        """Labels of the labelled samples, which come first."""
+        """The labels of the labelled samples, which come first."""
         return [sample.label for sample in self.samples if sample.label is not None]
 
     @cached_property
     def label_counts(self) -> tuple[int, ...]:
-        """Labelled samples of each class."""
+        """The number of labelled samples of each class."""
         return tuple(self.labels.count(label) for label in range(len(self.classes)))
 
     @cached_property
     def not_utf8(self) -> list[str]:
-        """Guids of the samples whose text had to be decoded as GB18030."""
+        """The guids of the samples whose text is encoded as GB18030."""
         return [sample.guid for sample in self.samples if sample.encoding != "utf-8"]
 
     @cached_property
     def content_fingerprint(self) -> str:
-        """SHA-256 over guids, texts and picture sizes in order: what an encoder sees, whatever the labels say."""
+        """SHA-256 over guids, texts and picture sizes in order: what an encoder sees, whatever the labels are."""
         return self._digest(labels=False)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the same, the labels and, unless they are the reference's, the classes: what a result depends on."""
+        """SHA-256 over the same, the labels and the classes (unless the reference's): what results depend on."""
         return self._digest(labels=True)
 
     def _digest(self, *, labels: bool) -> str:
@@ -97,56 +106,105 @@ class Dataset:
             digest.update(f"{sample.guid}\0{label}\0{size}\0{sample.text}\0\0".encode())
         return digest.hexdigest()
 
-    def told(self) -> list[str]:
-        """What was read, for a person: the form, the classes with their counts, and what was dropped and why."""
-        form = f"{self.called}, the form {self.layout}" if self.called else f"the form {self.layout}"
-        counts = ", ".join(f"{name} {count:,}" for name, count in zip(self.classes, self.label_counts, strict=True))
-        unlabelled = len(self.samples) - len(self.labels)
-        lines = [
-            f"{self.folder}: {form}; {len(self.labels):,} labelled samples, {unlabelled:,} unlabelled",
-            *([f"classes, {self.order}: {counts}"] if self.classes else []),
-        ]
+    def description(self) -> list[str]:
+        """Return lines on what was read: the layout, the classes with their counts, and what was dropped and why."""
+        count, labelled, dropped = len(self.samples), len(self.labels), len(self.dropped)
+        layout = f"layout {self.layout} ({self.name})" if self.name else f"layout {self.layout}"
+        lines = [f"{self.folder}: {layout}; {labelled:,} labelled samples, {count - labelled:,} unlabelled"]
+        if self.classes:
+            counts = (f"{name} {of:,}" for name, of in zip(self.classes, self.label_counts, strict=True))
+            lines.append(f"classes in {self.class_order}: {', '.join(counts)}")
         if self.layout == "mvsa":
-            lines.append(
-                f"{len(self.samples) + len(self.dropped):,} pairs read, {len(self.samples):,} kept, {len(self.dropped):,} dropped"
-            )
-        for why, count in Counter(self.dropped.values()).items():
-            lines.append(
-                f"{count:,} dropped: {why} ({some([guid for guid, one in self.dropped.items() if one == why])})"
-            )
+            lines.append(f"{count + dropped:,} pairs read, {count:,} kept, {dropped:,} dropped")
+        for reason, of in Counter(self.dropped.values()).items():
+            guids = [guid for guid, why in self.dropped.items() if why == reason]
+            lines.append(f"{of:,} dropped: {reason} ({some(guids)})")
         return lines
 
 
 def read_dataset(
     folder: Path, *, layout: str | None = None, labels: Sequence[str] = (), needs_labels: bool = True
 ) -> Dataset:
-    """Read a data set in any of the known forms.
+    """Read a data set in any of the layouts.
 
     Args:
-        folder: where it is: a folder, or the file of a table.
-        layout: its form; None for the one that it is found to have.
-        labels: the classes in their order; empty for the form's own, or those found, in their usual order.
-        needs_labels: whether unlabelled samples alone will not do.
+        folder: where it lies: a folder, or the file of a table.
+        layout: a name in `LAYOUTS`; None to recognise it.
+        labels: the classes in their order; empty for the layout's, or those of the samples.
+        needs_labels: whether there must be labelled samples.
 
     Raises:
-        InputError: there is no data, none of the forms or several, a list that is missing or malformed, a sample listed twice, an
-            unknown label, a path that leaves the folder, a missing picture or text, a text in no known encoding.
+        InputError: there is no data, its layout is unknown or one of several, a list is missing or malformed, a sample
+            is listed twice, a label is unknown, a path leaves the folder, a picture or text is missing, or a text is in
+            no known encoding.
     """
     name, source = find_layout(folder, layout)
-    listing = LAYOUTS[name].read(source, needs_labels)
-    tags = {entry.tag for entry in listing.entries if entry.tag is not None}
-    classes, order = order_labels(labels, listing.labels, tags, needed=needs_labels)
-    samples = [_sample(entry, classes) for entry in listing.entries]
+    listing = LAYOUTS[name].read(source)
+    names = {pair.label for pair in listing.pairs if pair.label is not None}
+    if not listing.pairs or (needs_labels and not names):
+        lacking = "labelled samples" if listing.pairs else "samples"
+        raise InputError(f"{source} has no {lacking}: expected {LAYOUTS[name].expected}")
+    classes, class_order = order_labels(labels, listing.labels, names)
+    samples = [_sample(pair, classes) for pair in listing.pairs]
     samples.sort(key=lambda sample: sample.label is None)
-    asked = {"layout": layout, "labels": ",".join(labels)}
-    flags = "".join(f" --{flag} {shlex.quote(value)}" for flag, value in asked.items() if value)
-    return Dataset(source, tuple(samples), classes, name, listing.called, order, listing.dropped, flags)
+    requested = {"layout": layout, "labels": ",".join(labels)}
+    flags = "".join(f" --{flag} {shlex.quote(value)}" for flag, value in requested.items() if value)
+    return Dataset(source, tuple(samples), classes, name, listing.name, class_order, listing.dropped, flags)
 
 
-def _sample(entry: Entry, classes: Sequence[str]) -> Sample:
-    if entry.tag is not None and entry.tag not in classes:
+def _sample(pair: Pair, classes: Sequence[str]) -> Sample:
+    if pair.label is not None and pair.label not in classes:
+        known = ", ".join(classes)
         raise InputError(
-            f"{entry.where}: unknown label {entry.tag!r}; known are {', '.join(classes)} (--labels A,B,… names others)"
+            f"{pair.position}: unknown label {pair.label!r}; known are {known} (--labels A,B,… names others)"
         )
-    label = None if entry.tag is None else classes.index(entry.tag)
-    return Sample(entry.guid, label, entry.picture, entry.text, entry.encoding)
+    label = None if pair.label is None else classes.index(pair.label)
+    return Sample(pair.guid, label, pair.picture, pair.text, pair.encoding)
+
+
+def find_layout(data: Path, requested: str | None = None) -> tuple[str, Path]:
+    """Return the name of the layout of `--data`, and the folder or file that the data is in.
+
+    Raises:
+        InputError: there is no data, it has no known layout, or it has several and none is requested.
+    """
+    if not data.exists():
+        if data.suffix.lower() in table.SUFFIXES:
+            raise InputError(f"no file {data}: expected {table.LAYOUT.expected}")
+        raise InputError(f"no data folder {data}: put MVSA-Single there ({REFERENCE.expected}), or try --demo")
+    if requested or data.is_file():
+        name = requested or "table"
+        return name, LAYOUTS[name].source(data)
+    names = [name for name, layout in LAYOUTS.items() if layout.matches(data)]
+    if not names:
+        known = "; ".join(f"{name}: {layout.expected}" for name, layout in LAYOUTS.items())
+        raise InputError(f"{data} has none of the known layouts. {known}")
+    if len(names) > 1:
+        choices = " or ".join(f"--layout {name}" for name in names)
+        raise InputError(f"{data} has several layouts: choose one with {choices}")
+    return names[0], LAYOUTS[names[0]].source(data)
+
+
+def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
+    """Add the flags that name a data set and, if `caches`, the folder of its embeddings."""
+    data_help = f"data set: a folder, or a table's file (default {DEFAULT_DATA})"
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=data_help)
+    parser.add_argument("--layout", choices=list(LAYOUTS), help=LAYOUT_HELP)
+    labels_help = "the labels in their order (default: the layout's, or the usual order)"
+    parser.add_argument("--labels", metavar="A,B,…", help=labels_help)
+    if caches:
+        cache_help = "embedding caches (default DATA/embeddings; a table's: FILE.embeddings)"
+        parser.add_argument("--cache", type=Path, metavar="DIR", help=cache_help)
+
+
+def read_data(options: Namespace, *, needs_labels: bool = True) -> Dataset:
+    """Return the data set that the flags of `add_data_flags` name."""
+    labels = [name.strip() for name in options.labels.split(",")] if options.labels is not None else []
+    return read_dataset(options.data, layout=options.layout, labels=labels, needs_labels=needs_labels)
+
+
+def data_source(options: Namespace) -> Path:
+    """Return the folder or file that holds the data; `--data` itself where there is none."""
+    with suppress(InputError):
+        return find_layout(options.data, options.layout)[1]
+    return Path(options.data)

@@ -16,59 +16,15 @@ PAIRS = ("demo-pixels+demo-words",)
 TRAINABLE_PAIRS = ("demo-convolutions+demo-tokens",)  # to fine-tune
 LABELLED, UNLABELLED = 600, 60
 SHARES = (0.3, 0.12, 0.58)  # of the labels, about the real set's
-HONEST = 0.7  # how often a modality shows the pair's own sentiment instead of any
-WORDS = {
-    "negative": ["sad", "angry", "awful", "broken", "crash", "fear", "hate", "lost", "pain", "storm", "tired", "worst"],
-    "neutral": [
-        "report",
-        "notice",
-        "weekday",
-        "update",
-        "schedule",
-        "office",
-        "city",
-        "number",
-        "meeting",
-        "item",
-        "list",
-        "road",
-    ],
-    "positive": [
-        "love",
-        "happy",
-        "great",
-        "sunny",
-        "win",
-        "smile",
-        "friends",
-        "best",
-        "sweet",
-        "party",
-        "beautiful",
-        "thanks",
-    ],
+HONEST = 0.7  # how often a modality shows the pair's label instead of a random one
+_WORDS = {
+    "negative": "sad angry awful broken crash fear hate lost pain storm tired worst",
+    "neutral": "report notice weekday update schedule office city number meeting item list road",
+    "positive": "love happy great sunny win smile friends best sweet party beautiful thanks",
 }
-FILLERS = [
-    "the",
-    "a",
-    "to",
-    "and",
-    "of",
-    "in",
-    "it",
-    "is",
-    "my",
-    "on",
-    "this",
-    "at",
-    "rt",
-    "#today",
-    "http://t.co/demo",
-    "@someone",
-    "so",
-    "just",
-]
-# Mean colour of a sentiment's pictures; noise keeps the three apart only on average.
+WORDS = {label: words.split() for label, words in _WORDS.items()}
+_FILLERS = "the a to and of in it is my on this at rt #today http://t.co/demo @someone so just"
+# Mean colour of a sentiment's pictures; the noise is so strong that they differ only on average.
 COLOURS = {"negative": (100, 100, 120), "neutral": (128, 126, 118), "positive": (152, 142, 112)}
 
 
@@ -82,36 +38,33 @@ def make_demo_set(folder: Path) -> None:
     try:
         _write(folder)
     except OSError as error:
-        raise InputError(
-            f"cannot write the demo set to {folder}: {error.strerror}; run from a folder you can write"
-        ) from None
+        message = f"cannot write the demo set to {folder}: {error.strerror}; run from a folder you can write"
+        raise InputError(message) from None
 
 
 def _write(folder: Path) -> None:
     generator = np.random.default_rng(20260101)
-    order = [f"{number:04d}" for number in range(1, LABELLED + UNLABELLED + 1)]
-    random.Random(7).shuffle(order)
-    tags = []
-    for guid in order:
+    guids = [f"{number:04d}" for number in range(1, LABELLED + UNLABELLED + 1)]
+    random.Random(7).shuffle(guids)
+    lines: list[str] = []
+    for guid in guids:
         label = LABELS[generator.choice(len(LABELS), p=SHARES)]
-        tags.append(label)
+        lines.append(f"{guid},{label if len(lines) < LABELLED else 'null'}\n")
         write_text_whole(folder / "data" / f"{guid}.txt", _tweet(generator, _shown(generator, label)) + "\n")
         picture = _picture(generator, _shown(generator, label))
         write_whole(folder / "data" / f"{guid}.jpg", lambda file, picture=picture: file.write(picture))  # type: ignore[misc]
-    unlabelled = "".join(f"{guid},null\n" for guid in order[LABELLED:])
-    labelled = "".join(f"{guid},{tag}\n" for guid, tag in zip(order[:LABELLED], tags, strict=False))
-    write_text_whole(folder / UNLABELLED_LIST, "guid,tag\n" + unlabelled)
-    # Last, so that a set cut off in the making is made again.
-    write_text_whole(folder / TRAIN_LIST, "guid,tag\n" + labelled)
+    write_text_whole(folder / UNLABELLED_LIST, "guid,tag\n" + "".join(lines[LABELLED:]))
+    # Last, so that a set whose writing was interrupted is written again.
+    write_text_whole(folder / TRAIN_LIST, "guid,tag\n" + "".join(lines[:LABELLED]))
 
 
 def _shown(generator: Generator, label: str) -> str:
-    """The sentiment that a modality shows of a pair: its own, or any."""
+    """Draw the sentiment that a modality of a pair shows: the pair's label, or any."""
     return label if generator.random() < HONEST else str(generator.choice(LABELS))
 
 
 def _tweet(generator: Generator, sentiment: str) -> str:
-    words = [*generator.choice(WORDS[sentiment], 3), *generator.choice(FILLERS, 5)]
+    words = [*generator.choice(WORDS[sentiment], 3), *generator.choice(_FILLERS.split(), 5)]
     words += list(generator.choice(WORDS[str(generator.choice(LABELS))], 1))
     generator.shuffle(words)
     return " ".join(map(str, words))

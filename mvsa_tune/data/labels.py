@@ -1,70 +1,68 @@
-"""The set of labels and its order: a class is its index there, everywhere."""
+"""The classes of a data set and their order. Everywhere else a class is its index in that order."""
 
 import math
 from collections.abc import Collection, Sequence
 
 from mvsa_tune.errors import InputError, some
 
-# The reference's labels, in their order.
-LABELS = ("negative", "neutral", "positive")
-# Sentiments from one end to the other: any of them stand in this order unless another is asked for.
+LABELS = ("negative", "neutral", "positive")  # the reference's, in its order
+# Sentiments from one end to the other: labels that are all among these are put in this order.
 SCALE = ("very negative", *LABELS, "very positive")
-# Predicted classes are kept as bytes.
-MOST = 256
+MAX_CLASSES = 256  # predicted classes are stored as bytes
 
 
 def order_labels(
-    asked: Sequence[str], own: Sequence[str], found: Collection[str], *, needed: bool = True
+    requested: Sequence[str], layout_labels: Sequence[str], labels: Collection[str]
 ) -> tuple[tuple[str, ...], str]:
-    """Choose the classes in their order; return them, and how the order came about.
+    """Return the classes in their order, and the name of that order.
 
     Args:
-        asked: by the user; empty for no wish.
-        own: those of the data's form, which knows no others; empty where any label will do.
-        found: those that samples have.
-        needed: whether there must be labels at all.
+        requested: the classes that the user names, in their order; may be empty.
+        layout_labels: the only labels that the data's layout knows; empty where it takes any.
+        labels: those of the samples; without any there may be no classes.
 
     Raises:
-        InputError: a name is unfit or stands twice, or there are fewer than two, or more than 256.
+        InputError: a label cannot be shown in tables or is there twice, or there are not 2 to 256 classes.
     """
-    if asked:
-        classes, how = tuple(asked), "as --labels says"
-    elif own:
-        classes, how = tuple(own), "the form's own order"
-    elif all(_plain(name) in SCALE for name in found):
-        classes, how = tuple(sorted(found, key=lambda name: SCALE.index(_plain(name)))), "their usual order"
-    elif all(_number(name) is not None for name in found):
-        classes, how = tuple(sorted(found, key=lambda name: (_number(name), name))), "in the order of the numbers"
+    if requested:
+        classes, order = tuple(requested), "the order of --labels"
+    elif layout_labels:
+        classes, order = tuple(layout_labels), "the layout's order"
+    elif all(_plain(label) in SCALE for label in labels):
+        classes, order = tuple(sorted(labels, key=lambda label: SCALE.index(_plain(label)))), "the usual order"
+    elif all(_number(label) is not None for label in labels):
+        classes, order = tuple(sorted(labels, key=lambda label: (_number(label), label))), "numerical order"
     else:
-        classes, how = tuple(sorted(found)), "in the order of the alphabet"
-    if classes or needed:
+        classes, order = tuple(sorted(labels)), "alphabetical order"
+    if classes:
         _check(classes)
-    return classes, how
+    return classes, order
 
 
-def is_label(name: str) -> bool:
-    """Whether a label's name can stand in lists and tables: printable, not empty, without commas, bars and outer spaces."""
-    return bool(name) and name.isprintable() and name == name.strip() and not set(name) & set(",|")
+def is_label(label: str) -> bool:
+    """Whether a label fits into lists and tables: printable, not empty, without commas, bars and outer spaces."""
+    return bool(label) and label.isprintable() and label == label.strip() and not set(label) & set(",|")
 
 
 def _check(classes: Sequence[str]) -> None:
-    unfit = [repr(name) for name in classes if not is_label(name)]
+    unfit = [repr(label) for label in classes if not is_label(label)]
     if unfit:
         raise InputError(f"labels {some(unfit)}: a label must be printable, without a comma or a bar")
-    if len(set(map(_plain, classes))) < len(classes):
-        alike = [name for name in classes if [*map(_plain, classes)].count(_plain(name)) > 1]
+    plain = [_plain(label) for label in classes]
+    alike = [label for label in classes if plain.count(_plain(label)) > 1]
+    if alike:
         raise InputError(f"labels {some(alike)} are one label twice, or differ in case alone: write them alike")
-    if not 2 <= len(classes) <= MOST:
-        raise InputError(f"{len(classes)} labels ({some(list(classes))}): there must be from 2 to {MOST}")
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise InputError(f"{len(classes)} labels ({some(list(classes))}): there must be from 2 to {MAX_CLASSES}")
 
 
-def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ") if _number(name) is None else name
+def _plain(label: str) -> str:
+    return label.casefold().replace("_", " ").replace("-", " ") if _number(label) is None else label
 
 
-def _number(name: str) -> float | None:
+def _number(label: str) -> float | None:
     try:
-        value = float(name)
+        value = float(label)
     except ValueError:
         return None
     return value if math.isfinite(value) else None

@@ -1,143 +1,176 @@
-"""The forms that a data set may have on disk, each with its reader, and which of them a folder has."""
+"""What the readers of all layouts share, and those of the reference's layout and of Cheema et al.'s."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from mvsa_tune.data import release
-from mvsa_tune.data import table as columns
-from mvsa_tune.data.labels import LABELS
-from mvsa_tune.data.listing import Line, Listing, check_guid, numbered_lines, read_pairs
-from mvsa_tune.errors import InputError
+from mvsa_tune.data.labels import LABELS, is_label
+from mvsa_tune.errors import InputError, some
+from mvsa_tune.files import is_file_name
 
-TRAIN_LIST, UNLABELLED_LIST = "train.txt", "test_without_label.txt"
-REFERENCE = (
-    f"a folder with {TRAIN_LIST} (lines `guid,tag`; tag one of {', '.join(LABELS)}), optionally {UNLABELLED_LIST} "
-    "(`guid,null`), and the pairs GUID.jpg and GUID.txt in its data/"
-)
-CHEEMA_LIST = "valid_pairlist.txt"
-CHEEMA = (
-    f"the files of Cheema et al.: {CHEEMA_LIST} (lines `file_id,multimodal,text,image`; 0 neutral, 1 positive, 2 negative), and "
-    "the pairs ID.jpg and ID.txt in its data/, or in images/ and texts/"
-)
+# Where copies of MVSA keep the pictures and the texts, below the folder of the lists.
+PAIR_FOLDERS = (("data", "data"), ("data/pics_texts_pair",) * 2, (".", "."), ("images", "texts"))
+TRAIN_LIST, UNLABELLED_LIST, CHEEMA_LIST = "train.txt", "test_without_label.txt", "valid_pairlist.txt"
 CHEEMA_LABELS = {"0": "neutral", "1": "positive", "2": "negative"}
+
+
+class Line(NamedTuple):
+    """A line of a list: `label` is None where it has none, `position` is `FILE:LINE`."""
+
+    guid: str
+    label: str | None
+    position: str
+
+
+class Pair(NamedTuple):
+    """A `Line` with the pair that it lists; `encoding` is what the text was decoded from, `utf-8` or `gb18030`."""
+
+    guid: str
+    label: str | None
+    position: str
+    picture: Path
+    text: str
+    encoding: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pairs of a data set, as its layout lists them."""
+
+    pairs: Sequence[Pair]  # in the order of the list
+    labels: tuple[str, ...] = ()  # the only ones that the layout knows, in its order; empty where it takes any
+    dropped: Mapping[str, str] = field(default_factory=dict)  # by guid: why the layout's rules drop a pair
+    name: str = ""  # of the data set, where the layout tells
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A form.
+    """How a data set may lie on disk."""
 
-    Attributes:
-        expected: what it is made of, for a person.
-        matches: whether a folder has it.
-        read: reads it; the flag says whether labels are needed.
-        source: what of a folder it is in: that folder, or a file.
-    """
-
-    expected: str
-    matches: Callable[[Path], bool]
-    read: Callable[[Path, bool], Listing]
-    source: Callable[[Path], Path] = lambda folder: folder
+    expected: str  # its files, in words
+    matches: Callable[[Path], bool]  # whether a folder has it
+    read: Callable[[Path], Listing]  # reads what `source` returns
+    source: Callable[[Path], Path] = lambda folder: folder  # a folder → where its data is: itself, or a file in it
 
 
-def read_reference(folder: Path, needs_labels: bool) -> Listing:
-    """Read the reference's lists. Unless labels are needed, the unlabelled list alone will do.
+def read_lines(path: Path, expected: str) -> Iterator[tuple[str, str]]:
+    """Return an iterator over the lines of a text file, each with its `FILE:LINE` before it.
 
     Raises:
-        InputError: a list is missing, empty or malformed, a guid listed twice or unsafe as a file name, a picture or text missing.
+        InputError: the file is missing (`expected` says of what it is a part), or not UTF-8.
     """
-    unlabelled = (folder / UNLABELLED_LIST).exists()
-    alone = not needs_labels and unlabelled and not (folder / TRAIN_LIST).exists()
-    listed: dict[str, Line] = {}
-    if not alone:
-        _read_list(folder / TRAIN_LIST, listed)
-        if not listed:
-            raise InputError(f"{folder / TRAIN_LIST} lists no samples: expected lines `guid,tag`")
-    if unlabelled:
-        _read_list(folder / UNLABELLED_LIST, listed)
-    return Listing(read_pairs(folder, listed.values()), LABELS)
+    if not path.is_file():
+        raise InputError(f"no {path.name} in {path.parent}: expected {expected}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8: convert it") from None
+    return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1))
 
 
-def _read_list(path: Path, listed: dict[str, Line]) -> None:
-    """Add a list's lines to those `listed`, by guid."""
-    before = {guid: line.where for guid, line in listed.items()}
-    for where, line in numbered_lines(path, REFERENCE):
-        if not line.strip() or (where.endswith(":1") and line.replace(" ", "") == "guid,tag"):
+def add_line(lines: dict[str, Line], line: Line, *, file_name: bool = True) -> None:
+    """Add a line to those read so far, by guid.
+
+    Raises:
+        InputError: the guid could leave its folder (where it is a `file_name`), is not one printable line, or is listed
+            twice; or the label does not fit into tables.
+    """
+    guid, label, position = line
+    if file_name and not is_file_name(guid):
+        raise InputError(f"{position}: guid {guid!r} is not a plain file name; it may not leave the data folder")
+    if not guid or not guid.isprintable():
+        raise InputError(f"{position}: {guid!r} is no name for a sample; it must be one printable line, and not empty")
+    if guid in lines:
+        raise InputError(f"{position}: guid {guid} is listed twice ({lines[guid].position} has it too); keep one line")
+    if label is not None and not is_label(label):
+        raise InputError(f"{position}: label {label!r} must be printable and not empty, without a comma or a bar")
+    lines[guid] = line
+
+
+def read_pairs(folder: Path, lines: Iterable[Line]) -> list[Pair]:
+    """Return the pairs GUID.jpg and GUID.txt of a list's lines.
+
+    Raises:
+        InputError: a picture or a text is missing, or a text is in no known encoding.
+    """
+    lines = list(lines)
+    folders = {name: folder / name for names in PAIR_FOLDERS for name in names}
+    files = {name: _file_names(path) for name, path in folders.items()}
+    best = max(PAIR_FOLDERS, key=lambda names: sum(f"{line.guid}.jpg" in files[names[0]] for line in lines))
+    for kind, suffix, name in (("picture", ".jpg", best[0]), ("text", ".txt", best[1])):
+        missing = [line.guid + suffix for line in lines if line.guid + suffix not in files[name]]
+        if missing:
+            raise InputError(
+                f"{len(missing):,} of {len(lines):,} samples have no {kind} in {folders[name]}: {some(missing)}; "
+                "add the files or take the guids off the list"
+            )
+    pictures, texts = (folders[name] for name in best)
+    return [Pair(*line, pictures / f"{line.guid}.jpg", *read_text(texts / f"{line.guid}.txt")) for line in lines]
+
+
+def _file_names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if entry.is_file()} if folder.is_dir() else set()
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """Return a file's text and its encoding: UTF-8, else GB18030 (MVSA has both); InputError if it is neither."""
+    content = path.read_bytes()
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            return content.decode(encoding), encoding
+        except UnicodeDecodeError:
             continue
-        guid, comma, tag = (part.strip() for part in line.partition(","))
-        if not comma:
-            raise InputError(f"{where}: {line!r} is not `guid,tag`")
-        check_guid(guid, where, before)
-        before[guid] = where
-        if path.name == UNLABELLED_LIST and tag not in {"null", ""}:
-            raise InputError(f"{where}: label {tag!r} in the unlabelled list; labelled samples belong in {TRAIN_LIST}")
-        listed[guid] = Line(guid, None if path.name == UNLABELLED_LIST else tag, where)
+    raise InputError(f"{path} is neither UTF-8 nor GB18030: convert it to UTF-8")
 
 
-def read_cheema(folder: Path, needs_labels: bool) -> Listing:
-    """Read the files of Cheema et al. (2021, arXiv:2106.08829), whose split files count the lines of the list from 0: the
-    multimodal label is the sample's, and every line is one, in order.
+def _read_reference(folder: Path) -> Listing:
+    """Read the two lists, or one of them if the other is missing."""
+    lines: dict[str, Line] = {}
+    for name in [name for name in (TRAIN_LIST, UNLABELLED_LIST) if (folder / name).exists()] or [TRAIN_LIST]:
+        for position, text in read_lines(folder / name, REFERENCE.expected):
+            if not text.strip() or (position.endswith(":1") and text.replace(" ", "") == "guid,tag"):
+                continue
+            guid, comma, label = (part.strip() for part in text.partition(","))
+            if not comma:
+                raise InputError(f"{position}: {text!r} is not `guid,tag`")
+            if name == UNLABELLED_LIST and label not in {"null", ""}:
+                raise InputError(
+                    f"{position}: label {label!r} in the unlabelled list; labelled samples belong in {TRAIN_LIST}"
+                )
+            add_line(lines, Line(guid, None if name == UNLABELLED_LIST else label, position))
+    return Listing(read_pairs(folder, lines.values()), LABELS)
 
-    Raises:
-        InputError: the list is missing, empty or malformed, has a blank line within (from there on the count would be in doubt), an
-            id listed twice or unsafe as a file name, an unknown label, or a picture or text missing.
-    """
-    lines: list[Line] = []
-    seen: dict[str, str] = {}
+
+def _read_cheema(folder: Path) -> Listing:
+    """Read the list of which split files count the lines, from 0. A pair's label is its multimodal one."""
+    lines: dict[str, Line] = {}
     blank = ""
-    for where, text in numbered_lines(folder / CHEEMA_LIST, CHEEMA):
-        cells = [cell.strip() for cell in text.split(",")]
+    for position, text in read_lines(folder / CHEEMA_LIST, CHEEMA.expected):
+        guid, *labels = (cell.strip() for cell in text.split(","))
         if not text.strip():
-            blank = blank or where
+            blank = blank or position
             continue
         if blank:
             raise InputError(f"{blank}: a blank line; the split files count lines, so take it out")
-        if not lines and cells[0].casefold() == "file_id":
+        if not lines and guid.casefold() == "file_id":
             continue
-        if len(cells) != 4 or not set(cells[1:]) <= CHEEMA_LABELS.keys():
-            raise InputError(f"{where}: {text!r} is not `file_id,multimodal,text,image` with labels 0, 1 or 2")
-        check_guid(cells[0], where, seen)
-        seen[cells[0]] = where
-        lines.append(Line(cells[0], CHEEMA_LABELS[cells[1]], where))
-    if not lines:
-        raise InputError(f"{folder / CHEEMA_LIST} lists no samples: expected lines `file_id,multimodal,text,image`")
-    return Listing(read_pairs(folder, lines), LABELS)
+        if len(labels) != 3 or not set(labels) <= CHEEMA_LABELS.keys():
+            raise InputError(f"{position}: {text!r} is not `file_id,multimodal,text,image` with labels 0, 1 or 2")
+        add_line(lines, Line(guid, CHEEMA_LABELS[labels[0]], position))
+    return Listing(read_pairs(folder, lines.values()), LABELS)
 
 
-LAYOUTS: Mapping[str, Layout] = {
-    "reference": Layout(
-        REFERENCE,
-        lambda folder: any((folder / name).exists() for name in (TRAIN_LIST, UNLABELLED_LIST)),
-        read_reference,
-    ),
-    "mvsa": Layout(release.EXPECTED, release.matches, release.read),
-    "cheema": Layout(CHEEMA, lambda folder: (folder / CHEEMA_LIST).is_file(), read_cheema),
-    "table": Layout(
-        columns.EXPECTED, lambda folder: bool(columns.tables(folder)), columns.read, source=columns.the_table
-    ),
-}
-
-
-def find_layout(data: Path, asked: str | None) -> tuple[str, Path]:
-    """Which form `--data` has, and the folder or file that it is in.
-
-    Raises:
-        InputError: there is nothing, it has none of the forms, or several and none is asked for.
-    """
-    if data.is_file():
-        if asked not in (None, "table"):
-            raise InputError(f"--data {data} is a file, --layout {asked} is {LAYOUTS[asked].expected}")
-        return "table", columns.the_table(data)
-    if not data.is_dir() and data.suffix.lower() in columns.SUFFIXES:
-        raise InputError(f"no file {data}: expected {columns.EXPECTED}")
-    if not data.is_dir():
-        raise InputError(f"no data folder {data}: put MVSA-Single there ({REFERENCE}), or try --demo")
-    found = [asked] if asked else [name for name, layout in LAYOUTS.items() if layout.matches(data)]
-    if not found:
-        forms = "; ".join(f"{name}: {layout.expected}" for name, layout in LAYOUTS.items())
-        raise InputError(f"{data} has none of the known forms. {forms}")
-    if len(found) > 1:
-        raise InputError(
-            f"{data} has several forms: choose one with {' or '.join(f'--layout {name}' for name in found)}"
-        )
-    return found[0], LAYOUTS[found[0]].source(data)
+REFERENCE = Layout(
+    f"a folder with {TRAIN_LIST} (lines `guid,tag`; tag one of {', '.join(LABELS)}), optionally {UNLABELLED_LIST} "
+    "(`guid,null`), and the pairs GUID.jpg and GUID.txt in its data/",
+    lambda folder: (folder / TRAIN_LIST).exists() or (folder / UNLABELLED_LIST).exists(),
+    _read_reference,
+)
+# Cheema et al. 2021, arXiv:2106.08829.
+CHEEMA = Layout(
+    f"the files of Cheema et al.: {CHEEMA_LIST} (lines `file_id,multimodal,text,image`; 0 neutral, 1 positive, 2 "
+    "negative), and the pairs ID.jpg and ID.txt in its data/, or in images/ and texts/",
+    lambda folder: (folder / CHEEMA_LIST).is_file(),
+    _read_cheema,
+)

@@ -1,41 +1,38 @@
-"""Which labelled samples train, which validate, and which test: by fold."""
+"""Splits: which labelled samples train, validate and test, by fold. A new kind of split is a line of `SPLIT_KINDS`."""
 
 import hashlib
 import re
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.data.duplicates import duplicate_groups
+from mvsa_tune.data.duplicates import Duplicates
+from mvsa_tune.data.readers import read_lines
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_whole
 
 Rows = NDArray[np.int64]
 PARTS = ("train", "validation", "test")
-KINDS = "reference, kfold:K, kfold:K:test, holdout:SHARE, or files:FOLDER"
-# How the parts are called in the names of split files (Cheema et al. 2021): train_1.txt, val_1.txt, test_1.txt, …
-FILES = {"train": "train", "val": "validation", "test": "test"}
-# The folds themselves are drawn once, whatever the replicates' seeds: they are the same for every sweep.
-DRAW = 42
+SPLIT_SEED = 42  # of the folds, whatever the replicates' seeds: every sweep has the same folds
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers into the labelled samples, by part and fold.
+    """Row numbers of labelled samples, by part and fold.
 
     Attributes:
-        name: how the split was made, as its flag says it.
+        name: how it was made, as `--split` takes it.
         train: by fold, the rows to train on.
-        validation: the same; no row is in two parts of a fold.
-        test: the same; empty arrays in a split that tests nothing.
-        by_seed: whether a replicate's fold is its seed's own draw, numbered as the seed is.
+        validation: by fold; no row is in two parts of a fold.
+        test: by fold; empty arrays if the split has no test part.
+        by_seed: whether each seed has a fold of its own, whose number is the seed.
     """
 
     name: str
@@ -45,7 +42,7 @@ class Split:
     by_seed: bool = False
 
     def folds_of(self, seed: int) -> tuple[int, ...]:
-        """The folds that a seed trains on: all, or its own draw."""
+        """Return the folds that a seed trains on: all, or its own."""
         return (seed,) if self.by_seed else tuple(self.train)
 
     @property
@@ -56,22 +53,12 @@ class Split:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the rows of every part and fold, in order."""
-        digest = hashlib.sha256()
-        for name, rows in self.arrays().items():
-            digest.update(f"{name} {len(rows)}\0".encode() + rows.astype("<i8").tobytes())
-        return digest.hexdigest()
+        return _digest(self.arrays())
 
     @cached_property
     def fold_digests(self) -> dict[int, str]:
-        """By fold: SHA-256 over its rows to train on, to validate on and to test on, in order."""
-        digests = {}
-        for fold in self.train:
-            digest = hashlib.sha256()
-            for part in PARTS:
-                rows = getattr(self, part)[fold]
-                digest.update(f"{part} {len(rows)}\0".encode() + rows.astype("<i8").tobytes())
-            digests[fold] = digest.hexdigest()
-        return digests
+        """By fold: SHA-256 over its rows of every part, in order."""
+        return {fold: _digest({part: getattr(self, part)[fold] for part in PARTS}) for fold in self.train}
 
     def union(self, other: "Split") -> "Split":
         """Return a split with the folds of both, this one's first.
@@ -81,24 +68,23 @@ class Split:
         """
         if (self.name, self.by_seed) != (other.name, other.by_seed):
             raise ValueError(f"splits {self.name} and {other.name} cannot be joined: they were made in different ways")
-        shared = self.fold_digests.keys() & other.fold_digests.keys()
-        different = sorted(fold for fold in shared if self.fold_digests[fold] != other.fold_digests[fold])
-        if different:
-            raise ValueError(f"split {self.name}: fold {different[0]} has other rows in one than in the other")
+        for fold in self.fold_digests.keys() & other.fold_digests.keys():
+            if self.fold_digests[fold] != other.fold_digests[fold]:
+                raise ValueError(f"two splits {self.name} cannot be joined: fold {fold} differs in its rows")
         return _from_arrays(self.name, self.arrays() | other.arrays(), self.by_seed)
 
     def without(self, rows: Collection[int]) -> "Split":
-        """The same split, some rows left out of every part."""
-        arrays = {name: part[~np.isin(part, list(rows))] for name, part in self.arrays().items()}
+        """Return the split without some rows."""
+        arrays = {key: part[~np.isin(part, list(rows))] for key, part in self.arrays().items()}
         return _from_arrays(self.name, arrays, self.by_seed)
 
     def whole(self) -> "Split":
-        """One fold that trains on every row of any part; nothing is chosen by its validation part, a single row."""
+        """Return one fold that trains on every row of any part; its validation part, a single row, chooses nothing."""
         rows = np.unique(np.concatenate(list(self.arrays().values())))
         return Split("all labelled samples", {0: rows}, {0: rows[:1]}, {0: rows[:0]})
 
     def arrays(self) -> dict[str, Rows]:
-        """Every part of every fold, by name: `train 0`, `validation 0`, `test 0`, …"""
+        """Return the rows of every part of every fold by name: `train 0`, `validation 0`, `test 0`, …"""
         return {f"{part} {fold}": rows for part in PARTS for fold, rows in getattr(self, part).items()}
 
 
@@ -107,175 +93,183 @@ def _from_arrays(name: str, arrays: Mapping[str, NDArray[Any]], by_seed: bool) -
     for key, rows in arrays.items():
         part, fold = key.split()
         parts[part][int(fold)] = rows
-    return Split(name, parts["train"], parts["validation"], parts["test"], by_seed)
+    return Split(name, **parts, by_seed=by_seed)
+
+
+def _digest(arrays: Mapping[str, Rows]) -> str:
+    digest = hashlib.sha256()
+    for name, rows in arrays.items():
+        digest.update(f"{name} {len(rows)}\0".encode() + rows.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def write_split(path: Path, split: Split) -> None:
     """Write a split's rows as `.npz`, whole or not at all."""
-    kept: dict[str, Any] = {"by_seed": np.array(split.by_seed), **split.arrays()}
-    write_whole(path, lambda file: np.savez_compressed(file, **kept))
+    arrays: dict[str, Any] = {"by_seed": np.array(split.by_seed), **split.arrays()}
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def read_split(path: Path, name: str) -> Split | None:
-    """Read what `write_split` wrote, under the name that the split had; None if it is missing or damaged."""
+    """Return the split that `write_split` wrote, with its name; None if the file is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            arrays = {key: kept[key] for key in kept}
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file}
         return _from_arrays(name, arrays, bool(arrays.pop("by_seed")))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 
 
-def most(part: Mapping[int, Rows]) -> int:
-    """The samples of a part's largest fold."""
+def largest_fold(part: Mapping[int, Rows]) -> int:
+    """Return the number of samples in a part's largest fold."""
     return max(map(len, part.values()))
 
 
 def make_split(text: str, dataset: Dataset, seeds: Sequence[int]) -> Split:
-    """Make the split that a flag's text asks for.
-
-    Args:
-        text: `reference`; `kfold:K`, where fold k validates on the k-th of K parts, or `kfold:K:test`, where it tests on that
-            one and validates on the next; `holdout:SHARE`, a draw for each seed; `files:FOLDER`.
-        dataset: the samples. Duplicates are in one part of each fold of a `kfold` or `holdout`.
-        seeds: the replicates'.
+    """Return the split that the text of `--split` names, made by one of `SPLIT_KINDS`.
 
     Raises:
-        InputError: the text says none of these, the samples cannot be split so, or a split file is wrong.
+        InputError: the text names none, the samples cannot be split so, or a split file is wrong.
     """
-    kind, _, rest = text.partition(":")
-    labels = np.array(dataset.labels, dtype=np.int64)
-    if kind in ("kfold", "holdout"):
-        groups = duplicate_groups(dataset)[: len(labels)]
-    if text == "reference":
-        split = reference_split(dataset.labels)
-    elif kind == "kfold" and re.fullmatch(r"[0-9]{1,3}(:test)?", rest):
-        split = _k_folds(text, int(rest.partition(":")[0]), labels, groups)
-    elif kind == "holdout" and re.fullmatch(r"0?\.[0-9]{1,6}", rest):
-        split = _holdouts(text, float(rest), labels, groups, seeds)
-    elif kind == "files" and rest:
-        split = _from_files(Path(rest), len(labels))
-    else:
-        raise InputError(f"--split {text}: write {KINDS}")
-    _check(split, labels, dataset.classes)
-    return split
+    for kind in SPLIT_KINDS:
+        if match := re.fullmatch(kind.pattern, text, re.DOTALL):
+            split = kind.make(match, dataset, seeds)
+            _check(split, np.array(dataset.labels, dtype=np.int64), dataset.classes)
+            return split
+    raise InputError(f"--split {text}: write {split_usage()}")
+
+
+def split_usage() -> str:
+    """Return what `--split` takes, in words."""
+    *usages, last = (kind.usage for kind in SPLIT_KINDS)
+    return f"{', '.join(usages)}, or {last}"
 
 
 def _check(split: Split, labels: Rows, classes: Sequence[str]) -> None:
     for fold, rows in split.train.items():
         absent = [name for label, name in enumerate(classes) if label not in labels[rows]]
         if absent:
-            raise InputError(
-                f"--split {split.name}, fold {fold}: no training sample is labelled {', '.join(absent)}; every class needs some"
-            )
+            raise InputError(f"--split {split.name}, fold {fold}: no training sample is labelled {some(absent)}")
         for part in ("validation", "test") if split.tested else ("validation",):
             if not len(getattr(split, part)[fold]):
                 raise InputError(f"--split {split.name}, fold {fold}: its {part} part is empty")
 
 
 def reference_split(labels: Sequence[int]) -> Split:
-    """The reference's split: a plain shuffled tenth for validation, `random_state=42`, over list order; one fold.
-
-    Raises:
-        InputError: too few samples to hold a tenth back and still train.
-    """
+    """Return the reference's split, one fold: a shuffled tenth of the list validates, not stratified."""
     if len(labels) < 20:
         raise InputError(f"{len(labels)} labelled samples are too few to split; at least 20 are needed")
-    # Step for step scikit-learn's `train_test_split(test_size=0.1, random_state=42)`, which takes most of a second to import.
+    # What scikit-learn's `train_test_split(test_size=0.1, random_state=42)` gives, without a second for its import.
     shuffled = np.random.RandomState(42).permutation(len(labels)).astype(np.int64)
-    held = -(-len(labels) // 10)
-    train, validation = shuffled[held:], shuffled[:held]
-    return Split("reference", {0: train}, {0: validation}, {0: train[:0]})
+    size = -(-len(labels) // 10)
+    return Split("reference", {0: shuffled[size:]}, {0: shuffled[:size]}, {0: shuffled[:0]})
 
 
-def _k_folds(text: str, count: int, labels: Rows, groups: Rows) -> Split:
+def _duplicate_groups(dataset: Dataset) -> Rows:
+    """Return for each labelled sample the number of its group: duplicates are never in two parts of a fold."""
+    return Duplicates(dataset).by_any[: len(dataset.labels)]
+
+
+def _k_folds(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Split:
+    """Split into K stratified folds: fold k validates on the k-th, or tests on it and validates on the next."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    tested = text.endswith(":test")
-    rarest = np.bincount(labels).min()
-    if not (3 if tested else 2) <= count <= rarest:
+    labels, groups = np.array(dataset.labels, dtype=np.int64), _duplicate_groups(dataset)
+    count, tested = int(match[1]), bool(match[2])
+    least, most = 3 if tested else 2, np.bincount(labels).min()
+    if not least <= count <= most:
         raise InputError(
-            f"--split {text}: the number of folds must be from {3 if tested else 2} to {rarest}, the samples of the rarest class"
+            f"--split {match[0]}: the number of folds must be from {least} to {most}, the samples of the rarest class"
         )
-    # Groups are shuffled by drawing their numbers: scikit-learn's own shuffling parted the classes worse before 1.8, which Python 3.10
-    # cannot have. RandomState's draws are those of every NumPy.
-    _, own = np.unique(groups, return_inverse=True)
-    drawn = np.random.RandomState(DRAW).permutation(own.max() + 1)[own]
-    folds = StratifiedGroupKFold(count).split(labels, labels, drawn)
-    held = [rows for _, rows in folds]
+    # Groups are shuffled by drawing their numbers: scikit-learn's own shuffling separated the classes worse before 1.8,
+    # which Python 3.10 cannot have. RandomState draws the same numbers with every version of NumPy.
+    _, groups = np.unique(groups, return_inverse=True)
+    shuffled = np.random.RandomState(SPLIT_SEED).permutation(groups.max() + 1)[groups]
+    held = [rows for _, rows in StratifiedGroupKFold(count).split(labels, labels, shuffled)]
     train, validation, test = {}, {}, {}
     for k in range(count):
         test[k], validation[k] = (held[k], held[(k + 1) % count]) if tested else (held[k][:0], held[k])
         train[k] = np.setdiff1d(np.arange(len(labels)), np.concatenate([test[k], validation[k]]))
-    return Split(text, train, validation, test)
+    return Split(match[0], train, validation, test)
 
 
-def _holdouts(text: str, share: float, labels: Rows, groups: Rows, seeds: Sequence[int]) -> Split:
-    """Draw a share of the groups for each seed, stratified by the label that most of a group's samples have."""
+def _holdouts(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Split:
+    """Draw a share of the groups to validate for each seed, stratified by the commonest label of a group."""
     from sklearn.model_selection import train_test_split
 
+    labels, groups = np.array(dataset.labels, dtype=np.int64), _duplicate_groups(dataset)
     votes = np.zeros((groups.max() + 1, labels.max() + 1), dtype=np.int64)
     np.add.at(votes, (groups, labels), 1)
     present = np.flatnonzero(votes.sum(axis=1))
+    commonest = votes[present].argmax(axis=1)
     train, validation = {}, {}
     for seed in seeds:
         try:
-            drawn = train_test_split(
-                present, test_size=share, random_state=seed, stratify=votes[present].argmax(axis=1)
-            )[1]
+            drawn = train_test_split(present, test_size=float(match[1]), random_state=seed, stratify=commonest)[1]
         except ValueError as error:  # a share too small or too large for so few samples
-            raise InputError(f"--split {text}: {error}") from None
+            raise InputError(f"--split {match[0]}: {error}") from None
         held = np.isin(groups, drawn)
         train[seed], validation[seed] = np.flatnonzero(~held), np.flatnonzero(held)
-    return Split(text, train, validation, {seed: rows[:0] for seed, rows in train.items()}, by_seed=True)
+    return Split(match[0], train, validation, {seed: rows[:0] for seed, rows in train.items()}, by_seed=True)
 
 
-def _from_files(folder: Path, count: int) -> Split:
-    """Read `train_K.txt`, `val_K.txt` and, if there are any, `test_K.txt`: a fold for each K from 1, by that number."""
+def _from_files(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Split:
+    """Read `train_K.txt`, `val_K.txt` and, if there are any, `test_K.txt` as fold K, from 1 (Cheema et al. 2021)."""
+    folder, count = Path(match[1]), len(dataset.labels)
     if not folder.is_dir():
         raise InputError(f"--split files:{folder}: no such folder")
-    found = [re.fullmatch(r"(train|val|test)_([0-9]{1,4})\.txt", path.name) for path in sorted(folder.iterdir())]
-    names = {match[0]: match[1] for match in found if match}
-    last = max((int(match[2]) for match in found if match), default=0)
-    kinds = [kind for kind in FILES if kind != "test" or kind in names.values()]
-    missing = [name for k in range(1, last + 1) for kind in kinds if (name := f"{kind}_{k}.txt") not in names]
-    if missing or not last:
-        raise InputError(f"--split files:{folder}: no {some(missing or ['train_1.txt'])} there")
-    parts: dict[str, dict[int, Rows]] = {part: {} for part in PARTS}
-    for k in range(1, last + 1):
-        seen: dict[int, str] = {}
-        for kind, part in FILES.items():
-            rows = _read_part(folder / f"{kind}_{k}.txt", count, seen) if kind in kinds else []
-            parts[part][k] = np.array(rows, dtype=np.int64)
-        if len(seen) < count:
-            absent = [str(row) for row in range(count) if row not in seen]
+    names = {path.name for path in folder.iterdir()}
+    files = [file for name in names if (file := re.fullmatch(r"(train|val|test)_([0-9]{1,4})\.txt", name))]
+    tested = any(file[1] == "test" for file in files)
+    kinds = {"train": "train", "val": "validation", **({"test": "test"} if tested else {})}
+    folds = range(1, 1 + max((int(file[2]) for file in files), default=1))
+    missing = [name for fold in folds for kind in kinds if (name := f"{kind}_{fold}.txt") not in names]
+    if missing:
+        raise InputError(f"--split files:{folder}: no {some(missing)} there")
+    arrays: dict[str, Rows] = {}
+    for fold in folds:
+        positions: dict[int, str] = {}
+        arrays[f"test {fold}"] = np.zeros(0, dtype=np.int64)
+        for kind, part in kinds.items():
+            rows = _read_rows(folder / f"{kind}_{fold}.txt", count, positions)
+            arrays[f"{part} {fold}"] = np.array(rows, dtype=np.int64)
+        if len(positions) < count:
+            absent = [str(row) for row in range(count) if row not in positions]
             raise InputError(
-                f"{list(seen.values())[-1]}: the parts of fold {k} end here with {len(seen):,} of the {count:,} labelled samples, "
-                f"without {some(absent)}: they were made for another list"
+                f"{list(positions.values())[-1]}: the parts of fold {fold} end here with {len(positions):,} of the "
+                f"{count:,} labelled samples, without {some(absent)}: they were made for another list"
             )
-    return Split(f"files:{folder.name}", parts["train"], parts["validation"], parts["test"])
+    return _from_arrays(f"files:{folder.name}", arrays, by_seed=False)
 
 
-def _read_part(path: Path, count: int, seen: dict[int, str]) -> list[int]:
-    """Read a part's row numbers, and note in `seen` where each of the fold's stands."""
+def _read_rows(path: Path, count: int, positions: dict[int, str]) -> list[int]:
+    """Return the row numbers in a file, and add where each of them is to `positions`, which the fold's files share."""
     rows = []
-    for where, text in _lines(path):
+    for position, line in read_lines(path, "one row number a line"):
+        if not (text := line.strip()):
+            continue
         if not re.fullmatch(r"-?[0-9]{1,18}", text):
-            raise InputError(f"{where}: {text[:40]!r} is not a sample's number; write one a line, from 0")
+            raise InputError(f"{position}: {text[:40]!r} is not a sample's number; write one a line, from 0")
         row = int(text)
         if not 0 <= row < count:
-            raise InputError(f"{where}: {row} is out of range; the {count:,} labelled samples are 0 to {count - 1}")
-        if row in seen:
-            raise InputError(f"{where}: {row} stands in {seen[row]} already; a sample is in one part of a fold, once")
-        seen[row] = where
+            raise InputError(f"{position}: {row} is out of range; the {count:,} labelled samples are 0 to {count - 1}")
+        if row in positions:
+            raise InputError(f"{position}: {row} is in {positions[row]} already; a fold has each sample once")
+        positions[row] = position
         rows.append(row)
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Where, and what: the lines of a text file that are not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    return ((f"{path}:{number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip())
+class SplitKind(NamedTuple):
+    """A way to split."""
+
+    pattern: str  # a regular expression that the whole text of `--split` matches
+    usage: str  # how it is written, for help and messages
+    make: Callable[[re.Match[str], Dataset, Sequence[int]], Split]  # the match, the samples, the seeds → the split
+
+
+SPLIT_KINDS = [
+    SplitKind("reference", "reference", lambda match, dataset, seeds: reference_split(dataset.labels)),
+    SplitKind(r"kfold:([0-9]{1,3})(:test)?", "kfold:K, kfold:K:test", _k_folds),
+    SplitKind(r"holdout:(0?\.[0-9]{1,6})", "holdout:SHARE", _holdouts),
+    SplitKind("files:(.+)", "files:FOLDER", _from_files),
+]

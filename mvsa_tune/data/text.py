@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-# A time of day and a date, the forms that tweets use; clean-text has neither.
+# A time of day and a date as tweets write them; clean-text has neither.
 TIME = re.compile(r"\b\d{1,2}:\d{2}(?::\d{2})?\s?(?:[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?", re.IGNORECASE)
 MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)[a-z]*\.?"
 DATE = re.compile(
@@ -21,44 +21,33 @@ USER = re.compile(r"(?<!\w)[@＠]\w+")
 CUT_LINK = re.compile(r"\bhttps?(?::\S*|…|\.\.\.|$)|\bht{1,2}p?s?(?:…|\.\.\.|\s*$)", re.IGNORECASE)
 HASHTAG = re.compile(r"[#＃](\w+)")
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
+NUMBER = re.compile(r"(?<![\w.,])[+-]?[$£€]?\d+(?:[.,]\d+)*%?(?![\w])")
 RETWEET = re.compile(r"\brt\b")
-KEPT = re.compile(r"[^a-z0-9.,]+")
+NOT_KEPT = re.compile(r"[^a-z0-9.,]+")
 APOSTROPHES = str.maketrans("’‘`´", "''''")
 
 
-def reference(text: str) -> str:
-    """Normalise a tweet as the reference do.
+def normalise(text: str) -> str:
+    """Return a tweet normalised as in the reference; it may be empty.
 
     Lower case; URL, e-mail, user, phone, time, date and number tokens removed; hashtags split into words; contractions
-    expanded; only `a-z0-9.,` kept; `rt` and cut-off links dropped. What is left may be empty.
+    expanded; only `a-z0-9.,` kept; `rt` and cut-off links dropped.
     """
-    patterns = _patterns()
-    text = patterns.URL_REGEX.sub(" ", text)
-    text = CUT_LINK.sub(" ", text)
-    text = patterns.EMAIL_REGEX.sub(" ", text)
-    text = USER.sub(" ", text)
-    text = HASHTAG.sub(lambda match: f" {split_hashtag(match[1])} ", text)
-    text = DATE.sub(" ", text)
-    text = TIME.sub(" ", text)
+    patterns = _clean_text()
+    text = CUT_LINK.sub(" ", patterns.URL_REGEX.sub(" ", text))
+    text = USER.sub(" ", patterns.EMAIL_REGEX.sub(" ", text))
+    text = HASHTAG.sub(lambda match: f" {_split_hashtag(match[1])} ", text)
+    text = TIME.sub(" ", DATE.sub(" ", text))
     text = patterns.PHONE_REGEX.sub(" ", text)
-    text = _expand()(text.translate(APOSTROPHES)).lower()
-    text = _NUMBER.sub(" ", text)
-    text = RETWEET.sub(" ", text)
-    return KEPT.sub(" ", text).strip()
+    text = _contractions().fix(text.translate(APOSTROPHES)).lower()
+    text = RETWEET.sub(" ", NUMBER.sub(" ", text))
+    return NOT_KEPT.sub(" ", text).strip()
 
 
-_NUMBER = re.compile(r"(?<![\w.,])[+-]?[$£€]?\d+(?:[.,]\d+)*%?(?![\w])")
+NORMALISERS: dict[str, Callable[[str], str]] = {"reference": normalise, "raw": str}
 
 
-def raw(text: str) -> str:
-    """Leave a tweet as it is."""
-    return text
-
-
-NORMALISERS: dict[str, Callable[[str], str]] = {"reference": reference, "raw": raw}
-
-
-def split_hashtag(tag: str) -> str:
+def _split_hashtag(tag: str) -> str:
     """Split a hashtag's text into words: at its capitals and digits where it has some, else by word frequencies."""
     parts = [part for piece in tag.split("_") for part in CAMEL.split(piece) if part]
     if len(parts) > 1:
@@ -80,8 +69,8 @@ def _segmenter() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _patterns() -> Any:
-    # clean-text warns, when imported, of a library that only its transliteration needs.
+def _clean_text() -> Any:
+    # When imported, clean-text warns of a library that only its transliteration needs.
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     from cleantext import constants
@@ -90,9 +79,7 @@ def _patterns() -> Any:
     return constants
 
 
-@lru_cache(maxsize=1)
-def _expand() -> Callable[[str], str]:
+def _contractions() -> Any:
     import contractions
 
-    expand: Callable[[str], str] = contractions.fix
-    return expand
+    return contractions

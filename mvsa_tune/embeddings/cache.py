@@ -1,29 +1,30 @@
-"""The embedding cache: one memory-mapped `.npy` a modality, beside a manifest that says what made it.
+"""The embedding cache: one memory-mapped `.npy` for each modality, beside a manifest that says what made it.
 
-A cache is `FOLDER/ENCODER/MODALITY.npy` (vectors, a row a sample), `MODALITY.ids.txt` (the samples' guids, a line a row)
-and `MODALITY.json` (the manifest). The manifest is removed first and written last: without it there is no cache.
+A cache is `FOLDER/ENCODER/MODALITY.npy` (vectors, a row for each sample), `MODALITY.ids.txt` (the samples' guids, a
+line for each row) and `MODALITY.json` (the manifest, without which there is no cache).
 """
 
-import dataclasses
 import hashlib
 import json
 import mmap
+import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.encoders.registry import ENCODERS, find_encoder, is_encoder
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.files import is_file_name, sha256_of, write_text_whole, write_whole
+from mvsa_tune.files import append_synced, is_file_name, sha256_of, sync_folder, write_text_whole
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Manifest:
     """What a cache holds and what made it.
 
     Attributes:
-        encoder: name of the encoder that made it; the cache's own is its folder's.
+        encoder: name of the encoder that made it; the cache's own name is its folder's.
         modality: `image` or `text`.
         preprocessing: what happened to a sample before the encoder.
-        weights: identity of the encoder's weights; empty where it is not known.
+        weights: identity of the encoder's weights; empty if unknown.
         source: what made the vectors: the embedding command, or the file they were imported from.
         content_fingerprint: of the data set they were made from (`Dataset.content_fingerprint`).
         ids_sha256: of the ids file: the samples and their order.
@@ -63,7 +64,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Cache:
-    """A checked cache: its manifest and where its vectors lie."""
+    """A checked cache: its manifest and the path of its vectors."""
 
     manifest: Manifest
     path: Path
@@ -73,52 +74,53 @@ class Cache:
         return open_vectors(self.path)
 
 
-def open_vectors(path: Path, *, mode: Literal["r", "c"] = "r") -> NDArray[Any]:
-    """Open a cache's vectors as a memory map, read-only or (`c`, which torch wants) with what is written lost at the end."""
-    mapped: NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
+def open_vectors(path: Path, *, mode: Literal["r", "c"] = "r") -> "np.memmap[Any, Any]":
+    """Open a cache's vectors as a memory map, read-only, or writable in memory only (`c`, which torch wants)."""
+    mapped: np.memmap[Any, Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
     return mapped
 
 
 def expect_scattered_reads(vectors: NDArray[Any]) -> None:
-    """Tell the kernel that rows of what `open_vectors` gave will be read in no order: it then reads no neighbours along.
+    """Tell the kernel that rows of a memory map will be read in no order, so that it reads no neighbours along.
 
-    Where a file is larger than memory, they would push out pages that are wanted: 562 rows a second instead of 18,000 (bench/LOG.md).
+    In a file larger than memory, those would push out pages that are wanted: 562 rows a second instead of 18,000
+    (bench/LOG.md).
     """
     if isinstance(vectors.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
         vectors.base.madvise(mmap.MADV_RANDOM)
 
 
 def default_folder(data: Path) -> Path:
-    """Where the caches of a data folder, or of a table's file, live unless `--cache` says otherwise."""
+    """Return the folder of the caches of a data folder, or of a table's file, if `--cache` names none."""
     return data.with_suffix(".embeddings") if data.is_file() else data / "embeddings"
 
 
-def cached_encoders(folder: Path) -> dict[str, list[Manifest]]:
-    """The names that a pair can be made of, with the manifests of their caches below `folder`; damaged ones left out."""
-    found: dict[str, list[Manifest]] = {}
-    for path in sorted(folder.glob("*/*.json")):
-        with suppress(ValueError, TypeError):
-            manifest = _read_manifest(path)
-            its_own = cache_path(folder, manifest.encoder, manifest.modality).parent == path.parent
-            found.setdefault(manifest.encoder if its_own else path.parent.name, []).append(manifest)
-    return found
-
-
 def cache_path(folder: Path, encoder: str, modality: str) -> Path:
-    """Where the vectors of an encoder lie; an open name's `/` and `:` become `_` in its folder's."""
+    """Return the path of an encoder's vectors; an open name's `/` and `:` become `_`."""
     return folder / re.sub(r"[/:\\]", "_", encoder) / f"{modality}.npy"
 
 
+def cached_encoders(folder: Path) -> dict[str, list[Manifest]]:
+    """Return the manifests of the caches in `folder` by the name that pairs use, leaving out damaged ones."""
+    manifests: dict[str, list[Manifest]] = {}
+    for path in sorted(folder.glob("*/*.json")):
+        with suppress(ValueError, TypeError, KeyError):
+            manifest = _read_manifest(path)
+            is_plain = cache_path(folder, manifest.encoder, manifest.modality).parent == path.parent
+            manifests.setdefault(manifest.encoder if is_plain else path.parent.name, []).append(manifest)
+    return manifests
+
+
 def how_to_make(dataset: Dataset, folder: Path, name: str, modality: str, encoder: str = "") -> str:
-    """Return the command that makes a cache of a name; `encoder` made it, where that is known to be another."""
-    place = f"--data {shlex.quote(str(dataset.folder))}{dataset.flags}"
+    """Return the command that makes the cache of a name; `encoder` made it, if that is known to be another."""
+    flags = f"--data {shlex.quote(str(dataset.folder))}{dataset.flags}"
     if folder != default_folder(dataset.folder):
-        place += f" --cache {shlex.quote(str(folder))}"
+        flags += f" --cache {shlex.quote(str(folder))}"
     encoder = encoder or name
     if is_encoder(encoder):
-        called = f" --as {name}, with the --text and --weights of then" if name != encoder else ""
-        return f"python -m mvsa_tune embed {place} --encoder {shlex.quote(encoder)}{called}"
-    return f"python -m mvsa_tune import {place} --encoder {encoder} --modality {modality} --ids IDS.txt VECTORS.npy"
+        called = f" --as {name}, with the same --text and --weights as before" if name != encoder else ""
+        return f"python -m mvsa_tune embed {flags} --encoder {shlex.quote(encoder)}{called}"
+    return f"python -m mvsa_tune import {flags} --encoder {encoder} --modality {modality} --ids IDS.txt VECTORS.npy"
 
 
 @dataclass(frozen=True)
@@ -132,165 +134,203 @@ class Origin:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_cache(
-    dataset: Dataset,
-    folder: Path,
-    encoder: str,
-    modality: str,
-    blocks: Iterable[NDArray[Any]],
-    origin: Origin,
-    name: str = "",
-) -> Cache:
-    """Write the vectors of a data set, in its order, whole or not at all, a block at a time.
+@dataclass(frozen=True)
+class Block:
+    """The vectors of consecutive samples, `(samples, width)`, from row `row` on; how many of their texts were cut."""
 
-    Args:
-        dataset: the samples; row i of the blocks, one after another, belongs to its sample i.
-        folder: where caches live; the encoder's folder is made in it.
-        encoder: its name.
-        modality: `image` or `text`.
-        blocks: `(rows, width)` each, floating point of one kind; float64 is stored as float32.
-        origin: what made them, for the manifest.
-        name: the cache's, which becomes a folder's and stands in pairs; the encoder's by default.
+    row: int
+    vectors: NDArray[Any]
+    truncated: int = 0
+
+
+class Draft:
+    """A cache in the making, from which a command that was killed goes on.
+
+    Vectors are in a hidden `.npy` of their final shape; beside it, in `.blocks`, is a line for each finished block. Its
+    first line is the `identity`: all that the vectors depend on. A draft of another identity is thrown away.
+
+    Attributes:
+        finished: of the finished blocks, how many texts were cut, by first row.
+    """
+
+    def __init__(self, dataset: Dataset, path: Path, identity: str, suffix: str = "") -> None:
+        self.dataset, self.path, self.manifest_path = dataset, path, path.with_suffix(".json")
+        self.vectors = path.with_name(f".{path.name}{suffix}")
+        self.blocks = path.with_name(f".{path.stem}.blocks{suffix}")
+        self.finished: dict[int, int] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = self.blocks.read_text(encoding="utf-8").splitlines() if self.blocks.exists() else []
+        if lines and path.exists() and not (self.vectors.exists() or self.manifest_path.exists()):
+            path.replace(self.vectors)  # it was killed just before the manifest was written
+        if lines[:1] == [identity] and self.vectors.exists():
+            for line in lines[1:]:
+                with suppress(ValueError):  # the line of a block that was being written
+                    row, truncated = json.loads(line)
+                    self.finished[row] = truncated
+        else:
+            self.vectors.unlink(missing_ok=True)
+        write_text_whole(self.blocks, "\n".join([identity, *map(json.dumps, self.finished.items()), ""]))
+
+    def write(self, block: Block) -> None:
+        """Write a block to the disk.
+
+        Raises:
+            InputError: it has a wrong shape or number format, or a vector is not finite.
+            OSError: the disk is full, say.
+        """
+        vectors = block.vectors
+        if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
+            raise InputError(
+                f"vectors must be floating point, of shape (samples, width), width not 0: not {vectors.dtype} of shape "
+                f"{vectors.shape}"
+            )
+        if not self.vectors.exists():
+            dtype = np.dtype(np.float32) if vectors.dtype.itemsize > 4 else vectors.dtype.newbyteorder("=")
+            open_memmap(self.vectors, "w+", dtype, (len(self.dataset.samples), vectors.shape[1]))
+            sync_folder(self.vectors.parent)
+        whole = open_vectors(self.vectors)
+        if vectors.shape[1] != whole.shape[1]:
+            raise InputError(f"vectors of width {vectors.shape[1]} cannot be in a cache of width {whole.shape[1]}")
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which raises
+            vectors = np.ascontiguousarray(vectors, dtype=whole.dtype)
+        bad = block.row + np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            names = some([self.dataset.guids[row] for row in bad if row < len(whole)])
+            raise InputError(f"{len(bad):,} vectors hold NaN or infinite values: those of samples {names}")
+        with self.vectors.open("r+b") as file:  # on a full disk, writing to a memory map would kill the process
+            file.seek(whole.offset + block.row * whole.strides[0])
+            file.write(vectors.data)
+            file.flush()
+            os.fsync(file.fileno())
+        self.finished[block.row] = block.truncated
+        append_synced(self.blocks, f"{json.dumps([block.row, block.truncated])}\n")
+
+    def finish(self, encoder: str, modality: str, origin: Origin) -> Cache:
+        """Make the draft the cache, in place of an older one."""
+        (ids, ids_sha256), whole = _ids(self.dataset), open_vectors(self.vectors)
+        manifest = Manifest(
+            encoder=encoder,
+            modality=modality,
+            content_fingerprint=self.dataset.content_fingerprint,
+            ids_sha256=ids_sha256,
+            count=whole.shape[0],
+            width=whole.shape[1],
+            dtype=whole.dtype.name,
+            sha256=sha256_of(self.vectors),
+            **vars(origin),
+        )
+        self.manifest_path.unlink(missing_ok=True)
+        self.vectors.replace(self.path)
+        write_text_whole(self.path.with_suffix(".ids.txt"), ids)
+        write_text_whole(self.manifest_path, json.dumps(asdict(manifest), indent=2) + "\n")
+        self.discard()
+        return Cache(manifest, self.path.absolute())  # worker processes have another working folder
+
+    def discard(self) -> None:
+        """Remove what is hidden."""
+        self.vectors.unlink(missing_ok=True)
+        self.blocks.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn the errors of writing into a cache folder into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write the cache folder {folder}: {error.strerror}; choose --cache") from None
+
+
+def write_cache(
+    dataset: Dataset, folder: Path, encoder: str, modality: str, vectors: NDArray[Any], origin: Origin
+) -> Cache:
+    """Write vectors, `(samples, width)`, floating point, in the data set's order; float64 is stored as float32.
 
     Raises:
-        InputError: the name is not a plain file name, the shapes are wrong, a vector is not finite, or the folder cannot
-            be written.
+        InputError: the name cannot be a folder's, shapes are wrong, a vector is not finite, or writing failed.
     """
-    name = name or encoder
-    if not is_file_name(name) and not is_encoder(name):
-        raise InputError(f"--encoder {name!r}: an encoder's name is a folder's; use letters, digits, - _ .")
-    path = cache_path(folder, name, modality)
-    manifest_path = path.with_suffix(".json")
-    written = _BlockWriter(dataset)
-    try:
-        # Only when the new vectors are whole does the old manifest go, and only then do they take the old ones' name.
-        write_whole(path, lambda file: written.write(file, blocks, before_rename=manifest_path))
-        write_text_whole(path.with_suffix(".ids.txt"), _ids_text(dataset))
-    except OSError as error:
-        raise InputError(f"cannot write the cache folder {path.parent}: {error.strerror}; choose --cache") from None
-    manifest = Manifest(
-        encoder=encoder,
-        modality=modality,
-        content_fingerprint=dataset.content_fingerprint,
-        ids_sha256=_sha256(_ids_text(dataset)),
-        count=len(dataset.samples),
-        width=written.width,
-        dtype=written.dtype.name,
-        sha256=sha256_of(path),
-        **vars(origin),
-    )
-    write_text_whole(manifest_path, json.dumps(dataclasses.asdict(manifest), indent=2) + "\n")
-    return Cache(manifest, path.absolute())
-
-
-class _BlockWriter:
-    """Writes a `.npy` file from blocks, checking each."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.width = 0
-        self.rows = 0
-        self.dtype = np.dtype(np.float32)
-
-    def write(self, file: BinaryIO, blocks: Iterable[NDArray[Any]], before_rename: Path) -> None:
-        total = len(self.dataset.samples)
-        for block in blocks:
-            self._check_shape(block)
-            if not self.rows:
-                self.width = block.shape[1]
-                self.dtype = np.dtype(np.float32) if block.dtype.itemsize > 4 else block.dtype.newbyteorder("=")
-                header = {"descr": self.dtype.str, "fortran_order": False, "shape": (total, self.width)}
-                np.lib.format.write_array_header_1_0(file, header)
-            with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused
-                block = np.ascontiguousarray(block, dtype=self.dtype)
-            self._check_finite(block)
-            file.write(block.data)
-            self.rows += len(block)
-        if self.rows != total:
-            raise InputError(f"{self.rows:,} vectors for the {total:,} samples of {self.dataset.folder}")
-        before_rename.unlink(missing_ok=True)
-
-    def _check_shape(self, block: NDArray[Any]) -> None:
-        if block.ndim != 2 or block.dtype.kind != "f":
-            shape = f"{block.dtype} of shape {block.shape}"
-            raise InputError(f"vectors must be (samples, width) floating point, not {shape}")
-        if not block.shape[1] or (self.rows and block.shape[1] != self.width):
-            raise InputError(f"vectors of width {block.shape[1]} cannot be cached here: width must be one and not 0")
-
-    def _check_finite(self, block: NDArray[Any]) -> None:
-        bad = self.rows + np.flatnonzero(~np.isfinite(block).all(axis=1))
-        if len(bad):
-            names = some([self.dataset.guids[row] for row in bad if row < len(self.dataset.samples)])
-            raise InputError(f"{len(bad):,} vectors hold NaN or infinite values: those of samples {names}")
+    if not is_file_name(encoder) and not is_encoder(encoder):
+        raise InputError(f"--encoder {encoder!r}: an encoder's name is a folder's; use letters, digits, - _ .")
+    if len(vectors) != len(dataset.samples):
+        raise InputError(f"{len(vectors):,} vectors for the {len(dataset.samples):,} samples of {dataset.folder}")
+    path = cache_path(folder, encoder, modality)
+    with writing(path.parent):
+        draft = Draft(dataset, path, "", f".{os.getpid()}.tmp")
+        try:
+            draft.write(Block(0, vectors))
+            return draft.finish(encoder, modality, origin)
+        finally:
+            draft.discard()
 
 
 def _read_manifest(path: Path) -> Manifest:
-    """Read a manifest; ValueError or TypeError if it is damaged."""
-    manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    """Read a manifest; ValueError, TypeError or KeyError if it is damaged."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    # Version 0.1 called the reference's normalisation of texts `documents`.
+    values["preprocessing"] = re.sub("^text documents;", "text reference;", values["preprocessing"])
+    manifest = Manifest(**values)
     if not (isinstance(manifest.count, int) and isinstance(manifest.width, int)):
         raise TypeError("count and width must be whole numbers")
     return manifest
 
 
 def open_cache(dataset: Dataset, folder: Path, name: str, modality: str) -> Cache | None:
-    """Check a cache against the data set it is to serve; None where there is none of that name.
+    """Check a cache against the data set; None if there is none of that name.
 
     Raises:
         InputError: it was made from other data, other samples or another order, or a file is damaged; the message holds
-            both values and the command that mends it.
+            both values and the command that makes it again.
     """
     path = cache_path(folder, name, modality)
-    if not path.with_suffix(".json").exists():
+    manifest_path = path.with_suffix(".json")
+    if not manifest_path.exists():
         return None
     try:
-        manifest = _read_manifest(path.with_suffix(".json"))
-    except (ValueError, TypeError) as error:
+        manifest = _read_manifest(manifest_path)
+    except (ValueError, TypeError, KeyError) as error:
         mend = f"; make it again: {how_to_make(dataset, folder, name, modality)}"
-        raise InputError(f"damaged manifest {path.with_suffix('.json')} ({error}){mend}") from None
+        raise InputError(f"damaged manifest {manifest_path} ({error}){mend}") from None
     mend = f"; make it again: {how_to_make(dataset, folder, name, modality, manifest.encoder)}"
     if not path.is_file():
         raise InputError(f"{path} is missing, though its manifest is there{mend}")
-    _check_samples(dataset, manifest, path, mend)
-    if (found := sha256_of(path)) != manifest.sha256:
+    if problem := _mismatch(dataset, manifest, path):
+        raise InputError(problem + mend)
+    if (sha256 := sha256_of(path)) != manifest.sha256:
         raise InputError(
-            f"{path} is damaged: its SHA-256 is {found[:12]}…, its manifest says {manifest.sha256[:12]}…{mend}"
+            f"{path} is damaged: its SHA-256 is {sha256[:12]}…, its manifest says {manifest.sha256[:12]}…{mend}"
         )
-    cache = Cache(manifest, path.absolute())  # worker processes have another working folder
-    shape = cache.vectors().shape
+    shape = open_vectors(path).shape
     if shape != (manifest.count, manifest.width):
         raise InputError(f"{path} has shape {shape}, its manifest says {(manifest.count, manifest.width)}{mend}")
-    return cache
+    return Cache(manifest, path.absolute())
 
 
-def _check_samples(dataset: Dataset, manifest: Manifest, path: Path, mend: str) -> None:
+def _mismatch(dataset: Dataset, manifest: Manifest, path: Path) -> str:
+    """Return how the samples of a cache differ from the data set's; empty if they do not."""
     count = len(dataset.samples)
     if manifest.count != count:
-        raise InputError(f"{path} holds {manifest.count:,} vectors, {dataset.folder} has {count:,} samples{mend}")
-    if manifest.ids_sha256 != _sha256(_ids_text(dataset)):
-        raise InputError(f"{_first_difference(dataset, path)}{mend}")
+        return f"{path} holds {manifest.count:,} vectors, {dataset.folder} has {count:,} samples"
+    if manifest.ids_sha256 != _ids(dataset)[1]:
+        ids_path = path.with_suffix(".ids.txt")
+        ids = ids_path.read_text(encoding="utf-8", errors="replace").splitlines() if ids_path.exists() else []
+        for row, (cached, wanted) in enumerate(zip(ids, dataset.guids, strict=False)):
+            if cached != wanted:
+                same = sorted(ids) == sorted(dataset.guids)
+                kind = "the same samples in another order" if same else "other samples"
+                return f"{path} holds {kind}: row {row} is {cached}, {dataset.folder} has {wanted} there"
+        return f"{ids_path} is damaged: it does not list the samples of {path}"
     if manifest.content_fingerprint != dataset.content_fingerprint:
-        raise InputError(
+        return (
             f"{path} was made from other texts or pictures: content fingerprint {manifest.content_fingerprint[:12]}…, "
-            f"{dataset.folder} has {dataset.content_fingerprint[:12]}…{mend}"
+            f"{dataset.folder} has {dataset.content_fingerprint[:12]}…"
         )
+    return ""
 
 
-def _first_difference(dataset: Dataset, path: Path) -> str:
-    ids_path = path.with_suffix(".ids.txt")
-    ids = ids_path.read_text(encoding="utf-8", errors="replace").splitlines() if ids_path.exists() else []
-    for row, (cached, wanted) in enumerate(zip(ids, dataset.guids, strict=False)):
-        if cached != wanted:
-            kind = "the same samples in another order" if sorted(ids) == sorted(dataset.guids) else "other samples"
-            return f"{path} holds {kind}: row {row} is {cached}, {dataset.folder} has {wanted} there"
-    return f"{ids_path} is damaged: it does not list the samples of {path}"
-
-
-def _ids_text(dataset: Dataset) -> str:
-    return "".join(f"{guid}\n" for guid in dataset.guids)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _ids(dataset: Dataset) -> tuple[str, str]:
+    """Return the content of the ids file, and its SHA-256."""
+    text = "".join(f"{guid}\n" for guid in dataset.guids)
+    return text, hashlib.sha256(text.encode()).hexdigest()
 
 
 def find_caches(
@@ -313,8 +353,9 @@ def find_caches(
             raise InputError(f"no {modality} cache of {name} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
         if not encoder:
             raise InputError(
-                f"unknown encoder {name}: known are {', '.join(dict.fromkeys([*ENCODERS, *cached]))}, and open names such as "
-                "timm:NAME or hf:FOLDER; vectors made elsewhere become an encoder by `python -m mvsa_tune import --encoder NAME …`"
+                f"unknown encoder {name}: known are {', '.join(dict.fromkeys([*ENCODERS, *cached]))}, and open names "
+                "such as timm:NAME or hf:FOLDER; vectors made elsewhere become an encoder by `python -m mvsa_tune "
+                "import --encoder NAME …`"
             )
         missing[name, modality] = how_to_make(dataset, folder, name, modality)
     return caches, missing

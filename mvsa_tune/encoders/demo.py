@@ -1,8 +1,11 @@
-"""Built-in encoders for the demo set and for tests: two that only count, and two small ones to fine-tune. No weights to fetch."""
+"""Built-in encoders for the demo set and for tests, without weights to fetch: two only count, two can be fine-tuned."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mvsa_tune.encoders.towers import PictureTower, TextTower, Tower
 
@@ -10,34 +13,39 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+TOKENS = 1024  # that words are hashed to; 0 is the padding
+
+
+def _shrink(picture: "Image", size: int) -> NDArray[np.float32]:
+    """Return a picture as `(size, size, 3)`, 0..255."""
+    from PIL import Image
+
+    return np.asarray(picture.resize((size, size), Image.Resampling.BOX), dtype=np.float32)
+
 
 def load_pixels(modality: str, weights: Path | None, device: Any) -> Tower:
-    """The picture shrunk to 8 × 8 RGB, in 0..1: 192 numbers. For the demo set and tests; needs no weights."""
-    import numpy as np
+    """Load the encoder whose vectors are the picture shrunk to 8 × 8 RGB: 192 numbers in 0..1."""
     import torch
-    from PIL import Image as Pillow
 
     def transform(picture: "Image") -> "torch.Tensor":
-        small = picture.resize((8, 8), Pillow.Resampling.BOX)
-        return torch.from_numpy(np.asarray(small, dtype=np.float32).ravel() / 255)
+        return torch.from_numpy(_shrink(picture, 8).ravel() / 255)
 
-    return PictureTower(torch.nn.Identity(), transform, "8 x 8 RGB in 0..1", "built in", device)
+    return PictureTower(torch.nn.Identity(), device, "8 x 8 RGB in 0..1", "built in", transform)
 
 
 class WordsTower(Tower):
-    """Counts of words, hashed to 128 numbers. For the demo set and tests; needs no weights."""
+    """Counts of words, hashed to 128 numbers."""
 
     width = 128
     preprocessing = "counts of words, hashed to 128"
     weights = "built in"
 
     def prepare(self, item: str) -> str:
-        """A text as it is."""
+        """Return a text as it is."""
         return item
 
     def encode(self, prepared: Sequence[str]) -> "torch.Tensor":
-        """Count and hash."""
-        import numpy as np
+        """Return the counts of a batch, `(n, 128)`."""
         import torch
         from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -46,39 +54,28 @@ class WordsTower(Tower):
 
 
 def load_words(modality: str, weights: Path | None, device: Any) -> Tower:
-    """Return the `WordsTower`."""
+    """Load the encoder that counts words."""
     return WordsTower()
 
 
-TOKENS = 1024  # that words are hashed to; 0 is the padding
-
-
 def load_convolutions(modality: str, weights: Path | None, device: Any) -> Tower:
-    """Two convolutions over the picture at 32 × 32, averaged: 32 numbers. Its weights are drawn at random, the same every time."""
-    import numpy as np
+    """Load two convolutions over the picture at 32 × 32, averaged: 32 numbers. Its random weights never change."""
     import torch
-    from PIL import Image as Pillow
     from torch import nn
 
     def transform(picture: "Image") -> "torch.Tensor":
-        small = np.asarray(picture.resize((32, 32), Pillow.Resampling.BOX), dtype=np.float32)
-        return torch.from_numpy(small).permute(2, 0, 1).contiguous() / 127.5 - 1
+        return torch.from_numpy(_shrink(picture, 32)).permute(2, 0, 1).contiguous() / 127.5 - 1
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers = [
-            nn.Conv2d(3, 16, 3, 2, 1),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, 2, 1),
-            nn.BatchNorm2d(32),
-        ]
-        model = nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return PictureTower(model, transform, "32 x 32 RGB in -1..1", "built in", device)
+        first = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU()
+        second = nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU()
+        model = nn.Sequential(*first, *second, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return PictureTower(model, device, "32 x 32 RGB in -1..1", "built in", transform)
 
 
 def load_tokens(modality: str, weights: Path | None, device: Any) -> Tower:
-    """The mean of the words' embeddings, through a layer: 32 numbers. Its weights are drawn at random, the same every time."""
+    """Load a layer over the mean of the words' embeddings: 32 numbers. Its random weights never change."""
     from zlib import crc32
 
     import torch
@@ -96,10 +93,10 @@ def load_tokens(modality: str, weights: Path | None, device: Any) -> Tower:
             mean: Tensor = self.layer(words.sum(dim=1) / mask.sum(dim=1, keepdim=True))
             return mean
 
-    def tokens(text: str) -> list[int]:
+    def tokenize(text: str) -> list[int]:
         return [1, *(2 + crc32(word.encode()) % (TOKENS - 2) for word in text.split())]
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Bag().eval().to(device)
-    return TextTower(model, tokens, 64, 32, (f"words hashed to {TOKENS}", "built in"), device)
+        model = Bag()
+    return TextTower(model, device, f"words hashed to {TOKENS}", "built in", tokenize, limit=64, width=32)

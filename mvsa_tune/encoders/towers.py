@@ -1,9 +1,13 @@
-"""What a loaded encoder is to the rest: a tower for each modality, that prepares a sample and encodes a batch."""
+"""What an encoder is: an `Encoder` before it is loaded, then a `Tower` for each modality."""
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mvsa_tune.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +19,7 @@ class Tower(ABC):
 
     Attributes:
         width: length of its vectors.
-        preprocessing: what `prepare` does, in a line, for the manifest.
+        preprocessing: what `prepare` does, in one line, for the manifest.
         weights: identity of the weights: file and SHA-256, hub id and revision, or `built in`.
     """
 
@@ -25,115 +29,142 @@ class Tower(ABC):
 
     @abstractmethod
     def prepare(self, item: Any) -> Any:
-        """An RGB picture or a text as `encode` takes it; safe to call from several threads."""
+        """Return an RGB picture, or a text as a sequence, as `encode` takes it. Several threads may call it at once."""
 
     @abstractmethod
     def encode(self, prepared: Sequence[Any]) -> "torch.Tensor":
-        """Encode a batch: `(n, width)` float32, on the CPU."""
+        """Return the vectors of a batch, `(n, width)`, float32, on the CPU."""
 
     def is_truncated(self, prepared: Any) -> bool:
-        """Whether a prepared text is longer than the encoder takes: `encode` cuts it."""
+        """Return whether a prepared text is longer than the encoder takes, so that `encode` cuts it."""
         return False
 
-    def length(self, prepared: Any) -> int:
-        """Tokens of a prepared text; 1 for what has none. Batches of like length need little padding."""
-        return 1
 
-
+@dataclass(eq=False)
 class ModelTower(Tower):
-    """A torch model behind what `prepare` makes.
+    """A torch model with its preprocessing; the model is moved to the device and set to evaluation.
 
     Attributes:
-        model: tensors of `collate` → `(n, width)`, on `device`.
+        model: what `collate` returns → `(n, width)`.
+        device: a `torch.device`.
     """
 
     model: Any
     device: Any
+    preprocessing: str
+    weights: str
+
+    def __post_init__(self) -> None:
+        self.model = self.model.eval().to(self.device)
 
     @abstractmethod
     def collate(self, prepared: Sequence[Any]) -> tuple["torch.Tensor", ...]:
-        """A batch as the model takes it, on the CPU."""
+        """Return a batch as the model takes it, on the CPU."""
 
     def encode(self, prepared: Sequence[Any]) -> "torch.Tensor":
-        """Run the model without gradients; on a GPU in float16."""
+        """Run the model without gradients, on a GPU in float16; return `(n, width)`, float32, on the CPU."""
         import torch
 
         mixed = torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
         with torch.inference_mode(), mixed:
-            vectors = self.model(*(one.to(self.device) for one in self.collate(prepared)))
+            vectors = self.model(*(tensor.to(self.device) for tensor in self.collate(prepared)))
             return vectors.float().cpu()  # type: ignore[no-any-return]
 
 
+@dataclass(eq=False)
 class PictureTower(ModelTower):
-    """A model of pixels behind a transform."""
+    """A model of pixels; `transform` turns an RGB picture into `(3, H, W)`."""
 
-    def __init__(
-        self, model: Any, transform: Callable[["Image"], "torch.Tensor"], preprocessing: str, weights: str, device: Any
-    ) -> None:
+    transform: Callable[["Image"], "torch.Tensor"]
+
+    def __post_init__(self) -> None:
         import torch
         from PIL import Image
 
-        self.model, self.transform, self.device = model.eval().to(device), transform, device
-        self.preprocessing, self.weights = preprocessing, weights
-        blank = transform(Image.new("RGB", (256, 256)))
+        super().__post_init__()
+        blank = self.transform(Image.new("RGB", (256, 256)))
         with torch.inference_mode():
-            self.width = int(self.model(blank[None].to(device)).shape[1])
+            self.width = int(self.model(blank[None].to(self.device)).shape[1])
 
     def prepare(self, item: "Image") -> "torch.Tensor":
-        """RGB → `(3, H, W)`."""
+        """Return an RGB picture as `(3, H, W)`."""
         return self.transform(item)
 
     def collate(self, prepared: Sequence["torch.Tensor"]) -> tuple["torch.Tensor", ...]:
-        """`(3, H, W)` each → `(n, 3, H, W)`."""
+        """Return the pixels of a batch, `(n, 3, H, W)`."""
         import torch
 
         return (torch.stack(list(prepared)),)
 
 
+@dataclass(eq=False)
 class TextTower(ModelTower):
-    """A model of tokens: `model(ids (n, L), mask (n, L))` → `(n, width)`."""
+    """A model of tokens: `model(ids (n, L), mask (n, L))` → `(n, width)`.
 
-    def __init__(
-        self,
-        model: Any,
-        tokens: Callable[[str], list[int]],
-        limit: int,
-        width: int,
-        about: tuple[str, str],
-        device: Any,
-    ) -> None:
-        self.model, self.tokens, self.limit, self.width, self.device = model, tokens, limit, width, device
-        self.preprocessing, self.weights = about
-        self.pad = 0
-        self.pad_to_limit = False
-        self.lock = threading.Lock()  # the libraries' tokenisers are not safe in several threads
+    Attributes:
+        tokenize: a text → all its tokens, special ones included.
+        limit: tokens that the model takes.
+        pad: the padding token.
+        pad_to_limit: pad each batch to the limit, not to its longest text.
+    """
+
+    tokenize: Callable[[str], list[int]]
+    limit: int
+    width: int
+    pad: int = 0
+    pad_to_limit: bool = False
+    # The libraries' tokenizers are not safe in several threads.
+    lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def prepare(self, item: str) -> list[int]:
-        """All tokens of a text, special ones included."""
+        """Return all tokens of a text, special ones included."""
         with self.lock:
-            return self.tokens(item)
+            return self.tokenize(item)
 
     def is_truncated(self, prepared: list[int]) -> bool:
-        """Whether its tokens are more than the limit."""
+        """Return whether there are more tokens than the limit."""
         return len(prepared) > self.limit
 
     def cut(self, prepared: list[int]) -> list[int]:
-        """Tokens up to the limit; the last special one stays."""
+        """Return the tokens up to the limit; the last special one stays."""
         return prepared if len(prepared) <= self.limit else [*prepared[: self.limit - 1], prepared[-1]]
 
-    def length(self, prepared: list[int]) -> int:
-        """Number of tokens."""
-        return len(prepared)
-
     def collate(self, prepared: Sequence[list[int]]) -> tuple["torch.Tensor", ...]:
-        """Cut, pad, mask: ids and mask, `(n, L)` each."""
+        """Cut and pad; return ids and mask, `(n, L)` each."""
         import torch
 
-        fitting = [self.cut(own) for own in prepared]
-        longest = self.limit if self.pad_to_limit else max(map(len, fitting))
-        ids = torch.full((len(fitting), longest), self.pad, dtype=torch.int64)
+        texts = [self.cut(tokens) for tokens in prepared]
+        ids = torch.full((len(texts), self.limit if self.pad_to_limit else max(map(len, texts))), self.pad)
         mask = torch.zeros_like(ids)
-        for row, own in enumerate(fitting):
-            ids[row, : len(own)] = torch.tensor(own)
-            mask[row, : len(own)] = 1
+        for row, tokens in enumerate(texts):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
         return ids, mask
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What an encoder's name stands for; nothing is loaded yet.
+
+    Attributes:
+        widths: length of its vectors by modality, 0 where only loading tells; the keys are the modalities that it has.
+            Empty for a model of the hub of which nothing is on this machine.
+        loader: modality, weights (None for the published ones) and device → the loaded tower.
+        source: where the published weights come from.
+        is_local: whether those are on this machine.
+    """
+
+    widths: Mapping[str, int]
+    loader: Callable[[str, Path | None, Any], Tower]
+    source: str = "built in"
+    is_local: Callable[[], bool] = lambda: True
+
+    def load(self, modality: str, weights: Path | None, device: Any) -> Tower:
+        """Load a tower; InputError if the weights cannot be had, or their vectors have another width."""
+        tower, width = self.loader(modality, weights, device), self.widths[modality]
+        if weights and width and tower.width != width:
+            raise InputError(
+                f"--weights {weights} gives {modality} vectors of width {tower.width}, this encoder's have {width} "
+                f"({self.source}): give its own weights, or use these under an open name such as hf:FOLDER"
+            )
+        return tower

@@ -1,89 +1,104 @@
-"""Transformers' models of pictures or of texts, from a folder or the hub: what one is, and its tower."""
+"""Models of transformers, of pictures or of texts, from a folder or the hub."""
 
+import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsa_tune.encoders.towers import PictureTower, TextTower, Tower
-from mvsa_tune.encoders.weights import BY_WEIGHTS, cached, fetching, folder_identity, need_hub
+from mvsa_tune.encoders.towers import Encoder, PictureTower, TextTower, Tower
+from mvsa_tune.encoders.weights import GIVE_WEIGHTS, cached, fetch_from_hub, first_line
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.files import sha256_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TEXT_LIMIT = 128  # tokens, as the reference cut their texts
+TEXT_LIMIT = 128  # tokens, as the reference cut its texts
+POOLINGS = ("cls", "mean", "pooler")
+# The files of a folder that transformers reads, besides the weights.
+SETTINGS = ("config.json", "*processor_config.json", "tokenizer*", "vocab*", "merges.txt", "*.model", "*tokens*.json")
 
 
-def has_transformers(source: str) -> bool:
-    """Whether a folder is there, or a hub id is in the hub's cache on this machine."""
-    return Path(source).is_dir() or cached(source, "config.json") is not None
+def transformers_encoder(source: str, pooling: str, modality: str, width: int) -> Encoder:
+    """Return the encoder of a model and a pooling: `pooler` output, `cls` token, or `mean` over the tokens."""
+    return Encoder({modality: width}, partial(_load, source, pooling), f"hub {source}", lambda: _is_local(source))
 
 
-def modality_and_width(source: str, fetch: bool) -> tuple[str, int] | None:
-    """What a model is, by its config: `image` or `text`, and the length of its vectors (0 where only loading tells).
+def parse_transformers(rest: str, *, fetch: bool) -> Encoder:
+    """Return the encoder of `ID_OR_FOLDER[@POOLING]`, by default `cls` of pictures and `mean` of texts.
 
-    None where the config is not on this machine; with `fetch` it is fetched.
+    A model's config tells its modality. If it is not on this machine it is fetched, or without `fetch` the widths stay
+    empty.
 
     Raises:
-        InputError: there is no such folder, the hub cannot be reached, or it is a model of both or of neither.
+        InputError: there is no such folder, the hub cannot be reached, or it is a model of both modalities or of none.
     """
+    source, _, pooling = rest.partition("@")
+    if not source or pooling not in {"", *POOLINGS}:
+        raise InputError(f"hf:{rest}: write hf:ID_OR_FOLDER; the pooling after @ is one of {', '.join(POOLINGS)}")
+    if not Path(source).is_dir() and (source[0] in "/.~" or source.count("/") > 1):
+        raise InputError(f"hf:{source}: there is no such folder, and the id of a hub's model is OWNER/NAME")
+    if not fetch and not _is_local(source):
+        return Encoder({}, partial(_load, source, pooling), f"hub {source}", lambda: False)
     import transformers
 
-    if not Path(source).is_dir() and (source[0] in "/.~" or source.count("/") > 1):
-        raise InputError(f"hf:{source}: there is no such folder, and a hub's id is OWNER/NAME")
-    if not fetch and not has_transformers(source):
-        return None
-    config = _pretrained(transformers.AutoConfig, source, instead="write its folder's path: hf:FOLDER")
+    config = _pretrained(transformers.AutoConfig, source, instead="write the folder's path: hf:FOLDER")
     body = transformers.AutoModel._model_mapping.get(type(config), None)
     modality = {"pixel_values": "image", "input_ids": "text"}.get(getattr(body, "main_input_name", ""))
     if hasattr(config, "vision_config") or modality is None or getattr(config, "is_encoder_decoder", False):
         raise InputError(
-            f"hf:{source}: {config.model_type} is not an encoder of pictures alone or of texts alone; CLIP's two towers are "
-            "openclip:ARCH:TAG_OR_FILE"
+            f"hf:{source}: {config.model_type} is not an encoder of pictures alone or of texts alone; CLIP's two "
+            "towers are openclip:ARCH:TAG_OR_FILE"
         )
-    return modality, int(getattr(config, "hidden_size", 0))
+    default = "cls" if modality == "image" else "mean"
+    return transformers_encoder(source, pooling or default, modality, int(getattr(config, "hidden_size", 0)))
 
 
-def _pretrained(kind: Any, place: str, instead: str = BY_WEIGHTS, **options: Any) -> Any:
-    """`from_pretrained` from a folder or the cache; from the hub only where it answers. No code of a folder's is run."""
-    options["trust_remote_code"] = False
+def _is_local(source: str) -> bool:
+    """Return whether it is a folder, or a model in the hub's cache on this machine."""
+    return Path(source).is_dir() or cached(source, "config.json") is not None
+
+
+def _pretrained(kind: Any, source: str, instead: str = GIVE_WEIGHTS, **options: Any) -> Any:
+    """Return `kind.from_pretrained` of a folder, the cache or the hub. No code that lies beside the weights is run."""
+    load = partial(kind.from_pretrained, source, trust_remote_code=False, **options)
     try:
-        return kind.from_pretrained(place, local_files_only=True, **options)
+        return load(local_files_only=True)
     except Exception as error:  # each format of weights has errors of its own
-        if Path(place).is_dir() or not isinstance(error, (OSError, ValueError)):
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{place} is not a complete transformers folder of plain tensors: {reason}") from None
-    need_hub(place, instead=instead)
-    with fetching(place, instead):
-        return kind.from_pretrained(place, **options)
+        if Path(source).is_dir() or not isinstance(error, (OSError, ValueError)):
+            raise InputError(
+                f"{source} is not a complete transformers folder of plain tensors: {first_line(error)}"
+            ) from None
+    return fetch_from_hub(source, "config.json", load, instead, what=source)
 
 
-def _body(place: str, pooling: str) -> tuple[Any, str]:
-    """A transformers model, every weight that its pooling uses from the file; and the pattern of that file's name.
+def _body(source: str, pooling: str) -> tuple[Any, str]:
+    """Return a model, every weight that its pooling uses read from a file, and the pattern of that file's name.
 
     Raises:
-        InputError: some are not in it: transformers would go on with random ones.
+        InputError: weights are missing: transformers would go on with random ones.
     """
     import transformers
 
     def load(**options: Any) -> tuple[Any, list[str]]:
-        body, told = _pretrained(transformers.AutoModel, place, output_loading_info=True, **options)
-        return body, sorted(key for key in told["missing_keys"] if pooling == "pooler" or "pooler" not in key)
+        body, info = _pretrained(transformers.AutoModel, source, output_loading_info=True, **options)
+        return body, sorted(key for key in info["missing_keys"] if pooling == "pooler" or "pooler" not in key)
 
     body, missing = load()
-    files = "model*.safetensors*" if any(Path(place).glob("model*.safetensors*")) else "pytorch_model*.bin*"
+    files = "model*.safetensors*" if any(Path(source).glob("model*.safetensors*")) else "pytorch_model*.bin*"
     # A checkpoint whose safetensors lack the pooler may have it in an older .bin.
-    older = not Path(place).is_dir() or (Path(place) / "pytorch_model.bin").exists()
-    if missing and older and all("pooler" in key for key in missing):
+    has_older = not Path(source).is_dir() or (Path(source) / "pytorch_model.bin").exists()
+    if missing and has_older and all("pooler" in key for key in missing):
         body, missing = load(use_safetensors=False)
         files = "pytorch_model*.bin*"
     if missing:
         advice = "; choose another pooling" if all("pooler" in key for key in missing) else ""
-        raise InputError(f"the weights of {place} are not whole: they lack {some(missing, 2)}{advice}")
+        raise InputError(f"the weights of {source} are not complete: they lack {some(missing, 2)}{advice}")
     return body, files
 
 
 def _pooled(body: Any, pooling: str) -> Any:
-    """A model and its pooling as one: pixels `(n, 3, H, W)`, or ids and mask `(n, L)`, → `(n, width)`."""
+    """Return model and pooling as one: pixels `(n, 3, H, W)`, or ids and mask `(n, L)`, → `(n, width)`."""
     from torch import nn
 
     class Pooled(nn.Module):
@@ -107,7 +122,7 @@ def _pooled(body: Any, pooling: str) -> Any:
 
 
 def _positions(body: Any) -> int:
-    """How many tokens a model has positions for; `TEXT_LIMIT` where it has no such limit."""
+    """Return how many tokens a model has positions for; `TEXT_LIMIT` where it has no such limit."""
     positions = int(getattr(body.config, "max_position_embeddings", None) or 0)
     for name, module in body.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
@@ -115,33 +130,39 @@ def _positions(body: Any) -> int:
     return positions if positions > 0 else TEXT_LIMIT
 
 
-def load_transformers(source: str, pooling: str, modality: str, weights: Path | None, device: Any) -> Tower:
-    """A transformers model with its pooling: `pooler` output, `cls` token, or `mean` over the tokens."""
+def _identity(folder: Path, weights: str) -> str:
+    """Return a folder's name and the SHA-256 of the files that are read; `weights` is the pattern of those."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in (weights, *SETTINGS) for path in folder.glob(pattern)}):
+        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return f"{folder.name}/ sha256:{digest.hexdigest()}"
+
+
+def _load(model_source: str, pooling: str, modality: str, weights: Path | None, device: Any) -> Tower:
     import transformers
 
     if weights and not weights.is_dir():
         raise InputError(f"--weights {weights}: transformers takes a folder (config.json, weights and tokenizer in it)")
-    place = str(weights or source)
+    source = str(weights or model_source)
     transformers.utils.logging.disable_progress_bar()
-    body, files = _body(place, pooling)
-    local = Path(place).is_dir()
-    identity = folder_identity(Path(place), files) if local else f"{place} revision {body.config._commit_hash}"
-    model = _pooled(body.float(), pooling).eval().to(device)
+    body, files = _body(source, pooling)
+    is_folder = Path(source).is_dir()
+    identity = _identity(Path(source), files) if is_folder else f"{source} revision {body.config._commit_hash}"
+    model = _pooled(body.float(), pooling)
     if modality == "image":
-        processor = _pretrained(transformers.AutoImageProcessor, place)
+        processor = _pretrained(transformers.AutoImageProcessor, source)
 
         def transform(picture: "Image") -> Any:
             return processor(picture, return_tensors="pt")["pixel_values"][0]
 
         about = f"{type(processor).__name__} {dict(processor.size)}, {pooling}"
-        return PictureTower(model, transform, about, identity, device)
-    tokenizer = _pretrained(transformers.AutoTokenizer, place)
+        return PictureTower(model, device, about, identity, transform)
+    tokenizer = _pretrained(transformers.AutoTokenizer, source)
 
-    def tokens(text: str) -> list[int]:
+    def tokenize(text: str) -> list[int]:
         return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
     limit = min(TEXT_LIMIT, tokenizer.model_max_length, _positions(body))
-    described = (f"{type(tokenizer).__name__}, at most {limit} tokens, {pooling}", identity)
-    tower = TextTower(model, tokens, limit, body.config.hidden_size, described, device)
-    tower.pad = tokenizer.pad_token_id or 0
-    return tower
+    about = f"{type(tokenizer).__name__}, at most {limit} tokens, {pooling}"
+    pad = tokenizer.pad_token_id or 0
+    return TextTower(model, device, about, identity, tokenize, limit, body.config.hidden_size, pad)

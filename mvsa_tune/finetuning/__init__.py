@@ -1,1 +1,1 @@
-"""Training encoders and head together, one replicate after another."""
+"""Fine-tuning: encoders and head are trained together, one replicate after another."""

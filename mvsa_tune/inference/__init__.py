@@ -1,1 +1,1 @@
-"""A finished sweep at work: its best head, labels, export."""
+"""A finished sweep at work: its best head or network, trained again or opened, labels pairs and is exported."""

@@ -1,13 +1,13 @@
-"""The chosen head in a folder of its own: `head.safetensors`, `card.json`, and `head.onnx` if wanted. Reading it needs no Ray.
+"""A sweep's head or fine-tuned network in a folder of its own: weights, and a card that describes them.
 
-head = load_head("exported")
-probabilities = head({"image": vectors, "text": vectors})  # (N, classes), in the order of head.about["labels"]
+export(head, store.rows(config.id), Path("exported"))  # head.safetensors, card.json, and head.onnx if wanted
+head = load_head("exported")  # mvsa_tune.inference.trained; load_finetuned opens a network
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,131 +18,102 @@ from torch import Tensor, nn
 
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import sha256_of, write_text_whole, write_whole
-from mvsa_tune.finetuning.checkpoints import read_tensors, write_tensors
-from mvsa_tune.inference.finetuned import FineTuned
-from mvsa_tune.inference.head import Head, read_head, save_head
-from mvsa_tune.results.schema import TEST_RESULTS
-from mvsa_tune.stats.summary import wilson
+from mvsa_tune.finetuning.checkpoint import write_tensors
+from mvsa_tune.inference.trained import FineTuned, Head
+from mvsa_tune.results.schema import SCORES
 
-METRICS = ("val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best", *TEST_RESULTS)
-# How far onnxruntime's probabilities may lie from torch's: float32 rounding.
-TOLERANCE = 1e-5
+METRICS = ["val_acc_best", "val_acc_last", "val_f1_macro_best", "val_f1_weighted_best"]
+METRICS += [column.name for column in SCORES if column.tested]
+METHODS = {
+    "interval_replicates": "95 %, Student's t over the replicates: what other seeds would give on the same samples",
+    "interval_samples": "95 %, Wilson's score interval of the mean accuracy over the different samples: what others "
+    "would give; neither corrects for the best epoch and configuration being chosen on the validation samples (nothing "
+    "is on test ones)",
+    "of": "the replicates that the sweep trained and validated",
+}
+REFIT = "; this head is a refit on all labelled samples, and has not been validated itself"
+TOLERANCE = 1e-5  # largest difference of onnxruntime's probabilities from torch's: float32 rounding
 SAMPLES_COMPARED = 257
 
 
-def load_head(folder: Path | str) -> Head:
-    """Read an exported head: call it with raw vectors by modality, `(N, width)` each, for probabilities `(N, C)`."""
-    return read_head(Path(folder) / "head.safetensors")
-
-
-def export(head: Head, rows: pd.DataFrame, folder: Path, *, onnx: bool = False) -> list[Path]:
-    """Write a head's folder; return the files. The card is written last.
+def export(model: Head | FineTuned, rows: pd.DataFrame, folder: Path, *, onnx: bool = False) -> list[Path]:
+    """Write a model's folder, the card last; return the files. Files of these names are replaced.
 
     Args:
-        head: the head.
-        rows: the configuration's rows in the sweep, a replicate each.
-        folder: where to; its files of these names are replaced.
-        onnx: write `head.onnx` too, and hold it against torch in onnxruntime.
+        model: a head, or a fine-tuned network: of that a file for each replicate is written.
+        rows: the configuration's rows in the sweep, one for each replicate.
+        folder: where to write.
+        onnx: write a head as `head.onnx`, too, and compare it with torch in onnxruntime.
 
     Raises:
-        InputError: the folder cannot be written, or the ONNX packages are missing.
+        InputError: the folder cannot be written, the ONNX packages or the sweep's checkpoints are missing.
     """
+    card = {**model.about, "metrics": metrics(model.about["training"], rows)}
     try:
-        save_head(head, folder / "head.safetensors")
-        files = [folder / "head.safetensors"]
-        card = {"preprocessing": _preprocessing(head), **head.about, "metrics": metrics(head.about["training"], rows)}
-        if onnx:
-            card["onnx"] = {"largest_difference_from_torch": write_onnx(head, folder / "head.onnx")}
-            files.append(folder / "head.onnx")
-        card["sha256"] = {path.name: sha256_of(path) for path in files}
+        if isinstance(model, FineTuned):
+            files = [folder / f"{path.name.partition('.')[0]}.safetensors" for path in model.files]
+            for path, file in zip(model.files, files, strict=True):
+                write_tensors(file, model.weights(path), {"config": asdict(model.config)})
+            card["files"] = [file.name for file in files]
+        else:
+            files = [folder / "head.safetensors"]
+            model.save(files[0])
+            vector = {"l2": "scaled to length 1 by the head itself", "none": "as the encoder gives it"}
+            then = f"; vector {vector[model.config.normalise]}"
+            card["preprocessing"] = {name: how["preprocessing"] + then for name, how in model.about["encoders"].items()}
+            if onnx:
+                files.append(folder / "head.onnx")
+                card["onnx"] = {"largest_difference_from_torch": write_onnx(model, files[-1])}
+        card["sha256"] = {file.name: sha256_of(file) for file in files}
         write_text_whole(folder / "card.json", json.dumps(card, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror}; choose --out") from None
     return [*files, folder / "card.json"]
 
 
-def export_network(network: FineTuned, rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write a fine-tuned configuration's folder: each replicate's weights, encoders and head, and the card, last; return the files.
-
-    Raises:
-        InputError: the folder cannot be written, or the sweep's checkpoints are gone.
-    """
-    written = []
-    try:
-        for path in network.files:
-            tensors = read_tensors(path)
-            written.append(folder / path.name.replace(".best", ""))
-            write_tensors(written[-1], tensors, {"config": dataclasses.asdict(network.config)})
-        card = {**network.about, "metrics": metrics(network.about["training"], rows)}
-        card |= {"files": [path.name for path in written], "sha256": {path.name: sha256_of(path) for path in written}}
-        write_text_whole(folder / "card.json", json.dumps(card, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}; choose --out") from None
-    return [*written, folder / "card.json"]
-
-
-def _preprocessing(head: Head) -> dict[str, str]:
-    scaled = "scaled to length 1 by the head itself" if head.config.normalise == "l2" else "as the encoder gives it"
-    return {modality: f"{one['preprocessing']}; vector {scaled}" for modality, one in head.about["encoders"].items()}
-
-
 def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    """The sweep's scores of a configuration: mean, std (n − 1), n and 95 % intervals, and how those are made."""
-    found: dict[str, Any] = {}
+    """Return a configuration's scores in its sweep: mean, std (n − 1), n and 95 % intervals; and how those are made."""
+    from scipy.stats import t  # SciPy takes a while to import
+
+    from mvsa_tune.stats.intervals import wilson
+
+    scores: dict[str, Any] = {}
     for name in METRICS:
         values = rows[name].astype(float).dropna()
         if values.empty:  # no test part
             continue
         mean, n = float(values.mean()), len(values)
-        std = float(values.std()) if n > 1 else None
-        found[name] = {"mean": mean, "std": std, "n": n, "interval_replicates": student(mean, std, n)}
-    samples = {part: training.get(f"{name}_samples") for part, name in (("val", "validation"), ("test", "test"))}
-    for name in ("val_acc_best", "val_acc_last", "test_acc_best", "test_acc_last"):
-        if count := samples[name.partition("_")[0]]:
-            found[name]["interval_samples"] = wilson(found[name]["mean"], count)
-    found["methods"] = {
-        "interval_replicates": "95 %, Student's t over the replicates: what other seeds would give on the same samples",
-        "interval_samples": "95 %, Wilson's score interval of the mean accuracy over the different samples: what others would give; "
-        "neither corrects for the best epoch and configuration being chosen on the validation samples (nothing is on test ones)",
-        "of": "the replicates that the sweep trained and validated"
-        + (
-            ""
-            if samples["val"]
-            else "; this head is a refit on all labelled samples, and has not been validated itself"
-        ),
-    }
-    return found
+        scores[name] = {"mean": mean, "std": None, "n": n, "interval_replicates": None}
+        if n > 1:
+            std = float(values.std())
+            half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+            scores[name] |= {"std": std, "interval_replicates": [mean - half, mean + half]}
+        samples = training.get({"val": "validation_samples", "test": "test_samples"}[name.partition("_")[0]])
+        if samples and "_acc_" in name:
+            scores[name]["interval_samples"] = wilson(mean, samples)
+    of = METHODS["of"] + ("" if "validation_samples" in training else REFIT)
+    return scores | {"methods": METHODS | {"of": of}}
 
 
-def student(mean: float, std: float | None, n: int) -> list[float] | None:
-    """95 % interval of a mean of n values by Student's t; None for one value."""
-    from scipy.stats import t
-
-    if std is None:
-        return None
-    half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
-    return [mean - half, mean + half]
-
-
-class Mean(nn.Module):
-    """A head as a plain torch module: vectors `(N, width)`, one argument a modality → the mean probabilities `(N, C)`."""
+class _MeanHead(nn.Module):
+    """A head as a plain torch module: vectors `(N, width)`, an argument for each modality → probabilities `(N, C)`."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()
         self.head, self.stack = head, head.stack
 
     def forward(self, *vectors: Tensor) -> Tensor:
-        """`(N, width)` for each modality in the head's order → `(N, C)`."""
         return self.head.probabilities(dict(zip(self.head.config.modalities, vectors, strict=True))).mean(dim=0)
 
 
 def write_onnx(head: Head, path: Path) -> float:
-    """Write a head as ONNX (inputs `image`, `text`; output `probabilities`; any N), hold it against torch in onnxruntime, and
-    return the largest difference found.
+    """Write a head as ONNX; return the largest difference of its probabilities in onnxruntime from torch's.
+
+    The inputs are called `image` and `text`, the output `probabilities`; N may be any.
 
     Raises:
         InputError: onnx, onnxscript or onnxruntime is missing.
-        RuntimeError: onnxruntime gives other probabilities than torch.
+        RuntimeError: the difference is larger than `TOLERANCE`.
     """
     try:
         import onnx  # noqa: F401
@@ -150,13 +121,14 @@ def write_onnx(head: Head, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"--onnx needs {error.name}: pip install -e '.[onnx]'") from None
-    mean, modalities = Mean(head).eval(), head.config.modalities
-    samples = _normal(head, 3)
+    module, modalities = _MeanHead(head).eval(), head.config.modalities
+    generator = torch.Generator().manual_seed(0)
+    vectors = {m: torch.randn(SAMPLES_COMPARED, head.about["widths"][m], generator=generator) for m in modalities}
     # One name for the number of samples: a second one would only be warned about, as equal to the first.
     counts = [torch.export.Dim("samples"), *[torch.export.Dim.DYNAMIC] * (len(modalities) - 1)]
     program = torch.onnx.export(
-        mean,
-        tuple(samples.values()),
+        module,
+        tuple(vectors.values()),
         input_names=list(modalities),
         output_names=["probabilities"],
         dynamic_shapes=(tuple({0: count} for count in counts),),
@@ -165,20 +137,11 @@ def write_onnx(head: Head, path: Path) -> float:
     )
     assert program is not None
     content = program.model_proto.SerializeToString()
-    samples = _normal(head, SAMPLES_COMPARED)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    theirs = session.run(None, {name: one.numpy() for name, one in samples.items()})[0]
+    inputs = {modality: block.numpy() for modality, block in vectors.items()}
     with torch.no_grad():
-        ours = mean(*samples.values()).numpy()
-    difference = float(np.abs(theirs - ours).max())
+        difference = float(np.abs(session.run(None, inputs)[0] - module(*vectors.values()).numpy()).max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"onnxruntime's probabilities differ from torch's by {difference:g}")
     write_whole(path, lambda file: file.write(content))
     return difference
-
-
-def _normal(head: Head, count: int) -> Mapping[str, Tensor]:
-    """Normally distributed vectors of the head's widths."""
-    generator = torch.Generator().manual_seed(0)
-    widths = head.about["widths"]
-    return {modality: torch.randn(count, widths[modality], generator=generator) for modality in head.config.modalities}

@@ -1,11 +1,14 @@
-"""The chosen configuration of a sweep, trained again.
+"""A configuration of a finished sweep as something that labels: its head trained again, or its fine-tuned networks.
 
-A sweep keeps numbers, not weights: a training takes seconds, and is the same every time.
+store = Store(Path("results/grid"))
+head = chosen_head(store, choose(store, "best"))
+
+A sweep over frozen encoders keeps no weights: training a head takes seconds and gives the same numbers each time.
 """
 
-import dataclasses
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,189 +20,151 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.embeddings.cache import Cache, default_folder, find_caches
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.finetuner import FinetuneTask
-from mvsa_tune.finetuning.replicate import NETWORK
-from mvsa_tune.inference.finetuned import FineTuned, best_files, open_finetuned, refit_on_all, text_normalisation
-from mvsa_tune.inference.head import Head, describe, make_head, read_head, save_head
+from mvsa_tune.finetuning.checkpoint import Checkpoints
+from mvsa_tune.finetuning.trainer import NETWORK, FinetuneTask
+from mvsa_tune.inference.trained import FineTuned, Head, make_head, open_finetuned, read_head, text_normalisation
 from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.results.provenance import code_version
-from mvsa_tune.results.store import Store
+from mvsa_tune.results.store import Store, sweep_data
 from mvsa_tune.training.result import NO_ROW, TrialResult
-from mvsa_tune.training.stack import StackTrainer
 from mvsa_tune.training.task import Task
+from mvsa_tune.training.trainer import StackTrainer
 
-Caches = Mapping[tuple[str, str], Cache]
+# What a card says of the vectors that a head was trained on: fields of their cache's manifest.
+VECTORS = ("encoder", "weights", "preprocessing", "source", "dtype", "sha256")
 
 
-def open_data(store: Store, config: Config, data: Path | None, cache: Path | None) -> tuple[Dataset, Caches]:
-    """The samples and vectors that a configuration of a sweep was trained on.
-
-    Args:
-        store: the sweep.
-        config: whose vectors.
-        data: where the samples are; None for where they were.
-        cache: where the caches are; None for the data's own folder.
+def sweep_caches(store: Store, config: Config, dataset: Dataset, cache: Path | None) -> Mapping[tuple[str, str], Cache]:
+    """Open the caches that a configuration was trained on, by encoder and modality; `cache` is their folder, if moved.
 
     Raises:
-        InputError: they are not there, or are not those of then.
+        InputError: a cache is missing or has changed since.
     """
-    dataset = store.own_data(data)
-    place = cache or default_folder(dataset.folder)
-    caches, missing = find_caches(dataset, place, [config])
+    folder = cache or default_folder(dataset.folder)
+    caches, missing = find_caches(dataset, folder, [config])
     for (encoder, modality), how in missing.items():
         raise InputError(
-            f"no {modality} vectors of {encoder} in {place}: say where they are with --cache, or make them: {how}"
+            f"no {modality} vectors of {encoder} in {folder}: say where they are with --cache, or make them: {how}"
         )
-    for (encoder, modality), found in caches.items():
-        then = store.manifest.vectors.get(f"{encoder} {modality}", "none")
-        if found.manifest.sha256 != then:
+    for (encoder, modality), vectors in caches.items():
+        now, then = vectors.manifest.sha256, store.manifest.vectors.get(f"{encoder} {modality}", "none")
+        if now != then:
             raise InputError(
-                f"{found.path} is not what {store.folder} was trained on: its SHA-256 is {found.manifest.sha256[:12]}, the "
-                f"sweep's {then[:12]}; say where those vectors are with --cache"
+                f"{vectors.path} is not what {store.folder} was trained on: its SHA-256 is {now[:12]}, the sweep's "
+                f"{then[:12]}; say where those vectors are with --cache"
             )
-    return dataset, caches
+    return caches
 
 
-def chosen_head(store: Store, config: Config, data: Path | None, cache: Path | None, *, refit: bool = False) -> Head:
-    """A configuration's head, trained again the first time and kept in the sweep's `heads/`.
+def recipe(store: Store, config: Config, *, refit: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how a configuration was trained in its sweep, or how its refit is: fields of a task, and of the card.
 
-    Each replicate is as of its best epoch on the validation samples. With `refit` one a seed, trained on all labelled samples
-    for the median of those epochs. `data` and `cache` are `open_data`'s.
+    A refit is trained on all labelled samples, one replicate for each seed, for the median of the best epochs.
+    """
+    recorded, replicates, split = store.result(config.id), store.replicates(config.id), store.split()
+    training: dict[str, Any] = {
+        "samples": [len(split.train[replicate.fold]) for replicate in replicates],
+        "validation_samples": recorded.distinct("rows"),
+        "test_samples": recorded.distinct("test_rows"),
+        "best_epochs": recorded.best_epoch.tolist(),
+    }
+    if refit:
+        replicates = tuple(Replicate(seed) for seed in dict.fromkeys(replicate.seed for replicate in replicates))
+        split = split.whole()
+        training = {"samples": len(split.train[0]), "epochs": int(np.median(recorded.best_epoch))}
+    card = {
+        "config": asdict(config),
+        "labels": list(store.manifest.classes),
+        "replicates": [asdict(replicate) for replicate in replicates],
+        "split": split.name,
+        "training": training,
+        "data_fingerprint": store.manifest.data_fingerprint,
+        "sweep": store.folder.name,
+        "code": code_version(),
+    }
+    return {"split": split, "replicates": replicates, "threads": torch.get_num_threads()}, card
+
+
+def chosen_head(
+    store: Store, config: Config, data: Path | None = None, cache: Path | None = None, *, refit: bool = False
+) -> Head:
+    """Return a configuration's head, each replicate as of its best epoch; with `refit` see `recipe`.
+
+    It is trained the first time, and again when the trial has more replicates, and kept in the sweep's `heads/`. `data`
+    and `cache` say where the sweep's data and caches are, if they have moved.
 
     Raises:
-        InputError: what it was trained on is not at hand, or the kept file is damaged.
+        InputError: the sweep's data or vectors are not at hand, or the kept file is damaged.
     """
+    fields, card = recipe(store, config, refit=refit)
     path = store.folder / "heads" / f"{config.id}{'-refit' if refit else ''}.safetensors"
     if path.exists():
-        return read_head(path)
-    dataset, caches = open_data(store, config, data, cache)
-    head = _train(store, config, dataset, caches, refit=refit)
-    save_head(head, path)
+        about = (head := read_head(path)).about
+        if about["replicates"] == card["replicates"] and card["training"].items() <= about["training"].items():
+            return head
+    dataset, recorded = sweep_data(store, data), store.result(config.id)
+    caches = sweep_caches(store, config, dataset, cache)
+    device = "cuda" if recorded.device != "cpu" and torch.cuda.is_available() else "cpu"
+    labels = np.array(dataset.labels, dtype=np.int64)
+    task = Task(caches=caches, labels=labels, classes=len(dataset.classes), device=device, **fields)
+    print(f"training {config.name} again: it took {recorded.seconds:,.0f} s in the sweep", file=sys.stderr, flush=True)
+    keep_freed_memory()
+    trainer = task.build(config, fields["replicates"])
+    if refit:
+        trainer.advance(card["training"]["epochs"])
+        state = trainer.head.state_dict()
+    else:
+        state, result = replay(trainer)
+        card["training"]["differs_from_recorded"] = int((result.best != recorded.best).sum())
+        card["training"]["recorded_predictions"] = int((recorded.rows != NO_ROW).sum())
+    manifests = {modality: asdict(caches[name, modality].manifest) for modality, name in config.encoders.items()}
+    card["widths"] = {modality: manifest["width"] for modality, manifest in manifests.items()}
+    card["encoders"] = {name: {key: manifest[key] for key in VECTORS} for name, manifest in manifests.items()}
+    head = make_head(card, state)
+    head.save(path)
     return head
 
 
+def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], TrialResult]:
+    """Train to the last epoch; return the weights, each replicate's as of its best epoch, and the result."""
+    kept = {name: tensor.clone() for name, tensor in trainer.head.state_dict().items()}
+    for epoch in range(1, trainer.config.epochs + 1):
+        result = trainer.advance(epoch)
+        improved = torch.from_numpy(result.best_epoch == epoch).to(trainer.device)
+        for name, tensor in trainer.head.state_dict().items():
+            kept[name][improved] = tensor[improved]
+    return kept, result
+
+
 def chosen_network(
-    store: Store, config: Config, dataset: Dataset, weights: Mapping[str, Path], *, refit: bool = False
+    store: Store, config: Config, data: Path | None, weights: Mapping[str, Path], *, refit: bool = False
 ) -> FineTuned:
-    """A fine-tuned configuration's replicates, from their checkpoints.
+    """Open a fine-tuned configuration's replicates, each as of its best epoch.
 
-    Each is as of its best epoch on the validation samples. With `refit` one a seed, fine-tuned on all labelled samples for the
-    median of those epochs, as long as that takes; its checkpoints are in the sweep's `refit/`.
-
-    Args:
-        store: the sweep.
-        config: one of its configurations.
-        dataset: the sweep's data.
-        weights: of the encoders before fine-tuning, by name, where they are not the hub's.
-        refit: train anew.
+    `weights` are files or folders of the pretrained encoders, by name; an encoder without is loaded from the hub. With
+    `refit` the replicates are fine-tuned first, see `recipe`, on `data` or where the sweep's data was. That takes as
+    long as a trial, and continues from the checkpoints in the sweep's `refit/`.
 
     Raises:
-        InputError: the encoders cannot be loaded, or are not those of then.
+        InputError: the encoders cannot be loaded or are not those of then, or the data is not at hand.
     """
-    recorded, replicates, split = store.result(config.id), store.manifest.replicates, store.split()
-    encoders = {
+    fields, card = recipe(store, config, refit=refit)
+    card["encoders"] = {
         modality: {"encoder": name, **store.manifest.finetuned[f"{name} {modality}"]}
         for modality, name in config.encoders.items()
     }
-    about = describe(
-        config,
-        labels=list(store.manifest.classes),
-        encoders=encoders,
-        replicates=[dataclasses.asdict(one) for one in replicates],
-        split=split.name,
-        training={
-            "samples": [len(split.train[one.fold]) for one in replicates],
-            "validation_samples": recorded.distinct("rows"),
-            "test_samples": recorded.distinct("test_rows"),
-            "best_epochs": recorded.best_epoch.tolist(),
-        },
-        data_fingerprint=dataset.fingerprint,
-        sweep=store.folder.name,
-        code=code_version(),
-    )
-    network = open_finetuned(config, about, best_files(store.folder, config, replicates), weights)
-    if not refit:
-        return network
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    task = FinetuneTask.on(
-        dataset,
-        text_normalisation(about),
-        store.folder,
-        weights,
-        split=split,
-        replicates=replicates,
-        device=device,
-        threads=torch.get_num_threads(),
-    )
-    files, epochs = refit_on_all(config, task, recorded)
-    seeds = [{"seed": seed, "fold": 0} for seed in dict.fromkeys(one.seed for one in replicates)]
-    whole = split.whole()
-    training = {"samples": len(whole.train[0]), "epochs": epochs}
-    about = {**about, "replicates": seeds, "split": whole.name, "training": training}
-    return FineTuned(config, about, network.towers, files, NETWORK)
-
-
-def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], TrialResult]:
-    """Train to the last epoch; return the weights with each replicate as of its best epoch, and the outcome."""
-    kept = {name: tensor.clone() for name, tensor in trainer.head.state_dict().items()}
-    for epoch in range(1, trainer.config.epochs + 1):
-        outcome = trainer.advance(epoch)
-        improved = torch.from_numpy(outcome.best_epoch == epoch).to(trainer.device)
-        for name, tensor in trainer.head.state_dict().items():
-            kept[name][improved] = tensor[improved]
-    return kept, outcome
-
-
-def _train(store: Store, config: Config, dataset: Dataset, caches: Caches, *, refit: bool) -> Head:
-    recorded = store.result(config.id)
-    replicates, split = store.manifest.replicates, store.split()
-    epochs = int(np.median(recorded.best_epoch))
+    folder = store.folder / "refit" if refit else store.folder
+    checkpoints = Checkpoints(folder, config)
+    files = list(map(checkpoints.last if refit else checkpoints.best, fields["replicates"]))
+    network = open_finetuned(config, card, files, weights, NETWORK if refit else "")
     if refit:
-        replicates = tuple(Replicate(seed) for seed in dict.fromkeys(one.seed for one in replicates))
-        split = split.whole()
-    task = Task(
-        caches=caches,
-        labels=np.array(dataset.labels, dtype=np.int64),
-        classes=len(dataset.classes),
-        split=split,
-        replicates=replicates,
-        device="cuda" if recorded.device != "cpu" and torch.cuda.is_available() else "cpu",
-        threads=torch.get_num_threads(),
-    )
-    print(f"training {config.name} again: it took {recorded.seconds:,.0f} s in the sweep", file=sys.stderr, flush=True)
-    keep_freed_memory()
-    trainer = task.build(config, replicates)
-    if refit:
-        trainer.advance(epochs)
-        state = trainer.head.state_dict()
-        training: dict[str, Any] = {"samples": len(split.train[0]), "epochs": epochs}
-    else:
-        state, outcome = replay(trainer)
-        training = {
-            "samples": [len(split.train[one.fold]) for one in replicates],
-            "validation_samples": recorded.distinct("rows"),
-            "test_samples": recorded.distinct("test_rows"),
-            "best_epochs": recorded.best_epoch.tolist(),
-            "differs_from_recorded": int((outcome.best != recorded.best).sum()),
-            "recorded_predictions": int((recorded.rows != NO_ROW).sum()),
-        }
-    manifests = {modality: caches[encoder, modality].manifest for modality, encoder in config.encoders.items()}
-    about = describe(
-        config,
-        labels=list(dataset.classes),
-        widths={modality: manifest.width for modality, manifest in manifests.items()},
-        encoders={
-            modality: {
-                name: getattr(manifest, name)
-                for name in ("encoder", "weights", "preprocessing", "source", "dtype", "sha256")
-            }
-            for modality, manifest in manifests.items()
-        },
-        replicates=[dataclasses.asdict(one) for one in replicates],
-        split=split.name,
-        training=training,
-        data_fingerprint=dataset.fingerprint,
-        sweep=store.folder.name,
-        code=code_version(),
-    )
-    return make_head(about, state)
+        dataset, text = sweep_data(store, data), text_normalisation(card)
+        device, epochs = "cuda" if torch.cuda.is_available() else "cpu", card["training"]["epochs"]
+        task = FinetuneTask.on(dataset, text, folder, weights, device=device, **fields)
+        for file, trained in zip(files, task.build(config, fields["replicates"]).epochs, strict=True):
+            if trained > epochs:  # the median was higher when the trial had fewer replicates
+                file.unlink()
+        trainer = task.build(config, fields["replicates"])
+        while trainer.advance(epochs) is None:
+            pass
+    return network

@@ -1,24 +1,33 @@
 """Fusion heads, each a stack of R replicates, and the registry that names them.
 
-Every head but `linear` begins with the reference's hidden layer for each modality (`StackedTowers`), so that heads differ in
-how they fuse and in nothing else. With one modality a head is what is left of it when the other is taken away:
-attention over one token, a product of one factor, no gate, one classifier's logits.
+Every head but `linear` begins with the reference's hidden layer for each modality, so that heads differ in how they
+fuse and in nothing else. With one modality a head is what remains of it without the other: attention over one token,
+a product of one factor, no gate, the logits of one classifier.
+
+A new head is a function here and an entry of `HEADS`, or a call of `register_head` elsewhere. Such a function imports
+torch and the layers when it is called: naming and checking a head, as `--help` does, must not wait a second for
+torch.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from mvsa_tune.errors import InputError
+from mvsa_tune.models import ATTENTION_HEADS
 
-from mvsa_tune.models.layers import StackedAttention, StackedBlock, StackedDropout, StackedLinear, StackedTowers
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mvsa_tune.models.layers import StackedLinear
+
+    Vectors = Mapping[str, Tensor]  # by modality, `(R, width, B)` each
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a head is built from: R replicates, the vectors' widths by modality, D, C classes and the dropout rate."""
+class HeadShape:
+    """What a head is built from: R replicates, the vectors' widths by modality, D, C classes, the dropout rate."""
 
     replicates: int
     widths: Mapping[str, int]
@@ -26,195 +35,194 @@ class Shape:
     classes: int
     dropout: float
 
-    def linear(self, inputs: int, outputs: int) -> StackedLinear:
-        """A linear layer for each replicate."""
+    def linear(self, inputs: int, outputs: int) -> "StackedLinear":
+        """Return a linear layer: `(R, inputs, B)` → `(R, outputs, B)`."""
+        from mvsa_tune.models.layers import StackedLinear
+
         return StackedLinear(self.replicates, inputs, outputs)
 
+    def fusion(
+        self,
+        fuse: "Callable[[Any, Tensor, Vectors], Tensor]",
+        units: int,
+        **layers: "nn.Module | Mapping[str, nn.Module]",
+    ) -> "nn.Module":
+        """Return a head of hidden layers, the attribute `towers`, whose units are fused and classified.
 
-class Head(nn.Module, ABC):
-    """A hidden layer for each modality; `_fuse` makes units of theirs, and a classifier logits of those."""
+        Args:
+            fuse: the head, hidden units `(R, M × D, B)`, modality after modality, and the vectors → `(R, units, B)`.
+            units: how many units `fuse` makes.
+            layers: what `fuse` uses besides, as attributes of the head.
+        """
+        from mvsa_tune.models.layers import Head, StackedTowers
 
-    def __init__(self, shape: Shape, fused: int) -> None:
-        super().__init__()
-        self.towers = StackedTowers(shape.replicates, shape.widths, shape.D, shape.dropout)
-        self.classifier = shape.linear(fused, shape.classes)
+        def run(head: Any, inputs: "Vectors") -> "Tensor":
+            return head.classifier(fuse(head, head.towers(inputs), inputs))
 
-    @abstractmethod
-    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Hidden units `(R, M × D, B)`, modality behind modality, and the vectors `{modality: (R, width, B)}` → `(R, fused, B)`."""
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
-        logits: Tensor = self.classifier(self._fuse(self.towers(inputs), inputs))
-        return logits
-
-
-class ConcatHead(Head):
-    """The reference's head: the hidden units concatenated."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape, shape.D * len(shape.widths))
-
-    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return hidden
+        towers = StackedTowers(self.replicates, self.widths, self.D, self.dropout)
+        return Head(run, towers=towers, classifier=self.linear(units, self.classes), **layers)
 
 
-class CrossAttentionHead(ConcatHead):
-    """The reference's later head: a token for each modality, 8-head attention between the two, then both concatenated."""
+@dataclass(frozen=True)
+class HeadSpec:
+    """A head of the registry.
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        self.mix: nn.Module = StackedAttention(shape.replicates, shape.D, len(shape.widths))
+    Attributes:
+        build: makes a module `{modality: (R, width, B)}` → logits `(R, C, B)`; `layers.initialise` draws its weights.
+        D_multiple_of: what D must be a multiple of.
+    """
 
-    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        count = len(self.towers)
-        tokens = self.mix(torch.cat(hidden.chunk(count, dim=1), dim=2))  # (R, D, T × B)
-        return torch.cat(tokens.chunk(count, dim=2), dim=1)
-
-
-class MergedAttentionHead(CrossAttentionHead):
-    """METER's merged attention (Dou et al. 2022, arXiv:2111.02387): both tokens through one transformer block."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        self.mix = StackedBlock(shape.replicates, shape.D, shape.dropout, len(shape.widths))
+    build: Callable[[HeadShape], "nn.Module"]
+    D_multiple_of: int = 1
 
 
-class CoAttentionHead(ConcatHead):
-    """METER's co-attention (Dou et al. 2022, arXiv:2111.02387): a transformer block for each modality's token.
+def concat(shape: HeadShape) -> "nn.Module":
+    """Concatenate the hidden units: the reference's head."""
+    return shape.fusion(lambda head, hidden, inputs: hidden, shape.D * len(shape.widths))
 
-    A block's cross-attention looks at the token that the other's block is given, as in METER. With a token for each
+
+def cross_attention(shape: HeadShape) -> "nn.Module":
+    """Attend over both modalities' tokens, with 8 heads, and concatenate: the reference's later head."""
+    from mvsa_tune.models.layers import StackedAttention
+
+    return _mixing(shape, StackedAttention(shape.replicates, shape.D, len(shape.widths)))
+
+
+def merged_attention(shape: HeadShape) -> "nn.Module":
+    """Pass both tokens through one transformer block: METER's merged attention (Dou et al. 2022, arXiv:2111.02387)."""
+    from mvsa_tune.models.layers import StackedBlock
+
+    return _mixing(shape, StackedBlock(shape.replicates, shape.D, shape.dropout, len(shape.widths)))
+
+
+def _mixing(shape: HeadShape, mix: "nn.Module") -> "nn.Module":
+    """Apply `mix` to a token for each modality, `(R, D, M × B)`, and concatenate them."""
+    count = len(shape.widths)
+
+    def fuse(head: Any, hidden: "Tensor", inputs: "Vectors") -> "Tensor":
+        tokens: Tensor = head.mix(hidden.unflatten(1, (count, -1)).transpose(1, 2).flatten(2))
+        return tokens.unflatten(2, (count, -1)).transpose(1, 2).flatten(1, 2)
+
+    return shape.fusion(fuse, shape.D * count, mix=mix)
+
+
+def co_attention(shape: HeadShape) -> "nn.Module":
+    """Pass each token through a block that sees the other: METER's co-attention (Dou et al. 2022, arXiv:2111.02387).
+
+    A block's cross-attention looks at the token that enters the other's block, as in METER. With a token for each
     modality both attentions are over one token (see `StackedAttention`).
     """
+    import torch
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        both = len(shape.widths) > 1
-        self.blocks = nn.ModuleDict(
-            {modality: StackedBlock(shape.replicates, shape.D, shape.dropout, 1, both) for modality in shape.widths}
-        )
+    from mvsa_tune.models.layers import StackedBlock
 
-    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        tokens = hidden.chunk(len(self.blocks), dim=1)
+    def fuse(head: Any, hidden: "Tensor", inputs: "Vectors") -> "Tensor":
+        tokens = hidden.chunk(len(head.blocks), dim=1)
         others = reversed(tokens) if len(tokens) > 1 else [None]
-        mixed = zip(self.blocks.values(), tokens, others, strict=True)
-        return torch.cat([block(token, other) for block, token, other in mixed], dim=1)
+        triples = zip(head.blocks.values(), tokens, others, strict=True)
+        return torch.cat([block(token, other) for block, token, other in triples], dim=1)
+
+    both = len(shape.widths) > 1
+    blocks = {m: StackedBlock(shape.replicates, shape.D, shape.dropout, 1, context=both) for m in shape.widths}
+    return shape.fusion(fuse, shape.D * len(shape.widths), blocks=blocks)
 
 
-class GatedHead(Head):
-    """A gated multimodal unit (Arevalo et al. 2017, arXiv:1702.01992): z h_image + (1 - z) h_text, unit by unit.
+def gated(shape: HeadShape) -> "nn.Module":
+    """Weigh the modalities unit by unit: a gated multimodal unit (Arevalo et al. 2017, arXiv:1702.01992).
 
-    z = sigmoid(Linear(both vectors, D)); h is the reference's hidden layer where the paper has tanh(Linear).
+    z h_image + (1 - z) h_text with z = sigmoid(Linear(both vectors, D)); h is the reference's hidden layer where the
+    paper has tanh(Linear).
     """
+    import torch
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape, shape.D)
-        if len(shape.widths) > 1:
-            self.gate = shape.linear(sum(shape.widths.values()), shape.D)
+    def fuse(head: Any, hidden: "Tensor", inputs: "Vectors") -> "Tensor":
+        first, second = hidden.chunk(2, dim=1)
+        gate = head.gate(torch.cat([inputs[modality] for modality in shape.widths], dim=1)).sigmoid()
+        return torch.lerp(second, first, gate.to(first.dtype))
 
-    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        first, *second = hidden.chunk(len(self.towers), dim=1)
-        if not second:
-            return first
-        gate = self.gate(torch.cat([inputs[modality] for modality in self.towers], dim=1)).sigmoid()
-        return torch.lerp(second[0], first, gate.to(first.dtype))
+    if len(shape.widths) == 1:
+        return concat(shape)
+    return shape.fusion(fuse, shape.D, gate=shape.linear(sum(shape.widths.values()), shape.D))
 
 
-class BilinearHead(Head):
-    """Low-rank bilinear fusion (Kim et al. 2017, arXiv:1610.04325): the product of a Linear(D, D) of each modality.
+def bilinear(shape: HeadShape) -> "nn.Module":
+    """Multiply a Linear(D, D) of each modality: low-rank bilinear fusion (Kim et al. 2017, arXiv:1610.04325).
 
-    A logit is then a bilinear form, of rank D at most, in the two hidden layers, each with a 1 appended (the biases), as in
-    Liu et al. 2018 (arXiv:1806.00064): so it holds each modality's own terms beside the products.
+    A logit is then a bilinear form, of rank D at most, in the two hidden layers, each with a 1 appended (the biases),
+    as in Liu et al. 2018 (arXiv:1806.00064): it holds each modality's own terms beside the products.
     """
+    import torch
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape, shape.D)
-        self.factors = nn.ModuleDict({modality: shape.linear(shape.D, shape.D) for modality in shape.widths})
+    def fuse(head: Any, hidden: "Tensor", inputs: "Vectors") -> "Tensor":
+        pairs = zip(head.factors.values(), hidden.chunk(len(head.factors), dim=1), strict=True)
+        return torch.stack([factor(units) for factor, units in pairs]).prod(dim=0)
 
-    def _fuse(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        units = zip(self.factors.values(), hidden.chunk(len(self.factors), dim=1), strict=True)
-        return torch.stack([factor(own) for factor, own in units]).prod(dim=0)
-
-
-class LateHead(nn.Module):
-    """A head of its own for each modality, and the mean of their logits. With one modality it is `concat`."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.heads = nn.ModuleDict(
-            {name: ConcatHead(replace(shape, widths={name: width})) for name, width in shape.widths.items()}
-        )
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
-        return torch.stack([head(inputs) for head in self.heads.values()]).mean(dim=0)
+    return shape.fusion(fuse, shape.D, factors={modality: shape.linear(shape.D, shape.D) for modality in shape.widths})
 
 
-class LinearHead(nn.Module):
-    """Logits straight from the concatenated vectors: no hidden layer, so neither D nor dropout matters."""
+def linear(shape: HeadShape) -> "nn.Module":
+    """Classify the concatenated vectors: no hidden layer, so neither D nor dropout matters."""
+    import torch
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.modalities = tuple(shape.widths)
-        self.classifier = shape.linear(sum(shape.widths.values()), shape.classes)
+    from mvsa_tune.models.layers import Head
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
-        logits: Tensor = self.classifier(torch.cat([inputs[modality] for modality in self.modalities], dim=1))
-        return logits
+    def run(head: Any, inputs: "Vectors") -> "Tensor":
+        return head.classifier(torch.cat([inputs[modality] for modality in shape.widths], dim=1))
+
+    return Head(run, classifier=shape.linear(sum(shape.widths.values()), shape.classes))
 
 
-# The names are `config.HEAD_NAMES`, which knows nothing of torch.
-HEADS: Mapping[str, Callable[[Shape], nn.Module]] = {
-    "concat": ConcatHead,
-    "cross-attention": CrossAttentionHead,
-    "co-attention": CoAttentionHead,
-    "merged-attention": MergedAttentionHead,
-    "gated": GatedHead,
-    "bilinear": BilinearHead,
-    "linear": LinearHead,
-    "late": LateHead,
+def late(shape: HeadShape) -> "nn.Module":
+    """Average the logits of a `concat` head for each modality."""
+    import torch
+
+    from mvsa_tune.models.layers import Head
+
+    def run(head: Any, inputs: "Vectors") -> "Tensor":
+        return torch.stack([single(inputs) for single in head.heads.values()]).mean(dim=0)
+
+    singles = {modality: concat(replace(shape, widths={modality: width})) for modality, width in shape.widths.items()}
+    return Head(run, heads=singles)
+
+
+HEADS: dict[str, HeadSpec] = {
+    "concat": HeadSpec(concat),
+    "cross-attention": HeadSpec(cross_attention, ATTENTION_HEADS),
+    "co-attention": HeadSpec(co_attention, ATTENTION_HEADS),
+    "merged-attention": HeadSpec(merged_attention, ATTENTION_HEADS),
+    "gated": HeadSpec(gated),
+    "bilinear": HeadSpec(bilinear),
+    "linear": HeadSpec(linear),
+    "late": HeadSpec(late),
 }
+
+
+def register_head(name: str, spec: HeadSpec) -> None:
+    """Add a head to the registry: `--head NAME` and `Config(head=NAME)` then take it.
+
+    Raises:
+        InputError: The name is taken, or is not made of letters, digits, `-`, `_` and `.`.
+    """
+    if name in HEADS:
+        raise InputError(f"head {name}: there is a head of this name already; register yours under another")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(
+            f"head {name!r}: a name is made of letters, digits, -, _ and ., and begins with a letter or digit"
+        )
+    HEADS[name] = spec
 
 
 def build_head(
     name: str, replicates: int, widths: Mapping[str, int], D: int, classes: int, dropout: float
-) -> nn.Module:
-    """Build a stack of heads by name, its linear weights not yet drawn."""
-    return HEADS[name](Shape(replicates, widths, D, classes, dropout))
-
-
-def initialise(head: nn.Module, weights: Sequence[torch.Generator], dropout: Sequence[torch.Generator]) -> None:
-    """Draw every linear layer's weights and hand the dropout layers their generators, one a replicate."""
-    for module in head.modules():
-        if isinstance(module, StackedLinear):
-            module.reset(weights)
-        elif isinstance(module, StackedDropout):
-            module.generators = dropout
-
-
-def run_some(head: nn.Module, which: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
-    """Run some replicates of a stack alone, `{modality: (R', width, B)}` → logits `(R', C, B)`, as the whole stack runs.
-
-    Gradients reach the stack's own parameters, dropout is drawn from those replicates' generators, and their running
-    statistics are kept.
-    """
-    own = {name: tensor[which] for name, tensor in (*head.named_parameters(), *head.named_buffers())}
-    dropouts = [module for module in head.modules() if isinstance(module, StackedDropout)]
-    everyone = [module.generators for module in dropouts]
-    for module, generators in zip(dropouts, everyone, strict=True):
-        module.generators = [generators[r] for r in which]
-    logits: Tensor = functional_call(head, own, (inputs,))
-    for module, generators in zip(dropouts, everyone, strict=True):
-        module.generators = generators
-    if head.training:
-        for name, buffer in head.named_buffers():
-            buffer[which] = own[name]
-    return logits
+) -> "nn.Module":
+    """Build a stack of heads by name, its linear weights not yet drawn (`layers.initialise` draws them)."""
+    return HEADS[name].build(HeadShape(replicates, widths, D, classes, dropout))
 
 
 def count_parameters(name: str, widths: Mapping[str, int], D: int, classes: int) -> int:
-    """Trainable parameters of one replicate."""
+    """Count the trainable parameters of one replicate."""
+    import torch
+
     with torch.device("meta"):
         head = build_head(name, 1, widths, D, classes, dropout=0.0)
     return sum(parameter.numel() for parameter in head.parameters())

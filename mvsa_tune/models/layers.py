@@ -1,19 +1,21 @@
-"""Stacked layers: R replicates side by side in one tensor, none seeing another.
+"""Stacked layers: R replicates side by side in one tensor, none of which sees another.
 
-Shapes: R replicates, B samples, D units. Activations are `(R, units, B)` and weights `(R, out, in)`: so `torch.baddbmm`
-is R linear layers in one call, and torch's own `batch_norm` and `cross_entropy` serve the whole stack through a view,
-without a copy. T tokens of a sample lie along the samples, `(R, D, T × B)`: what is done to each token alone needs no
-word of them.
+Shapes: R replicates, B samples, D units, M modalities, C classes. Activations are `(R, units, B)`, weights
+`(R, out, in)`: so `torch.baddbmm` is R linear layers in one call, and torch's own `batch_norm` and `cross_entropy`
+serve the whole stack through a view, without a copy. T tokens of a sample lie along the samples, `(R, D, T × B)`:
+layers that treat each token alone need not know of them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from mvsa_tune.config import ATTENTION_HEADS
+from mvsa_tune.models import ATTENTION_HEADS
 from mvsa_tune.models.matmul import Hidden, Linear, Slices, by_onednn, mixed, padded
 
 
@@ -26,7 +28,7 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(replicates, outputs, 1))
 
     def slices(self, device: torch.device) -> Slices | None:
-        """The weights as an optimizer steps them, where products are made replicate by replicate; else None."""
+        """Return the weights as the optimizer holds them where products are made replicate by replicate, else None."""
         slices: Slices | None = getattr(self.weight, "slices", None)
         return slices if by_onednn(self.weight) and not mixed(device) else None
 
@@ -64,20 +66,13 @@ class StackedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(R, D, B)` → `(R, D, B)`."""
-        channels = x.reshape(1, -1, x.shape[2])
-        normalised = F.batch_norm(
-            channels,
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
-            self.weight.view(-1),
-            self.bias.view(-1),
-            training=self.training,
-        )
-        return normalised.view(x.shape)
+        statistics = (self.running_mean.view(-1), self.running_var.view(-1))
+        affine = (self.weight.view(-1), self.bias.view(-1))
+        return F.batch_norm(x.reshape(1, -1, x.shape[2]), *statistics, *affine, training=self.training).view(x.shape)
 
     @torch.no_grad()
     def observe(self, mean: Tensor, variance: Tensor, samples: int) -> None:
-        """Move the running statistics as `forward` does, towards means and biased variances `(R, D)` of so many samples."""
+        """Move the running statistics as `forward` does, towards means and biased variances `(R, D)` over `samples`."""
         self.running_mean.mul_(0.9).add_(mean, alpha=0.1)
         self.running_var.mul_(0.9).add_(variance, alpha=0.1 * samples / (samples - 1))
 
@@ -85,8 +80,8 @@ class StackedBatchNorm(nn.Module):
 class StackedDropout(nn.Module):
     """R times `nn.Dropout`, each replicate's mask drawn from its own generator. Set `generators` before training.
 
-    A unit is dropped where a random 16-bit number is below `rate` × 2^16 (so the rate is exact to 1e-5): drawing 64 bits
-    for four units took a seventh of the time of `bernoulli_` on a CPU.
+    A unit is dropped where a random 16-bit number is below `rate` × 2^16 (so the rate is exact to 1e-5): drawing 64
+    bits for four units took a seventh of the time of `bernoulli_` on a CPU.
     """
 
     generators: Sequence[torch.Generator]
@@ -102,7 +97,7 @@ class StackedDropout(nn.Module):
         for row, generator in zip(words, self.generators, strict=True):
             row.random_(-(2**63), None, generator=generator)
         threshold = min(max(round(self.rate * 2**16), 1), 2**16 - 1) - 2**15
-        # What a comparison would say, in a third of its time.
+        # The result of a comparison, in a third of its time.
         return words.view(torch.int16)[:, :units].clamp_(threshold - 1, threshold).sub_(threshold - 1).view(shape)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,48 +107,38 @@ class StackedDropout(nn.Module):
         return x * self.mask(x.shape, x.device).to(x.dtype).mul_(1 / (1 - self.rate))
 
 
-class StackedTower(nn.Module):
-    """The parts of one modality's hidden layer, Linear → BatchNorm → ReLU → Dropout: `(R, width, B)` → `(R, D, B)`."""
-
-    def __init__(self, replicates: int, width: int, D: int, dropout: float) -> None:
-        super().__init__()
-        self.linear = StackedLinear(replicates, width, D)
-        self.norm = StackedBatchNorm(replicates, D)
-        self.dropout = StackedDropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(R, width, B)` → `(R, D, B)`, in evaluation."""
-        return F.relu(self.norm(self.linear(x)))
-
-
 class StackedTowers(nn.ModuleDict):
-    """Each modality's hidden layer; in training they are run as one."""
+    """Each modality's hidden layer, Linear → BatchNorm → ReLU → Dropout; in training they run as one."""
 
     def __init__(self, replicates: int, widths: Mapping[str, int], D: int, dropout: float) -> None:
-        super().__init__({modality: StackedTower(replicates, width, D, dropout) for modality, width in widths.items()})
+        super().__init__()
+        for modality, width in widths.items():
+            layers = {"linear": StackedLinear(replicates, width, D), "norm": StackedBatchNorm(replicates, D)}
+            self[modality] = nn.ModuleDict({**layers, "dropout": StackedDropout(dropout)})
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """`{modality: (R, width, B)}` → `(R, M × D, B)`, modality behind modality."""
+        """`{modality: (R, width, B)}` → `(R, M × D, B)`, modality after modality."""
         vectors = [inputs[modality] for modality in self]
+        towers: list[Any] = list(self.values())
         if not self.training:
-            return torch.cat([tower(x) for tower, x in zip(self.values(), vectors, strict=True)], dim=1)
-        towers: list[StackedTower] = list(self.values())  # type: ignore[arg-type]
-        linears, norms, dropout = [one.linear for one in towers], [one.norm for one in towers], towers[0].dropout
+            return torch.cat([F.relu(t.norm(t.linear(x))) for t, x in zip(towers, vectors, strict=True)], dim=1)
+        linears, norms, dropout = [t.linear for t in towers], [t.norm for t in towers], towers[0].dropout
         (R, D), B, device = norms[0].weight.shape, vectors[0].shape[2], vectors[0].device
         shape = torch.Size([R, len(towers) * D, B])
         kept = dropout.mask(shape, device).to(norms[0].weight.dtype) if dropout.rate else None
         hidden, mean, variance = Hidden.apply(
-            [one.slices(device) for one in linears],
+            [linear.slices(device) for linear in linears],
             kept,
             1 / (1 - dropout.rate),
-            *(one.bias for one in linears),
-            *(one.weight for one in norms),
-            *(one.bias for one in norms),
+            *(linear.bias for linear in linears),
+            *(norm.weight for norm in norms),
+            *(norm.bias for norm in norms),
             *vectors,
-            *(one.weight for one in linears),
+            *(linear.weight for linear in linears),
         )
-        for norm, *statistics in zip(norms, *(own.squeeze(2).split(D, dim=1) for own in (mean, variance)), strict=True):
-            norm.observe(*statistics, B)
+        statistics = (values.squeeze(2).split(D, dim=1) for values in (mean, variance))
+        for norm, norm_mean, norm_variance in zip(norms, *statistics, strict=True):
+            norm.observe(norm_mean, norm_variance, B)
         return hidden  # type: ignore[no-any-return]
 
 
@@ -166,17 +151,17 @@ class StackedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(replicates, units, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(R, D, B)` → `(R, D, B)`, in the weights' number format: a mean in bf16 would be a coarse one."""
+        """`(R, D, B)` → `(R, D, B)`, in the weights' number format: a mean in bf16 would be coarse."""
         x = x.to(self.weight.dtype)
         variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
         return torch.addcmul(self.bias, (x - mean) * torch.rsqrt(variance + 1e-5), self.weight)
 
 
 class StackedAttention(nn.Module):
-    """R times `nn.MultiheadAttention` of 8 heads, where each of a sample's T tokens looks at all T.
+    """R times `nn.MultiheadAttention` of 8 heads, in which each of a sample's T tokens looks at all T.
 
-    Over one token the softmax is 1 whatever the query, so there value and output alone are left: the same function
-    without parameters that nothing depends on. D must be a multiple of 8.
+    Over one token the softmax is 1 whatever the query, so only value and output remain: the same function without
+    parameters that nothing depends on. D must be a multiple of 8.
     """
 
     def __init__(self, replicates: int, D: int, tokens: int) -> None:
@@ -223,9 +208,58 @@ class StackedBlock(nn.Module):
         self.dropout = StackedDropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Tokens `(R, D, T × B)`, and the other modality's one token `(R, D, B)` if there is one → `(R, D, T × B)`."""
+        """Tokens `(R, D, T × B)`, and the other modality's token `(R, D, B)` where there is one → `(R, D, T × B)`."""
         x = self.attention_norm(x + self.dropout(self.attention(x)))
         if context is not None:
             x = self.cross_norm(x + self.dropout(self.cross(context)))
         x = self.norm(x + self.dropout(self.narrow(F.gelu(self.widen(x)))))
         return x
+
+
+class Head(nn.Module):
+    """Layers, or dictionaries of layers, as attributes, and the function `run` that makes logits with them.
+
+    `run(head, {modality: (R, width, B)})` → logits `(R, C, B)`; it takes its layers from the head that it is called
+    with, so that a copy of the head uses its own.
+    """
+
+    def __init__(
+        self, run: Callable[[Any, Mapping[str, Tensor]], Tensor], **layers: nn.Module | Mapping[str, nn.Module]
+    ) -> None:
+        super().__init__()
+        self.run = run
+        for name, layer in layers.items():
+            self.add_module(name, layer if isinstance(layer, nn.Module) else nn.ModuleDict(layer))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
+        return self.run(self, inputs)
+
+
+def initialise(head: nn.Module, weights: Sequence[torch.Generator], dropout: Sequence[torch.Generator]) -> None:
+    """Draw every linear layer's weights and give the dropout layers their generators, one for each replicate."""
+    for module in head.modules():
+        if isinstance(module, StackedLinear):
+            module.reset(weights)
+        elif isinstance(module, StackedDropout):
+            module.generators = dropout
+
+
+def run_some(head: nn.Module, which: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
+    """Run some replicates of a stack as the whole runs: `{modality: (R', width, B)}` → logits `(R', C, B)`.
+
+    Gradients reach the stack's own parameters, dropout is drawn from those replicates' generators, and their running
+    statistics are kept.
+    """
+    tensors = {name: tensor[which] for name, tensor in (*head.named_parameters(), *head.named_buffers())}
+    dropouts = [module for module in head.modules() if isinstance(module, StackedDropout)]
+    of_all = [module.generators for module in dropouts]
+    for module, generators in zip(dropouts, of_all, strict=True):
+        module.generators = [generators[r] for r in which]
+    logits: Tensor = functional_call(head, tensors, (inputs,))
+    for module, generators in zip(dropouts, of_all, strict=True):
+        module.generators = generators
+    if head.training:
+        for name, buffer in head.named_buffers():
+            buffer[which] = tensors[name]
+    return logits

@@ -8,9 +8,8 @@ from mvsa_tune.config import CONFIG_FIELDS, Config
 from mvsa_tune.formats import markdown, short
 from mvsa_tune.report.tables import TESTED, accuracy_cell, ends
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.analysis import Analysis
+from mvsa_tune.stats.analysis import Analysis, verdict
 from mvsa_tune.stats.summary import ranked, summarise
-from mvsa_tune.stats.verdict import verdict
 
 SHOWN = 20
 # Columns that are narrow enough to be read by their short names.

@@ -1,51 +1,51 @@
-"""The report's plots, as SVG and PNG: narrow enough for a phone, the same bytes every time, each difference told by more than its colour."""
+"""The plots of a report as SVG and PNG: narrow enough for a phone, the same bytes every time, never by colour alone."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ContextDecorator
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mvsa_tune.report.grids import Grid
+from mvsa_tune.config import Config
+from mvsa_tune.formats import short
 from mvsa_tune.stats.analysis import Analysis, Scored
 from mvsa_tune.stats.importance import Importance
 from mvsa_tune.stats.tests import ALPHA
 from mvsa_tune.training.result import TrialResult
 
-WIDTH = 4.6  # inches: two beside each other on a desk, one on a phone
+WIDTH = 4.6  # inches: two plots beside each other on a desktop, one on a phone
 DPI = 160
 MOST_LINES = 30
-LONGEST = 60  # letters of a label that fit the width
-# Ink, lines of the grid, paper: the page puts its own in their place. Then the series (Okabe & Ito 2008), told apart by dashes and markers too.
+MOST_GRIDS = 4
+MOST_VALUES = 6  # of an axis of a grid; more become ranges
+LONGEST = 60  # characters of a label that fit the width
+# Ink, grid lines and paper, which the page replaces by its own; then the series (Okabe & Ito 2008) and their dashes.
 INK, FAINT, PAPER = "#1b1d21", "#d4d6da", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "mvsa_tune", "font.family": "DejaVu Sans", "font.size": 9,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.facecolor": "none", "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "legend.frameon": False, "legend.fontsize": 8,
-    "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "mvsa_tune", "font.family": "DejaVu Sans",
+    "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
+    "ytick.color": INK, "axes.facecolor": "none", "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "legend.frameon": False,
+    "legend.fontsize": 8, "legend.handlelength": 3, "lines.linewidth": 1.6, "lines.markersize": 5.5,
+    "lines.markeredgewidth": 1.4, "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True,
 }  # fmt: skip
+BELOW: Final = "outside lower left"
+styled = cast(ContextDecorator, mpl.rc_context(STYLE))  # a decorator too, which matplotlib's types do not say
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing.
-
-    Attributes:
-        name: of its files.
-        title: what it is of.
-        description: what it shows, for those who cannot see it.
-        svg, png: its files.
-    """
+    """A drawing: the name of its files, its title, a description for who cannot see it, and the files' content."""
 
     name: str
     title: str
@@ -54,212 +54,241 @@ class Plot:
     png: bytes
 
 
+@styled
 def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
-    """The best configurations, each with the interval of its cross-fitted accuracy; those told from the best are hollow and dashed."""
+    """Draw the cross-fitted accuracies of the best configurations; those worse than the best are hollow and dashed."""
     shown = analysis.ranked[:MOST_LINES]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        kinds: dict[str, Line2D] = {}
-        for place, one in enumerate(shown):
-            kind, marker, face, line, colour = _kind(one, analysis)
-            y, mean = -place, float(one.values.mean())
-            if one.cross:
-                axes.plot([one.cross.low, one.cross.high], [y, y], color=colour, linestyle=line, linewidth=1.6)
-            drawn = axes.plot(mean, y, marker, color=colour, markerfacecolor=face, markersize=5.5, markeredgewidth=1.4)
-            kinds.setdefault(kind, drawn[0])
-            axes.text(0, y + 0.24, _cut(labels[one.config.id]), fontsize=8, transform=axes.get_yaxis_transform())
-        axes.set_ylim(-len(shown) + 0.4, 0.9)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x")
-        axes.set_xlabel("cross-fitted accuracy, 95 % interval")
-        _legend_below(figure, list(kinds.values()), list(kinds))
-
-    first = shown[0]
-    description = (
-        f"{len(shown)} configurations with their 95 % intervals, from {first.values.mean():.3f} ({labels[first.config.id]}) down to "
-        f"{shown[-1].values.mean():.3f} ({labels[shown[-1].config.id]})."
-    )
-    return _drawn("accuracy", "Accuracy by configuration", description, 1.15 + 0.38 * len(shown), draw)
+    figure, axes = _figure(1.15 + 0.38 * len(shown))
+    legend = {}
+    for index, scored in enumerate(shown):
+        kind, marker, face, dashes, colour = _kind(scored, analysis)
+        if scored.cross:
+            axes.plot([scored.cross.low, scored.cross.high], [-index, -index], color=colour, linestyle=dashes)
+        legend[kind] = axes.plot(scored.values.mean(), -index, marker, color=colour, markerfacecolor=face)[0]
+        label = _cut(labels[scored.config.id])
+        axes.text(0, 0.24 - index, label, fontsize=8, transform=axes.get_yaxis_transform())
+    axes.set(ylim=(0.4 - len(shown), 0.9), yticks=[], xlabel="cross-fitted accuracy, 95 % interval")
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    figure.legend(list(legend.values()), list(legend), loc=BELOW)
+    first, last = (f"{one.values.mean():.3f} ({labels[one.config.id]})" for one in (shown[0], shown[-1]))
+    description = f"{len(shown)} configurations with their 95 % intervals, from {first} down to {last}."
+    return _plot(figure, "accuracy", "Accuracy by configuration", description)
 
 
-def _kind(one: Scored, analysis: Analysis) -> tuple[str, str, str, object, str]:
-    """How a configuration is drawn: its kind, marker, face, line and colour."""
-    if one is analysis.ranked[0]:
+def _kind(scored: Scored, analysis: Analysis) -> tuple[str, str, str, Any, str]:
+    """Return how a configuration is drawn: its kind, marker, marker's face, dashes and colour."""
+    if scored is analysis.ranked[0]:
         return "best", "D", SERIES[0], "-", SERIES[0]
-    less = analysis.against_best.get(one.config.id)
-    if less is None:
+    difference = analysis.against_best.get(scored.config.id)
+    if difference is None:
         return "not compared", "s", SERIES[2], "-", SERIES[2]
-    if less.corrected >= ALPHA:
-        return "cannot be told from the best", "o", SERIES[0], "-", SERIES[0]
+    if difference.corrected >= ALPHA:
+        return "not distinguishable from the best", "o", SERIES[0], "-", SERIES[0]
     return "worse than the best", "o", PAPER, (0, (3, 2)), SERIES[1]
 
 
-def curves(outcomes: Mapping[str, TrialResult]) -> Plot:
-    """Validation accuracy by epoch of a few configurations, by label: the mean over replicates, in a band of a standard deviation."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for place, (label, outcome) in enumerate(outcomes.items()):
-            _band(axes, outcome.accuracy, place, _cut(label))
-        axes.set_ylabel("validation accuracy")
-        _epochs(axes)
-        _legend_below(figure, *axes.get_legend_handles_labels())
-
-    ends = "; ".join(f"{label} ends at {outcome.accuracy[-1].mean():.3f}" for label, outcome in outcomes.items())
-    height = 3.2 + 0.19 * len(outcomes)
-    return _drawn("curves", "Validation accuracy by epoch", f"Mean over replicates by epoch: {ends}.", height, draw)
+@styled
+def curves(results: Mapping[str, TrialResult]) -> Plot:
+    """Draw validation accuracy by epoch for a few results, by label: the mean over replicates ± standard deviation."""
+    figure, axes = _by_epoch([(_cut(label), result.accuracy) for label, result in results.items()])
+    axes.set_ylabel("validation accuracy")
+    figure.legend(loc=BELOW)
+    ends = "; ".join(f"{label} ends at {result.accuracy[-1].mean():.3f}" for label, result in results.items())
+    return _plot(figure, "curves", "Validation accuracy by epoch", f"Mean over replicates by epoch: {ends}.")
 
 
-def losses(label: str, outcome: TrialResult) -> Plot:
-    """Training and validation loss of one configuration by epoch, and where its best epoch lies."""
-    best = float(np.median(outcome.best_epoch))
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        _band(axes, outcome.train_loss, 0, "training")
-        _band(axes, outcome.val_loss, 1, "validation")
-        axes.axvline(best, color=INK, linewidth=0.8, linestyle=":", label="best epoch (median)")
-        axes.set_ylabel("cross-entropy")
-        _epochs(axes)
-        _legend_below(figure, *axes.get_legend_handles_labels())
-
+@styled
+def losses(label: str, result: TrialResult) -> Plot:
+    """Draw training and validation loss of one result by epoch, and its median best epoch."""
+    best = float(np.median(result.best_epoch))
+    figure, axes = _by_epoch([("training", result.train_loss), ("validation", result.val_loss)])
+    axes.axvline(best, color=INK, linewidth=0.8, linestyle=":", label="best epoch (median)")
+    axes.set_ylabel("cross-entropy")
+    figure.legend(loc=BELOW)
+    training, validation = (loss[-1].mean() for loss in (result.train_loss, result.val_loss))
+    lowest = result.val_loss.mean(axis=1).argmin() + 1
     description = (
-        f"{label}: training loss ends at {outcome.train_loss[-1].mean():.3f}, validation loss at {outcome.val_loss[-1].mean():.3f}; "
-        f"it is least in epoch {outcome.val_loss.mean(axis=1).argmin() + 1}. The best epoch is {best:g} (median)."
+        f"{label}: training loss ends at {training:.3f}, validation loss at {validation:.3f}; the latter is lowest in "
+        f"epoch {lowest}. The best epoch is {best:g} (median)."
     )
-    return _drawn("loss", "Loss of the best by epoch", description, 3.75, draw)
+    return _plot(figure, "loss", "Loss of the best by epoch", description)
 
 
-def _band(axes: Axes, curve: NDArray[np.floating], place: int, label: str) -> None:
-    """A curve `(E, R)`: mean and a standard deviation over replicates."""
-    epochs, mean = np.arange(1, len(curve) + 1), curve.mean(axis=1)
-    axes.plot(epochs, mean, color=SERIES[place], linestyle=DASHES[place], linewidth=1.6, label=label)
-    if curve.shape[1] > 1:
-        spread = curve.std(axis=1, ddof=1)
-        axes.fill_between(epochs, mean - spread, mean + spread, color=SERIES[place], alpha=0.16, linewidth=0)
-
-
-def _epochs(axes: Axes) -> None:
+def _by_epoch(curves: Sequence[tuple[str, NDArray[np.floating]]]) -> tuple[Figure, Axes]:
+    """Draw curves `(E, R)`, each with its label: the mean over replicates in a band of one standard deviation."""
+    figure, axes = _figure(3.3 + 0.19 * len(curves))
+    for (label, curve), colour, dashes in zip(curves, SERIES, DASHES, strict=False):
+        epochs, mean = np.arange(1, len(curve) + 1), curve.mean(axis=1)
+        axes.plot(epochs, mean, color=colour, linestyle=dashes, label=label)
+        if curve.shape[1] > 1:
+            std = curve.std(axis=1, ddof=1)
+            axes.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.16, linewidth=0)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
+    return figure, axes
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Mean cross-fitted accuracy by D and lr, `(D, lr)`, NaN where nothing was trained. Axes have values or ranges."""
+
+    title: str
+    widths: Sequence[str]
+    lrs: Sequence[str]
+    means: NDArray[np.float64]
+
+
+def grids(ranked: Sequence[Scored]) -> list[Grid]:
+    """Return the grids of the best configurations that differ in D and lr alone, `MOST_GRIDS` at most.
+
+    In a search, where everything differs, return those of the best encoders. Empty where D or lr does not vary.
+    """
+    for title in (_without_D_and_lr, _encoders):
+        groups: dict[str, list[Scored]] = {}
+        for scored in ranked:
+            groups.setdefault(title(scored.config), []).append(scored)
+        varied = [_grid(*group) for group in groups.items() if _varies(group[1], "D") and _varies(group[1], "lr")]
+        if varied:
+            return varied[:MOST_GRIDS]
+    return []
+
+
+def _without_D_and_lr(config: Config) -> str:  # noqa: N802
+    return " ".join(word for word in config.name.split() if not word.startswith(("D=", "lr=")))
+
+
+def _encoders(config: Config) -> str:
+    return config.name.partition(" D=")[0]
+
+
+def _varies(group: Sequence[Scored], axis: str) -> bool:
+    return len({getattr(scored.config, axis) for scored in group}) > 1
+
+
+def _grid(title: str, group: Sequence[Scored]) -> Grid:
+    rows, widths = _ticks([float(scored.config.D) for scored in group])
+    columns, lrs = _ticks([scored.config.lr for scored in group])
+    sums, counts = np.zeros((2, len(widths), len(lrs)))
+    np.add.at(sums, (rows, columns), [scored.values.mean() for scored in group])
+    np.add.at(counts, (rows, columns), 1)
+    with np.errstate(invalid="ignore"):
+        return Grid(title, widths, lrs, sums / counts)
+
+
+def _ticks(values: Sequence[float]) -> tuple[NDArray[np.intp], list[str]]:
+    """Return each value's index on its axis, and the axis' labels: the values, or ranges of equal ratio for many."""
+    levels = sorted(set(values))
+    if len(levels) <= MOST_VALUES:
+        return np.searchsorted(levels, values), [_short(level) for level in levels]
+    edges = np.geomspace(levels[0], levels[-1], MOST_VALUES + 1)
+    index = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, MOST_VALUES - 1)
+    return index, [f"{low}–\n{high}" for low, high in pairwise(_short(float(f"{edge:.2g}")) for edge in edges)]
+
+
+def _short(value: float) -> str:
+    return str(int(value)) if value >= 1 else short(value)
+
+
+@styled
 def heat_map(name: str, grid: Grid, low: float, high: float) -> Plot:
-    """Mean cross-fitted accuracy by D and lr, on a scale from `low` to `high` that several maps can share."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        _cells(axes, grid.means, low, high, lambda row, column: f"{grid.means[row, column]:.3f}")
-        axes.set_xticks(np.arange(len(grid.lrs)) + 0.5, grid.lrs)
-        axes.set_yticks(np.arange(len(grid.widths)) + 0.5, grid.widths)
-        axes.set_xlabel("lr")
-        axes.set_ylabel("D")
-
+    """Draw a grid of accuracies on a colour scale from `low` to `high`, which several maps can share."""
+    figure, axes = _figure(1.1 + 0.45 * len(grid.widths))
+    _cells(axes, grid.means, (low, high), [f"{mean:.3f}" for mean in grid.means.flat], grid.widths, grid.lrs)
+    axes.set(xlabel="lr", ylabel="D")
     row, column = divmod(int(np.nanargmax(grid.means)), len(grid.lrs))
     description = (
-        f"Cross-fitted accuracy of {grid.title} by D and lr. Highest: {grid.means[row, column]:.3f} at D {grid.widths[row]}, lr {grid.lrs[column]}; "
-        f"lowest: {np.nanmin(grid.means):.3f}."
+        f"Cross-fitted accuracy of {grid.title} by D and lr. Highest: {grid.means[row, column]:.3f} at D "
+        f"{grid.widths[row]}, lr {grid.lrs[column]}; lowest: {np.nanmin(grid.means):.3f}."
     )
-    return _drawn(name, grid.title, description, 1.1 + 0.45 * len(grid.widths), draw)
+    return _plot(figure, name, grid.title, description)
 
 
-def importance(lines: Sequence[Importance]) -> Plot:
-    """Each hyperparameter's share of the variance, with the middle nine tenths of the draws."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for y, one in enumerate(reversed(lines)):
-            axes.plot([one.low, one.high], [y, y], color=SERIES[0], linewidth=1.6)
-            axes.plot(one.mean, y, "o", color=SERIES[0], markersize=5.5)
-        axes.set_yticks(range(len(lines)), [one.name for one in reversed(lines)])
-        axes.set_ylim(-0.6, len(lines) - 0.4)
-        axes.set_xlim(0, max(one.high for one in lines) * 1.05 or 1)
-        axes.set_xlabel("share of the variance of accuracy")
-        axes.grid(axis="x")
-
-    told = "; ".join(f"{one.name} {one.mean:.2f} ({one.low:.2f} to {one.high:.2f})" for one in lines)
-    return _drawn("importance", "Importance of each hyperparameter", f"{told}.", 0.9 + 0.32 * len(lines), draw)
-
-
-def budget(expected: NDArray[np.float64]) -> Plot:
-    """What the best of 1, 2, … K configurations would show."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        tried = np.arange(1, len(expected) + 1)
-        axes.plot(tried, expected, color=SERIES[0], linewidth=1.6, marker="o" if len(expected) <= MOST_LINES else "")
-        if len(expected) > MOST_LINES:
-            axes.set_xscale("log")
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("configurations tried")
-        axes.set_ylabel("expected accuracy of the best")
-        axes.grid(axis="y")
-
-    half = max(1, len(expected) // 2)
-    description = (
-        f"Expected accuracy of the best: {expected[0]:.3f} of one configuration tried, {expected[half - 1]:.3f} of {half}, "
-        f"{expected[-1]:.3f} of {len(expected)}."
-    )
-    return _drawn("budget", "What a smaller budget would have shown", description, 3.2, draw)
-
-
+@styled
 def confusion(counts: NDArray[np.float64], classes: Sequence[str]) -> Plot:
-    """`(C, C)` mean counts, true class down, predicted across; shaded by the share of the true class."""
+    """Draw mean counts `(C, C)`, true class down, predicted across; shaded by the share of the true class."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        _cells(axes, shares, 0, 1, lambda row, column: f"{counts[row, column]:.1f}\n{100 * shares[row, column]:.0f} %")
-        places = np.arange(len(classes)) + 0.5
-        axes.set_xticks(places, [_cut(one, 16) for one in classes])
-        axes.set_yticks(places, [_cut(one, 16) for one in classes])
-        axes.invert_yaxis()
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-
-    right = "; ".join(f"{100 * shares[at, at]:.0f} % of {label}" for at, label in enumerate(classes))
-    return _drawn(
-        "confusion", "Confusion matrix of the best", f"Told rightly: {right}.", 1.1 + 0.6 * len(classes), draw
+    figure, axes = _figure(1.1 + 0.6 * len(classes))
+    texts = [f"{count:.1f}\n{100 * share:.0f} %" for count, share in zip(counts.flat, shares.flat, strict=True)]
+    labels = [_cut(label, 16) for label in classes]
+    _cells(axes, shares, (0, 1), texts, labels, labels)
+    axes.invert_yaxis()
+    axes.set(xlabel="predicted", ylabel="true")
+    correct = "; ".join(
+        f"{100 * share:.0f} % of {name}" for share, name in zip(shares.diagonal(), classes, strict=True)
     )
+    return _plot(figure, "confusion", "Confusion matrix of the best", f"Correctly classified: {correct}.")
 
 
-def _cells(axes: Axes, values: NDArray[np.float64], low: float, high: float, text: Callable[[int, int], str]) -> None:
-    """Shaded cells with their numbers in them; an empty one has a dash."""
-    drawn = axes.pcolormesh(
-        np.ma.masked_invalid(values), cmap="cividis", vmin=low, vmax=max(high, low + 1e-9), edgecolors=PAPER
-    )
-    size = 8 if values.shape[1] <= 5 else 6.5
-    for (row, column), value in np.ndenumerate(values):
-        known = bool(np.isfinite(value))
-        red, green, blue, _ = drawn.to_rgba(value) if known else (0, 0, 0, 0)
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        colour = ("#ffffff" if dark else "#000000") if known else INK
-        written = text(row, column) if known else "–"
-        axes.text(column + 0.5, row + 0.5, written, ha="center", va="center", color=colour, fontsize=size)
+def _cells(
+    axes: Axes,
+    values: NDArray[np.float64],
+    scale: tuple[float, float],
+    texts: Sequence[str],
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> None:
+    """Draw labelled cells with their texts, shaded by value on a scale; one without a value has a dash."""
+    low, high = scale[0], max(scale[1], scale[0] + 1e-9)
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", vmin=low, vmax=high, edgecolors=PAPER)
+    size = 8 if len(columns) <= 5 else 6.5
+    for ((row, column), value), text in zip(np.ndenumerate(values), texts, strict=True):
+        dark = np.dot(mesh.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5
+        colour, label = ("#ffffff" if dark else "#000000", text) if np.isfinite(value) else (INK, "–")
+        axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", color=colour, fontsize=size)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
     axes.tick_params(length=0)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _legend_below(figure: Figure, handles: Sequence[object], labels: Sequence[str]) -> None:
-    figure.legend(handles, labels, loc="outside lower left", handlelength=3)  # type: ignore[call-overload]
+@styled
+def importance(lines: Sequence[Importance]) -> Plot:
+    """Draw each hyperparameter's share of the variance, with the middle 90 % of the draws."""
+    figure, axes = _figure(0.9 + 0.32 * len(lines))
+    for y, line in enumerate(reversed(lines)):
+        axes.plot([line.low, line.high], [y, y], color=SERIES[0])
+        axes.plot(line.mean, y, "o", color=SERIES[0])
+    axes.set_yticks(range(len(lines)), [line.name for line in reversed(lines)])
+    axes.set(ylim=(-0.6, len(lines) - 0.4), xlim=(0, max(line.high for line in lines) * 1.05 or 1))
+    axes.set_xlabel("share of the variance of accuracy")
+    axes.grid(axis="x")
+    shares = "; ".join(f"{line.name} {line.mean:.2f} ({line.low:.2f} to {line.high:.2f})" for line in lines)
+    return _plot(figure, "importance", "Importance of each hyperparameter", f"{shares}.")
+
+
+@styled
+def budget(expected: NDArray[np.float64]) -> Plot:
+    """Draw the expected accuracy `(K,)` of the best of 1, 2, … K configurations."""
+    figure, axes = _figure(3.2)
+    many, half = len(expected) > MOST_LINES, max(1, len(expected) // 2)
+    axes.plot(np.arange(1, len(expected) + 1), expected, color=SERIES[0], marker="" if many else "o")
+    if many:
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="configurations tried", ylabel="expected accuracy of the best")
+    axes.grid(axis="y")
+    values = ", ".join(f"{expected[count - 1]:.3f} of {count}" for count in (1, half, len(expected)))
+    return _plot(
+        figure, "budget", "Expected accuracy of the best by budget", f"Expected accuracy of the best: {values}."
+    )
 
 
 def _cut(text: str, longest: int = LONGEST) -> str:
-    """A text from data as a label: of one line, not longer than there is room for."""
+    """Return a text from data as a label: on one line, no longer than there is room for."""
     line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def _drawn(name: str, title: str, description: str, height: float, draw: Callable[[Figure], None]) -> Plot:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        draw(figure)
-        svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _plot(figure: Figure, name: str, title: str, description: str) -> Plot:
+    svg, png = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     return Plot(name, title, description, svg.getvalue(), png.getvalue())

@@ -12,10 +12,9 @@ from mvsa_tune.report.lines import Line, own_lines, published_lines
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.analysis import Analysis, Scored
+from mvsa_tune.stats.analysis import Analysis, Scored, verdict
 from mvsa_tune.stats.intervals import Interval
 from mvsa_tune.stats.tests import ALPHA, Difference
-from mvsa_tune.stats.verdict import verdict
 
 # The published numbers belong to MVSA-Single: 1,193 negative, 419 neutral, 2,388 positive labelled samples.
 REFERENCE_COUNTS = (1193, 419, 2388)

@@ -1,37 +1,41 @@
-"""What a sweep is: two commands that differ in it may not share a results folder."""
+"""`sweep.json`: what a results folder is about, which commands may add to it, and what they add."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TypeVar
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.errors import some
 
+FORMAT = 2  # of the results folder; `results.upgrade` brings older ones to it
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True)
 class SweepManifest:
-    """What a results folder holds the answer to; two commands that differ in it may not share a folder.
+    """What a results folder is about: all that was asked of it so far.
 
     Attributes:
-        data: the data folder, as given.
+        data: the data folder, as the last command named it.
         data_fingerprint: of its content.
-        layout: the form that it has on disk.
+        layout: its layout on disk.
         classes: the labels, in order.
         label_counts: samples by label, in that order.
-        dropped: guids of the pairs that the form's own rules drop, and why.
+        dropped: guids of the pairs that the layout's rules drop, and why.
         demo: whether this is the built-in demo set.
         split: the split's name.
-        split_digest: of the rows in its parts.
+        folds: a digest of the rows of each fold.
         protocol: whose defaults were taken, for the tables' heading.
-        replicates: seeds and folds of every trial.
-        configs: what was asked for, in order; none in a search.
-        space: the search space, each dimension as its flag writes it; none in a grid.
+        replicates: every seed and fold that a command asked for; a trial may have fewer.
+        configs: every configuration that was asked for, in order; none in a search.
+        space: the search space, each dimension as its flag writes it; empty in a grid.
         not_run: why a configuration could not run, by its id.
         skipped: guids of the samples left out, whose pictures could not be read, and why.
         vectors: SHA-256 of the caches used, by `ENCODER MODALITY`.
         finetuned: `weights` and `preprocessing` of encoders that are fine-tuned, by `ENCODER MODALITY`.
-        code: version and source of the code that the numbers depend on.
+        numerics: `NUMERICS_VERSION` of the code that trained.
     """
 
     data: str
@@ -42,7 +46,7 @@ class SweepManifest:
     dropped: Mapping[str, str]
     demo: bool
     split: str
-    split_digest: str
+    folds: Mapping[int, str]
     protocol: str
     replicates: tuple[Replicate, ...]
     configs: tuple[Config, ...]
@@ -51,57 +55,98 @@ class SweepManifest:
     skipped: Mapping[str, str]
     vectors: Mapping[str, str]
     finetuned: Mapping[str, Mapping[str, str]]
-    code: str
+    numerics: int
 
     def to_json(self) -> str:
-        """Write as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """Return the manifest as JSON."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "SweepManifest":
-        """Read what `to_json` wrote."""
-        fields = json.loads(text)
+        """Return the manifest that `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: the text is damaged, or of a later version's format.
+        """
+        values = json.loads(text)
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']}, where this version reads format {FORMAT}")
         return SweepManifest(
             **{
-                **fields,
-                "classes": tuple(fields["classes"]),
-                "label_counts": tuple(fields["label_counts"]),
-                "replicates": tuple(Replicate(**one) for one in fields["replicates"]),
-                "configs": tuple(Config(**one) for one in fields["configs"]),
+                **{item.name: values[item.name] for item in fields(SweepManifest)},
+                "classes": tuple(values["classes"]),
+                "label_counts": tuple(values["label_counts"]),
+                "folds": {int(fold): digest for fold, digest in values["folds"].items()},
+                "replicates": tuple(Replicate(**replicate) for replicate in values["replicates"]),
+                "configs": tuple(Config(**config) for config in values["configs"]),
             }
         )
 
-    def facts(self) -> dict[str, str]:
-        """What makes this sweep the one it is, for a person, by name: the same facts, the same sweep."""
-        seeds = dict.fromkeys(str(one.seed) for one in self.replicates)
-        folds = {one.fold for one in self.replicates}
+    def facts(self) -> dict[str, tuple[object, str]]:
+        """Return what two commands that share a folder must agree on: by name, its value and how it is written."""
         return {
-            "data fingerprint": self.data_fingerprint[:12],
-            "labels": ", ".join(self.classes),
-            "split": self.split,
-            "rows of the split": self.split_digest[:12],
-            "replicates": f"seeds {some([*seeds])}, {len(folds)} folds, {len(self.replicates)} in all",
-            "configurations": _counted([config.id for config in self.configs]),
-            **{f"search space, {name}": values for name, values in self.space.items()},
-            "unreadable samples": _counted(sorted(self.skipped)),
-            **{f"vectors of {key}": sha256[:12] for key, sha256 in self.vectors.items()},
-            **{f"fine-tuned {key}": "; ".join(origin.values()) for key, origin in self.finetuned.items()},
-            "code": self.code,
+            "data fingerprint": (self.data_fingerprint, self.data_fingerprint[:12]),
+            "labels": (self.classes, ", ".join(self.classes)),
+            "split": (self.split, self.split),
+            **{f"rows of fold {fold}": (digest, digest[:12]) for fold, digest in self.folds.items()},
+            "search space": (
+                self.space,
+                ", ".join(f"{name} {values}" for name, values in self.space.items()) or "none",
+            ),
+            "unreadable samples": (set(self.skipped), f"{len(self.skipped)} ({some(sorted(self.skipped)) or 'none'})"),
+            **{f"vectors of {key}": (sha256, sha256[:12]) for key, sha256 in self.vectors.items()},
+            **{f"fine-tuned {key}": (origin, "; ".join(origin.values())) for key, origin in self.finetuned.items()},
+            "numerics version": (self.numerics, str(self.numerics)),
         }
 
-    def differences(self, other: "SweepManifest") -> list[str]:
-        """Say in which respects another sweep is not this one (the folder's path and what could not run aside)."""
+    def conflicts(self, other: "SweepManifest") -> list[str]:
+        """Return in which respects `other` cannot share a folder with this manifest, each with both values.
+
+        More configurations, seeds or folds are no conflict, nor is a cache that one of the two does not use.
+        """
         mine, theirs = self.facts(), other.facts()
-        # A cache that was not there before is no difference; one that was made again with other content is.
-        come_later = ("vectors of ", "fine-tuned ")
-        names = [name for name in mine | theirs if not name.startswith(come_later) or (name in mine and name in theirs)]
         return [
-            f"{name}: {mine.get(name, 'none')} there, {theirs.get(name, 'none')} now"
-            for name in names
-            if mine.get(name) != theirs.get(name)
+            f"{name}: {text} there, {theirs[name][1]} now"
+            for name, (value, text) in mine.items()
+            if name in theirs and theirs[name][0] != value
         ]
 
+    def differences(self, other: "SweepManifest") -> list[str]:
+        """Return the conflicts with `other`, and how its seeds, folds and configurations differ."""
+        pairs = [
+            (name, first, second)
+            for (name, first), second in zip(self.extent().items(), other.extent().values(), strict=True)
+        ]
+        return [
+            *self.conflicts(other),
+            *(f"{name}: {first} there, {second} now" for name, first, second in pairs if first != second),
+        ]
 
-def _counted(names: Sequence[str]) -> str:
-    """How many, and which: the digits stand for the names."""
-    return f"{len(names)} ({hashlib.sha256(' '.join(names).encode()).hexdigest()[:6]})"
+    def extent(self) -> dict[str, str]:
+        """Return which seeds, how many folds and how many configurations were asked for, as texts by name."""
+        seeds = dict.fromkeys(str(replicate.seed) for replicate in self.replicates)
+        ids = hashlib.sha256(" ".join(sorted(config.id for config in self.configs)).encode()).hexdigest()
+        return {
+            "seeds": some(list(seeds)),
+            "folds": str(len({replicate.fold for replicate in self.replicates})),
+            "configurations": f"{len(self.configs)} ({ids[:6]})",
+        }
+
+    def joined(self, other: "SweepManifest") -> "SweepManifest":
+        """Return the manifest of a folder that holds both: what a later command `other` asks for is added."""
+        asked_again = {config.id for config in other.configs}
+        return replace(
+            other,
+            protocol=self.protocol,
+            folds={**self.folds, **other.folds},
+            replicates=_union(self.replicates, other.replicates),
+            configs=_union(self.configs, other.configs),
+            not_run={trial: why for trial, why in self.not_run.items() if trial not in asked_again}
+            | dict(other.not_run),
+            vectors={**self.vectors, **other.vectors},
+            finetuned={**self.finetuned, **other.finetuned},
+        )
+
+
+def _union(first: Iterable[Key], second: Iterable[Key]) -> tuple[Key, ...]:
+    return tuple(dict.fromkeys([*first, *second]))

@@ -1,4 +1,4 @@
-"""What a number came from: code, libraries, data, command."""
+"""Where a number comes from: code, libraries, data, command."""
 
 import platform
 import shlex
@@ -11,32 +11,33 @@ from importlib import metadata
 from pathlib import Path
 
 from mvsa_tune import __version__
-from mvsa_tune.config import MODALITIES, Config
-from mvsa_tune.tune.plan import Plan
+from mvsa_tune.config import MODALITIES
 
 
-def provenance(plan: Plan, config: Config) -> Mapping[str, str]:
-    """A row's provenance columns."""
-    origins = {f"{modality}_vectors": origin for modality, origin in plan.origins(config).items()}
-    return (
-        {f"{modality}_vectors": "" for modality in MODALITIES}
-        | origins
-        | {
-            "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "split": plan.split.name,
-            "data_fingerprint": plan.dataset.fingerprint[:12],
-            "code": code_version(),
-            "python": platform.python_version(),
-            "torch": metadata.version("torch"),
-            "ray": metadata.version("ray"),
-            "command": shlex.join(["python", *sys.argv]),
-        }
-    )
+def provenance(split: str, data_fingerprint: str, origins: Mapping[str, str]) -> dict[str, str]:
+    """Return a row's provenance columns.
+
+    Args:
+        split: the split's name.
+        data_fingerprint: of the data set.
+        origins: by modality, what identifies the vectors or the weights that the trial started from.
+    """
+    return {
+        **{f"{modality}_vectors": origins.get(modality, "") for modality in MODALITIES},
+        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "split": split,
+        "data_fingerprint": data_fingerprint[:12],
+        "code": code_version(),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "ray": metadata.version("ray"),
+        "command": shlex.join(["python", *sys.argv]),
+    }
 
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """The package's version and, in a checkout, its commit (`-dirty` with uncommitted changes)."""
+    """Return the package's version and, in a checkout, its commit (`-dirty` with uncommitted changes)."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)

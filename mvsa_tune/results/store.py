@@ -1,37 +1,38 @@
-"""The results folder of a sweep: what it is, what is recorded, every number found. Tables and plots read only this.
+"""The results folder of a sweep: what is recorded of each trial. Tables, plots and statistics read only this.
 
-Under `results/NAME/`: `sweep.json` (what was asked for), `trials.csv` (a row a replicate), `samples.csv` (guid and label by
-row number), `predictions/TRIAL.npz` (each replicate's predictions and curves). A trial's predictions are written before its
-rows, so a row promises that they are there.
+Below `results/NAME/`: `sweep.json` (the manifest), `trials.csv` (a row for each replicate), `samples.csv` (guid and
+label by row number), `split.npz` (rows by fold) and `predictions/TRIAL.npz` (curves and predictions). A trial's
+predictions are written before its rows, so a row promises that they are there.
+
+A folder grows: later commands add configurations, seeds and folds, and train only what is missing.
 """
 
 import math
 import os
 import shutil
 import zipfile
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from contextlib import suppress
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from mvsa_tune.config import Config, config_from_texts
+from mvsa_tune.config import Config, Replicate, config_from_texts
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.splits import Split, read_split, write_split
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.results.manifest import SweepManifest
+from mvsa_tune.results.predictions import read_correctness, read_replicates, read_result, write_predictions
 from mvsa_tune.results.schema import (
     COLUMNS,
     FAILED,
     FINISHED,
-    NUMBERS,
     STOPPED,
     Row,
     append_rows,
@@ -40,10 +41,8 @@ from mvsa_tune.results.schema import (
     result_rows,
     write_rows,
 )
-from mvsa_tune.training.result import Correctness, TrialResult
-
-# How the names of a trial's `Correctness` begin among its arrays.
-RIGHT = "right_"
+from mvsa_tune.results.upgrade import is_older_format, upgrade
+from mvsa_tune.training.result import Correctness, TrialResult, join, take
 
 
 class Store:
@@ -56,40 +55,47 @@ class Store:
 
     @cached_property
     def manifest(self) -> SweepManifest:
-        """What the folder is about.
+        """What the folder is about. A folder of an older format is upgraded first.
 
         Raises:
-            InputError: there is no sweep in it, or its description is damaged.
+            InputError: there is no sweep in the folder, or its manifest is damaged.
         """
         path = self.folder / "sweep.json"
         try:
+            if is_older_format(path):
+                self._claim()
+                try:
+                    upgrade(self.folder)
+                finally:
+                    self.lock.release()
             return SweepManifest.from_json(path.read_text(encoding="utf-8"))
-        except OSError:
+        except FileNotFoundError:
             raise InputError(f"no sweep in {self.folder}: run one with --name {self.folder.name}") from None
+        except OSError as error:
+            raise InputError(f"cannot read or upgrade {self.folder}: {error.strerror}") from None
         except (ValueError, TypeError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"damaged {path} ({error}): choose another --name or delete the folder") from None
 
-    def begin(
-        self, sweep: SweepManifest, dataset: Dataset, split: Split | None = None, *, grows: bool = False
-    ) -> list[str]:
-        """Open the folder for a sweep, new or continued; return what was found damaged in it, a line each.
+    def begin(self, manifest: SweepManifest, dataset: Dataset, split: Split | None = None) -> list[str]:
+        """Open a new or an earlier folder for what `manifest` asks for; return a message for each damage.
 
-        What is damaged is set aside, and what is whole is used. A sweep that `grows` may have configurations beyond those of
-        the one in the folder.
+        Damaged rows are set aside, the others are used. `manifest` and `split` are joined to those of the folder.
 
         Raises:
-            InputError: the folder cannot be written, is in use, or holds a different sweep.
+            InputError: the folder cannot be written, is in use, or holds a sweep that this one cannot be added to.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._claim()
-            self._check_same(sweep, grows)
-            # What could not run may have changed (an embedding cache made since).
-            write_text_whole(self.folder / "sweep.json", sweep.to_json())
-            self._write_samples(dataset)
+            manifest = self._joined(manifest)
             if split:
-                write_split(self.folder / "split.npz", split)
-            self.__dict__["manifest"] = sweep
+                earlier = read_split(self.folder / "split.npz", split.name)
+                write_split(self.folder / "split.npz", earlier.union(split) if earlier else split)
+            self._write_samples(dataset)
+            write_text_whole(self.folder / "sweep.json", manifest.to_json())
+            self.__dict__["manifest"] = manifest
             if not self.trials_path.exists():
                 write_rows(self.trials_path, [])
             return self._mend()
@@ -98,29 +104,29 @@ class Store:
                 f"cannot write the results folder {self.folder}: {error.strerror}; choose --results"
             ) from None
 
-    def _check_same(self, sweep: SweepManifest, grows: bool) -> None:
-        described = (self.folder / "sweep.json").exists()
-        if not described and self.trials_path.exists() and read_rows(self.trials_path)[0]:
+    def _joined(self, manifest: SweepManifest) -> SweepManifest:
+        if not (self.folder / "sweep.json").exists():
+            if self.trials_path.exists() and read_rows(self.trials_path)[0]:
+                raise InputError(
+                    f"{self.trials_path} is there without the sweep.json that says what its rows are: choose another "
+                    "--name, or delete that folder to start over"
+                )
+            return manifest
+        if conflicts := self.manifest.conflicts(manifest):
             raise InputError(
-                f"{self.trials_path} is there without the sweep.json that says what its rows are: choose another "
-                "--name, or delete that folder to start over"
+                f"{self.folder} holds another sweep ({'; '.join(conflicts)}): choose another --name, or delete that "
+                "folder to start over"
             )
-        if described and grows and set(self.manifest.configs) <= set(sweep.configs):
-            sweep = replace(sweep, configs=self.manifest.configs)
-        if described and (different := self.manifest.differences(sweep)):
-            raise InputError(
-                f"{self.folder} holds another sweep ({'; '.join(different)}): choose another --name, or delete that folder "
-                "to start over"
-            )
+        return self.manifest.joined(manifest)
 
     def _mend(self) -> list[str]:
-        """Keep a copy of a damaged `trials.csv`; drop rows whose predictions are gone, so that their trials run again."""
+        """Keep a copy of a damaged `trials.csv`; drop rows whose predictions are gone: their trials run again."""
         rows, damage = read_rows(self.trials_path)
         if damage:
             copies = len(list(self.folder.glob("trials.csv.damaged-*")))
             copy = self.folder / f"trials.csv.damaged-{copies + 1}"
             shutil.copy2(self.trials_path, copy)
-            damage = [f"{line}; kept in {copy.name}, left out here" for line in damage]
+            damage = [f"{message}; kept in {copy.name}, left out here" for message in damage]
         trials = dict.fromkeys(row["trial_id"] for row in rows if not row["status"].startswith(FAILED))
         gone = {trial for trial in trials if not zipfile.is_zipfile(self._predictions_path(trial))}
         damage += [f"{self._predictions_path(trial)} is missing or damaged: that trial runs again" for trial in gone]
@@ -128,11 +134,11 @@ class Store:
         return damage
 
     def end(self) -> None:
-        """Give the folder back."""
+        """Let other processes use the folder."""
         self.lock.release()
 
     def _claim(self) -> None:
-        """Keep the folder to this process until it ends; InputError names the process that has it."""
+        """Reserve the folder for this process; raise InputError with the process that has it."""
         owner = self.folder / ".pid"
         try:
             self.lock.acquire(timeout=0)
@@ -149,126 +155,165 @@ class Store:
         frame = pd.DataFrame([[getattr(sample, name) for name in columns] for sample in labelled], columns=columns)
         write_whole(self.folder / "samples.csv", lambda file: frame.to_csv(file, index_label="row"))
 
-    def add(self, config: Config, outcome: TrialResult, provenance: Mapping[str, str]) -> None:
-        """Record a trial as far as it was trained: its predictions, then its rows."""
-        arrays: dict[str, Any] = {
-            "seed": np.array([one.seed for one in self.manifest.replicates]),
-            "fold": np.array([one.fold for one in self.manifest.replicates]),
-            **{item.name: np.asarray(getattr(outcome, item.name)) for item in fields(outcome)},
-            # For statistics, which need nothing else.
-            **{f"{RIGHT}{name}": one for name, one in vars(outcome.correctness).items()},
-        }
-        write_whole(self._predictions_path(config.id), lambda file: np.savez_compressed(file, **arrays))
-        self._append(config, result_rows(config, outcome), provenance)
+    def add(
+        self, config: Config, replicates: Sequence[Replicate], result: TrialResult, provenance: Mapping[str, str]
+    ) -> None:
+        """Record replicates of a trial as far as they were trained, beside those that are recorded already."""
+        write_predictions(self._predictions_path(config.id), *self.with_recorded(config, replicates, result))
+        self._append(config, replicates, result_rows(config, result), provenance)
 
-    def add_failure(self, config: Config, reason: str, provenance: Mapping[str, str]) -> None:
-        """Record a trial that failed: a row a replicate, which says why."""
-        rows = [{"status": f"{FAILED}{reason}"} for _ in self.manifest.replicates]
-        self._append(config, rows, provenance)
+    def with_recorded(
+        self, config: Config, replicates: Sequence[Replicate], result: TrialResult
+    ) -> tuple[list[Replicate], TrialResult]:
+        """Return a new result joined with those recorded of other replicates that were trained for as many epochs.
+
+        The replicates, which are returned with it, are in the order of the sweep.
+        """
+        known = list(replicates)
+        path = self._predictions_path(config.id)
+        with suppress(InputError):  # there is no file yet, or it is damaged and its trial was trained again
+            earlier, recorded = read_replicates(path), read_result(path)
+            others = [r for r, replicate in enumerate(earlier) if replicate not in replicates]
+            if others and recorded.epochs == result.epochs:
+                known = [*(earlier[r] for r in others), *replicates]
+                result = join([take(recorded, others), result])
+        order = sorted(range(len(known)), key=lambda r: self._replicate_order.get(known[r], len(known)))
+        return [known[r] for r in order], take(result, order)
+
+    def add_failure(
+        self, config: Config, replicates: Sequence[Replicate], reason: str, provenance: Mapping[str, str]
+    ) -> None:
+        """Record that replicates of a trial failed, and why."""
+        self._append(config, replicates, [{"status": f"{FAILED}{reason}"} for _ in replicates], provenance)
+
+    def _append(
+        self,
+        config: Config,
+        replicates: Sequence[Replicate],
+        rows: Sequence[dict[str, Any]],
+        provenance: Mapping[str, str],
+    ) -> None:
+        identity = {"sweep": self.folder.name, "trial_id": config.id, **asdict(config), **provenance}
+        append_rows(
+            self.trials_path,
+            [{**identity, **asdict(replicate), **row} for replicate, row in zip(replicates, rows, strict=True)],
+        )
 
     def result(self, trial: str) -> TrialResult:
-        """What a recorded trial found.
-
-        Raises:
-            InputError: its file is not there, is damaged, or is an earlier version's.
-        """
-        arrays = self._read(trial, [item.name for item in fields(TrialResult)])
-        told = {"seconds": float(arrays["seconds"]), "device": str(arrays["device"]), "select": str(arrays["select"])}
-        return TrialResult(**{**arrays, **told})
+        """Return the result of a recorded trial; raise InputError if its file is missing or damaged."""
+        return read_result(self._predictions_path(trial))
 
     def correctness(self, trial: str) -> Correctness:
-        """Which validation samples a recorded trial answers rightly; `InputError` as for `outcome`."""
-        names = [item.name for item in fields(Correctness)]
-        arrays = self._read(trial, [f"{RIGHT}{name}" for name in names])
-        return Correctness(**{name: arrays[f"{RIGHT}{name}"] for name in names})
+        """Return which validation samples a recorded trial classifies correctly; raise InputError as `result`."""
+        return read_correctness(self._predictions_path(trial))
 
-    def _read(self, trial: str, names: Sequence[str]) -> dict[str, Any]:
-        """Some of the arrays that are kept of a trial."""
-        path = self._predictions_path(trial)
-        try:
-            with np.load(path, allow_pickle=False) as kept:
-                return {name: kept[name] for name in names}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{path} cannot be read ({error}): the same sweep, run again, makes it anew, or another --name a new sweep"
-            ) from None
-
-    def split(self) -> Split:
-        """The split that the sweep was made on; InputError if its file is missing, damaged or of another."""
-        split = read_split(self.folder / "split.npz", self.manifest.split)
-        if split is None or split.digest != self.manifest.split_digest:
-            raise InputError(f"{self.folder}/split.npz is missing or damaged: the same sweep, run again, writes it")
-        return split
+    def replicates(self, trial: str) -> tuple[Replicate, ...]:
+        """Return a recorded trial's replicates, in the order of its result; raise InputError as `result`."""
+        return read_replicates(self._predictions_path(trial))
 
     def _predictions_path(self, trial: str) -> Path:
         return self.folder / "predictions" / f"{trial}.npz"
 
-    def _append(self, config: Config, rows: Sequence[dict[str, Any]], provenance: Mapping[str, str]) -> None:
-        identity = {"sweep": self.folder.name, "trial_id": config.id, **asdict(config), **provenance}
-        append_rows(
-            self.trials_path,
-            [{**identity, **asdict(one), **row} for one, row in zip(self.manifest.replicates, rows, strict=True)],
-        )
+    def split(self) -> Split:
+        """Return the split that the sweep was made on; raise InputError if its file is missing or damaged."""
+        split = read_split(self.folder / "split.npz", self.manifest.split)
+        if split is None or split.fold_digests != dict(self.manifest.folds):
+            raise InputError(f"{self.folder}/split.npz is missing or damaged: the same sweep, run again, writes it")
+        return split
+
+    @property
+    def _replicate_order(self) -> dict[Replicate, int]:
+        return {replicate: place for place, replicate in enumerate(self.manifest.replicates)}
 
     def _newest(self, rows: Sequence[Row]) -> list[Row]:
-        """The newest row of each replicate, in the order of the sweep; a search's in that of their first appearance."""
+        """Return the newest row of each replicate, in the order of the sweep; a search's in the order they came."""
         trials = dict.fromkeys([*(config.id for config in self.manifest.configs), *(row["trial_id"] for row in rows)])
         places = {trial: place for place, trial in enumerate(trials)}
-        order = {replicate: place for place, replicate in enumerate(self.manifest.replicates)}
-        newest = {key_of(row): row for row in rows if key_of(row)[1] in order}
-        return [newest[key] for key in sorted(newest, key=lambda key: (places[key[0]], order[key[1]]))]
+        order = self._replicate_order
+        newest = {key_of(row): row for row in rows}
+        return [newest[key] for key in sorted(newest, key=lambda key: (places[key[0]], order.get(key[1], len(order))))]
 
     def _rows(self) -> list[Row]:
+        _ = self.manifest  # first: it upgrades a folder of an older format
         return self._newest(read_rows(self.trials_path)[0])
 
     def rows(self) -> pd.DataFrame:
-        """All whole rows, a replicate each: the newest of each, in the order of the sweep."""
-        frame = pd.DataFrame(self._rows(), columns=list(COLUMNS))
-        for name in NUMBERS:
-            frame[name] = frame[name].map(lambda text: float(text) if text else math.nan).astype(float)
+        """Return the newest row of each replicate, in the order of the sweep; unknown columns follow the known ones."""
+        frame = pd.DataFrame(self._rows())
+        if frame.empty:
+            frame = pd.DataFrame(columns=[column.name for column in COLUMNS])
+        for column in COLUMNS:
+            if column.numeric:
+                frame[column.name] = (
+                    frame[column.name].map(lambda text: float(text) if text else math.nan).astype(float)
+                )
         return frame.astype({"seed": int, "fold": int})
 
     def samples(self) -> pd.DataFrame:
-        """`guid`, `label` and `encoding` of each labelled sample, by its row number."""
+        """Return `guid`, `label` and `encoding` of each labelled sample, by its row number."""
         return pd.read_csv(self.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)
 
     def configs(self) -> list[Config]:
-        """What the sweep is of: the configurations asked for, and those that a search has recorded."""
+        """Return the configurations that were asked for, then those that a search has recorded."""
         recorded = {row["trial_id"]: row for row in self._rows()}
         asked = {config.id: config for config in self.manifest.configs}
         return [*asked.values(), *(config_from_texts(recorded[key]) for key in recorded if key not in asked)]
 
+    def statuses(self) -> dict[str, dict[Replicate, str]]:
+        """Return by trial the status of each recorded replicate, in the order of the sweep."""
+        statuses: dict[str, dict[Replicate, str]] = {}
+        for row in self._rows():
+            trial, replicate = key_of(row)
+            statuses.setdefault(trial, {})[replicate] = row["status"]
+        return statuses
+
     def recorded(self, statuses: Collection[str] = (FINISHED,)) -> list[str]:
-        """Ids of the trials whose every replicate has one of these statuses, in the order of the sweep."""
-        counts = Counter(row["trial_id"] for row in self._rows() if row["status"] in statuses)
-        return [trial for trial, count in counts.items() if count == len(self.manifest.replicates)]
+        """Return the ids of the trials whose recorded replicates all have one of these statuses, in order."""
+        return [trial for trial, of in self.statuses().items() if set(of.values()) <= set(statuses)]
 
-    def own_data(self, moved: Path | None = None) -> Dataset:
-        """The samples that the sweep was trained on, in `moved` or where they were.
-
-        Raises:
-            InputError: they are not there, or are others.
-        """
-        folder, sweep = moved or Path(self.manifest.data), self.manifest
-        if not folder.exists():
-            raise InputError(f"the data of {self.folder} is not in {folder}: say where it is with --data")
-        dataset = read_dataset(folder, layout=sweep.layout, labels=sweep.classes)
-        if dataset.fingerprint != sweep.data_fingerprint:
-            raise InputError(
-                f"{folder} is not the data of {self.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
-                f"{sweep.data_fingerprint[:12]}; say where that is with --data"
-            )
-        return dataset
-
-    def scores(self) -> dict[str, NDArray[np.float64]]:
-        """`TrialResult.scores` of each trial that finished or was stopped, by id."""
+    def scores(self) -> dict[str, NDArray[Any]]:
+        """Return `TrialResult.scores` of each trial that finished or was stopped, by id."""
         return {trial: self.result(trial).scores for trial in self.recorded((FINISHED, STOPPED))}
 
     def epochs(self) -> dict[str, int]:
-        """Epochs that each recorded trial was trained for, by id; 0 where it failed before it could tell."""
+        """Return the epochs that each recorded trial was trained for, by id; 0 where it failed before it could tell."""
         epochs = self.rows().groupby("trial_id")["epochs_run"].max().fillna(0)
         return {str(trial): int(count) for trial, count in epochs.items()}
 
     def tidy(self) -> None:
         """Rewrite `trials.csv` in the order of the sweep, each replicate once; call when nothing is appending."""
         write_rows(self.trials_path, self._rows())
+
+
+def missing(
+    statuses: Mapping[Replicate, str], requested: Sequence[Replicate], *, stopped_counts: bool
+) -> tuple[Replicate, ...]:
+    """Return the replicates of a configuration that are to be trained, given those recorded.
+
+    What has finished stays. A configuration that the scheduler has stopped is decided where `stopped_counts`; else all
+    of it is trained, so that its replicates have as many epochs. What failed is tried again.
+    """
+    stopped = [replicate for replicate, status in statuses.items() if status == STOPPED]
+    failed = any(status.startswith(FAILED) for status in statuses.values())
+    if stopped and stopped_counts and not failed:
+        return ()
+    finished = {replicate for replicate, status in statuses.items() if status == FINISHED}
+    return tuple(replicate for replicate in dict.fromkeys([*stopped, *requested]) if replicate not in finished)
+
+
+def sweep_data(store: Store, moved: Path | None = None) -> Dataset:
+    """Return the samples that a sweep was trained on, in `moved` or where they were.
+
+    Raises:
+        InputError: they are not there, or differ.
+    """
+    folder, manifest = moved or Path(store.manifest.data), store.manifest
+    if not folder.exists():
+        raise InputError(f"the data of {store.folder} is not in {folder}: say where it is with --data")
+    dataset = read_dataset(folder, layout=manifest.layout, labels=manifest.classes)
+    if dataset.fingerprint != manifest.data_fingerprint:
+        raise InputError(
+            f"{folder} is not the data of {store.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "
+            f"{manifest.data_fingerprint[:12]}; say where that is with --data"
+        )
+    return dataset

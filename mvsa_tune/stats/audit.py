@@ -1,222 +1,294 @@
-"""What a data set holds that whoever trusts numbers made with it should know. `audit_summary.py` writes it for a person."""
+"""Properties of a data set that affect how far its accuracies can be trusted: duplicates, and what leaks from training through them.
+
+`audit_summary.py` writes the figures for a person.
+"""
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.duplicates import BITS, NEAR, Duplicates, Groups, members
-from mvsa_tune.data.splits import DRAW, Rows, Split, make_split
+from mvsa_tune.data.splits import SPLIT_SEED, Rows, Split, make_split
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.results.provenance import code_version
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.leaks import UNLABELLED, Accuracy, Leak, Share, accuracies, check_sweep, find_leaks
+from mvsa_tune.stats.intervals import wilson
 from mvsa_tune.stats.summary import choose
+from mvsa_tune.training.result import NO_ROW
 
-HOW = {
-    "text": "the same words (letters and digits) after the reference's normalisation; a text without any is nobody's duplicate",
+UNLABELLED = "unlabelled"
+DEFINITIONS = {
+    "text": "the same words (letters and digits) after the reference's normalisation; a text without words has no duplicate",
     "picture": "equal files, byte by byte",
     "near-picture": "pHashes that differ in at most near_distance bits, and equal files; transitively",
     "any": "joined by any of these, transitively",
     "twin": "a duplicate in training (of an unlabelled sample: any labelled duplicate)",
-    "copying": "giving a sample the label of most of its twins, which at a tie is none",
-    "at_most": "who remembers training alone can be right where some twin has the sample's label, and nowhere else",
+    "copying": "giving a sample the label of most of its twins; at a tie none",
+    "at_most": "a model that only remembers training can be correct where some twin has the sample's label, and nowhere else",
     "intervals": "95 %, Wilson's score interval over the samples (Wilson 1927)",
     "accuracy": "at each replicate's best epoch, chosen on these samples; means over the replicates",
 }
+Share = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """The held-out samples of one part of one fold, and how many duplicates of one kind (twins) each has in training.
+
+    Attributes:
+        part: `validation` or `test`; or `unlabelled`, whose twins are all labelled samples.
+        fold: number of the fold.
+        kind: the kind of duplicate.
+        rows: `(H,)` row numbers of the samples.
+        labels: `(H,)` their labels; None for the unlabelled ones.
+        counts: `(H, C)` number of twins by label.
+    """
+
+    part: str
+    fold: int
+    kind: str
+    rows: Rows
+    labels: Rows | None
+    counts: NDArray[np.int64]
+
+    @property
+    def twins(self) -> NDArray[np.bool_]:
+        """Whether each sample has a twin, `(H,)`."""
+        return self.counts.sum(axis=1) > 0
+
+    def totals(self) -> dict[str, int]:
+        """Return the numbers of samples: all, with a twin, whose twins mostly have their label, and of which some twin has it."""
+        totals = {"samples": len(self.rows), "with_twin": int(self.twins.sum())}
+        if self.labels is not None:
+            totals["twins_say_its_label"] = int((commonest(self.counts) == self.labels).sum())
+            totals["some_twin_has_its_label"] = int((self.counts[np.arange(len(self.rows)), self.labels] > 0).sum())
+        return totals
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """The result of an audit.
 
     Attributes:
-        duplicates: the samples' duplicates, and what was seen in finding them.
-        groups: each kind's grouping, by its name.
-        split: the split's name.
-        leaks: held-out samples with duplicates in training.
-        swept: which sweep and configuration `accuracies` is of; empty without one.
-        accuracies: how right it is on samples with and without duplicates in training, by kind.
+        dataset: the samples.
+        groups: by kind of duplicate, the group of each sample.
+        figures: all figures, as they are written to `audit.json`.
     """
 
-    duplicates: Duplicates
+    dataset: Dataset
     groups: Mapping[str, Groups]
-    split: str
-    leaks: Sequence[Leak]
-    swept: Mapping[str, str]
-    accuracies: Sequence[Accuracy]
-
-    @property
-    def dataset(self) -> Dataset:
-        """The samples."""
-        return self.duplicates.dataset
+    figures: Mapping[str, Any]
 
 
 def audit_data(
     dataset: Dataset, how: str = "reference", near: int = NEAR, sweep: Path | None = None, config: str = "best"
 ) -> Audit:
-    """Look into a data set; where the split cannot be made of it, say why and go on without.
+    """Audit a data set; if the split cannot be made of it, print why and go on without.
 
     Args:
         dataset: with labels or without.
-        how: which samples train, as `--split` says it; of a `holdout` the draw of seed 42. A sweep's own split with `sweep`.
-        near: the bits in which hashes of pictures that look the same may differ.
-        sweep: the results folder of a sweep on it, to say where it is right; None for none.
+        how: which samples train, as `--split` takes it; of a `holdout` the draw of seed 42. A sweep brings its own split.
+        near: the bits in which the hashes of pictures that look the same may differ.
+        sweep: the results folder of a sweep on these samples, to see where it is correct; None for none.
         config: which configuration of the sweep, an id or `best`.
 
     Raises:
-        InputError: the sweep is none, or of other data.
+        InputError: `near` is out of range, there is no such sweep, or it is of other data.
     """
     if not 0 <= near < BITS:
         raise InputError(f"--near {near}: give a number of bits from 0 to {BITS - 1}")
     store = Store(sweep) if sweep else None
-    if store:
-        check_sweep(store, dataset)
-    chosen = (store, choose(store, config)) if store else None
+    if store and store.manifest.data_fingerprint != dataset.fingerprint:
+        raise InputError(
+            f"{store.folder} is a sweep of other data ({store.manifest.data}): its fingerprint is "
+            f"{store.manifest.data_fingerprint[:12]}, that of {dataset.folder} {dataset.fingerprint[:12]}"
+        )
+    chosen = choose(store, config) if store else None
     try:
-        split = store.split() if store else make_split(how, dataset, [DRAW])
+        split = store.split() if store else make_split(how, dataset, [SPLIT_SEED])
     except InputError as error:
         print(f"without a split: {error}", file=sys.stderr)
         split = Split("none", {}, {}, {})
-    return audit(dataset, near, split, chosen)
-
-
-def audit(dataset: Dataset, near: int, split: Split, sweep: tuple[Store, Config] | None = None) -> Audit:
-    """Look into a data set.
-
-    Args:
-        dataset: the samples.
-        near: the bits in which hashes of pictures that look the same may differ.
-        split: which samples train.
-        sweep: a sweep on that split and one of its configurations, to say where it is right.
-
-    Raises:
-        InputError: the sweep is of other data.
-    """
     duplicates = Duplicates(dataset, near)
     groups = duplicates.groups()
-    leaks = find_leaks(dataset, split, groups)
-    if not sweep:
-        return Audit(duplicates, groups, split.name, leaks, {}, ())
-    store, config = sweep
-    swept = {"sweep": store.folder.name, "trial_id": config.id, "configuration": config.name}
-    return Audit(duplicates, groups, split.name, leaks, swept, accuracies(store, config.id, dataset, split, groups))
-
-
-def figures(found: Audit) -> dict[str, Any]:
-    """Everything found, as JSON has it."""
-    dataset, duplicates = found.dataset, found.duplicates
     names = [dataset.classes[sample.label] if sample.label is not None else UNLABELLED for sample in dataset.samples]
-    lacking = [guid for guid, words in zip(dataset.guids, duplicates.words, strict=True) if not words]
     empty = [guid for guid, text in zip(dataset.guids, duplicates.normalised, strict=True) if not text]
-    return {
+    wordless = [guid for guid, words in zip(dataset.guids, duplicates.words, strict=True) if not words]
+    figures = {
         "data": str(dataset.folder),
         "data_fingerprint": dataset.fingerprint,
         "code": code_version(),
         "settings": {
-            "near_distance": duplicates.near,
+            "near_distance": near,
             "hash": f"imagehash {metadata.version('imagehash')} phash, {BITS} bits",
-            "split": found.split,
+            "split": split.name,
         },
-        "definitions": HOW,
+        "definitions": DEFINITIONS,
         "samples": len(dataset.samples),
         "labels": {name: names.count(name) for name in (*dataset.classes, UNLABELLED)},
         "encodings": dict(sorted(Counter(sample.encoding for sample in dataset.samples).items(), reverse=True)),
         "not_utf8": dataset.not_utf8,
         "texts_empty_after_normalisation": empty,
-        "texts_of_punctuation_alone": [guid for guid in lacking if guid not in set(empty)],
-        "pictures_unreadable": duplicates.looks.unreadable,
-        "pictures_of_one_colour": duplicates.looks.plain,
-        "duplicates": {kind: _counts(groups, dataset) for kind, groups in found.groups.items()},
-        "leaks": {part: _leaks(found, part) for part in dict.fromkeys(leak.part for leak in found.leaks)},
-        "accuracy": {**found.swept, "by_kind": {one.kind: _shares(one) for one in found.accuracies}}
-        if found.swept
-        else None,
+        "texts_of_punctuation_alone": [guid for guid in wordless if guid not in set(empty)],
+        "pictures_unreadable": {guid: value for guid, value in duplicates.hashes.items() if isinstance(value, str)},
+        "pictures_of_one_colour": [guid for guid, value in duplicates.hashes.items() if value is None],
+        "duplicates": {kind: _sizes(grouping, dataset) for kind, grouping in groups.items()},
+        "leaks": _leaks(find_leaks(dataset, split, groups), dataset),
+        "accuracy": _accuracy(store, chosen, dataset, split, groups) if store and chosen else None,
     }
+    return Audit(dataset, groups, figures)
 
 
-def _counts(groups: Groups, dataset: Dataset) -> dict[str, int]:
+def find_leaks(dataset: Dataset, split: Split, groups: Mapping[str, Groups]) -> list[Leak]:
+    """Return the leaks of every part, fold and kind of duplicate."""
+    labels = np.array(dataset.labels, dtype=np.int64)
+    labelled, unlabelled = np.split(np.arange(len(dataset.samples)), [len(labels)])
+    leaks = []
+    for kind, grouping in groups.items():
+        for part in ("validation", "test") if split.tested else ("validation",):
+            for fold, rows in getattr(split, part).items():
+                counts = count_twins(grouping, labels, split.train[fold], rows)
+                leaks.append(Leak(part, fold, kind, rows, labels[rows], counts))
+        if len(unlabelled):
+            counts = count_twins(grouping, labels, labelled, unlabelled)
+            leaks.append(Leak(UNLABELLED, 0, kind, unlabelled, None, counts))
+    return leaks
+
+
+def count_twins(groups: Groups, labels: Rows, train: Rows, rows: NDArray[Any]) -> NDArray[np.int64]:
+    """Return how many training samples of each label are in the group of each of `rows`, `(…, C)`."""
+    counts = np.zeros((len(groups), labels.max(initial=0) + 1), dtype=np.int64)
+    np.add.at(counts, (groups[train], labels[train]), 1)
+    return counts[groups[rows]]
+
+
+def commonest(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the label of most twins from their counts `(…, C)`; −1 where there are none, or at a tie."""
+    decided = (counts == counts.max(axis=-1, keepdims=True)).sum(axis=-1) == 1
+    return np.where(decided, counts.argmax(axis=-1), -1)
+
+
+def _sizes(groups: Groups, dataset: Dataset) -> dict[str, int]:
     parts = members(groups)
-    disagree = [part for part in parts if disagrees(part, dataset)]
+    disagreeing = [part for part in parts if _disagree(part, dataset)]
     return {
         "groups": len(parts),
         "samples": sum(map(len, parts)),
         "pairs": sum(len(part) * (len(part) - 1) // 2 for part in parts),
         "largest": max(map(len, parts), default=0),
-        "groups_whose_labels_disagree": len(disagree),
-        "samples_in_them": sum(map(len, disagree)),
+        "groups_whose_labels_disagree": len(disagreeing),
+        "samples_in_them": sum(map(len, disagreeing)),
     }
 
 
-def disagrees(part: Rows, dataset: Dataset) -> bool:
-    """Whether samples carry different labels, those without one aside."""
-    return len({dataset.samples[row].label for row in part} - {None}) > 1
+def _disagree(rows: Rows, dataset: Dataset) -> bool:
+    """Whether samples have different labels, apart from those without one."""
+    return len({dataset.samples[row].label for row in rows} - {None}) > 1
 
 
-def _leaks(found: Audit, part: str) -> dict[str, Any]:
-    kinds: dict[str, Any] = {}
-    for kind in found.groups:
-        leaks = [leak for leak in found.leaks if (leak.part, leak.kind) == (part, kind)]
-        sums: Counter[str] = Counter()
-        for leak in leaks:
-            sums.update(leak.totals())
-        kinds[kind] = {**sums, "share_with_twin": sums["with_twin"] / sums["samples"]}
-        if part != UNLABELLED:
-            right, of = sums["twins_say_its_label"], sums["with_twin"]
-            kinds[kind]["copying"] = asdict(Share.of(right / of if of else 0.0, of))
-            kinds[kind]["accuracy_from_copying"] = right / sums["samples"]
-            kinds[kind]["accuracy_from_duplicates_at_most"] = sums["some_twin_has_its_label"] / sums["samples"]
-        kinds[kind]["folds"] = [
-            {"fold": leak.fold, **leak.totals(), "guids": [found.dataset.guids[row] for row in leak.rows[leak.twins]]}
-            for leak in leaks
-        ]
-    return kinds
+def _leaks(leaks: list[Leak], dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Return the figures by part and kind of duplicate."""
+    figures: dict[str, dict[str, Any]] = {}
+    for leak in leaks:
+        kind = figures.setdefault(leak.part, {}).setdefault(leak.kind, {"folds": []})
+        twins = [dataset.guids[row] for row in leak.rows[leak.twins]]
+        kind["folds"].append({"fold": leak.fold, **leak.totals(), "guids": twins})
+    for part, kinds in figures.items():
+        for kind, of_kind in kinds.items():
+            folds = of_kind["folds"]
+            sums = {name: sum(fold[name] for fold in folds) for name in folds[0] if name not in ("fold", "guids")}
+            samples, twins = sums["samples"], sums["with_twin"]
+            kinds[kind] = {**sums, "share_with_twin": twins / samples}
+            if part != UNLABELLED:
+                copied = sums["twins_say_its_label"]
+                kinds[kind]["copying"] = _share(copied / twins if twins else 0.0, twins)
+                kinds[kind]["accuracy_from_copying"] = copied / samples
+                kinds[kind]["accuracy_from_duplicates_at_most"] = sums["some_twin_has_its_label"] / samples
+            kinds[kind]["folds"] = folds
+    return figures
 
 
-def _shares(one: Accuracy) -> dict[str, Any]:
-    shares = asdict(one)
-    del shares["kind"]
+def _accuracy(
+    store: Store, config: Config, dataset: Dataset, split: Split, groups: Mapping[str, Groups]
+) -> dict[str, Any]:
+    by_kind = accuracy_by_twins(store, config.id, dataset, split, groups)
+    return {"sweep": store.folder.name, "trial_id": config.id, "configuration": config.name, "by_kind": by_kind}
+
+
+def accuracy_by_twins(
+    store: Store, trial: str, dataset: Dataset, split: Split, groups: Mapping[str, Groups]
+) -> dict[str, dict[str, Share]]:
+    """Return a trial's accuracy on validation samples with and without twins, at each replicate's best epoch.
+
+    Returns:
+        By kind of duplicate: `every` sample, those `alone` (without a twin), with `twins`, and of these those that `agree` (the commonest
+        label of their twins is theirs) or `differ`. Means over replicates; Wilson's intervals over the samples, which replicates share.
+    """
+    result, labels = store.result(trial), np.array(dataset.labels, dtype=np.int64)
+    rows, true = result.rows, labels[result.rows]
+    present, correct = rows != NO_ROW, result.best == true
+    folds = [replicate.fold for replicate in store.replicates(trial)]
+    shares = {}
+    for kind, grouping in groups.items():
+        of_each = zip(folds, rows, strict=True)
+        counts = np.stack([count_twins(grouping, labels, split.train[fold], own) for fold, own in of_each])  # (R, N, C)
+        twins, agree = counts.any(axis=2) & present, (commonest(counts) == true) & present
+        masks = {"every": present, "alone": present & ~twins, "twins": twins, "agree": agree, "differ": twins & ~agree}
+        shares[kind] = {
+            name: _share(float(correct[mask].mean()) if mask.any() else 0.0, len(np.unique(rows[mask])))
+            for name, mask in masks.items()
+        }
     return shares
 
 
-def group_rows(found: Audit) -> Iterator[dict[str, Any]]:
-    """A row a member of every group of every kind; the tweet is its last cell."""
-    for kind, groups in found.groups.items():
+def _share(mean: float, samples: int) -> Share:
+    """Return a share of so many samples with its 95 % interval; None where there are no samples."""
+    return {
+        "samples": samples,
+        "share": mean if samples else None,
+        "interval": wilson(mean, samples) if samples else None,
+    }
+
+
+def group_rows(audit: Audit) -> Iterator[dict[str, Any]]:
+    """Yield a row for each member of each group of each kind; the tweet is its last cell."""
+    dataset = audit.dataset
+    for kind, groups in audit.groups.items():
         for number, part in enumerate(members(groups), start=1):
-            for row in part:
-                sample = found.dataset.samples[row]
+            for sample in (dataset.samples[row] for row in part):
                 yield {
                     "kind": kind,
                     "group": number,
                     "members": len(part),
-                    "labels_disagree": "yes" if disagrees(part, found.dataset) else "no",
+                    "labels_disagree": "yes" if _disagree(part, dataset) else "no",
                     "guid": sample.guid,
-                    "label": found.dataset.classes[sample.label] if sample.label is not None else "",
+                    "label": dataset.classes[sample.label] if sample.label is not None else "",
                     "text": " ".join(sample.text.split()),
                 }
 
 
-def write_audit(found: Audit, folder: Path, *, texts: bool = False) -> dict[str, Any]:
-    """Write `audit.json` and `groups.csv`, with the tweets if `texts`, into a folder; return the figures.
+def write_audit(audit: Audit, folder: Path, *, texts: bool = False) -> None:
+    """Write `audit.json` and `groups.csv`, with the tweets if `texts`, into a folder.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: they cannot be written.
     """
-    said = figures(found)
     columns = ["kind", "group", "members", "labels_disagree", "guid", "label", *(["text"] if texts else [])]
-    frame = pd.DataFrame(group_rows(found), columns=columns)
+    frame = pd.DataFrame(group_rows(audit), columns=columns)
     try:
         write_whole(folder / "groups.csv", lambda file: frame.to_csv(file, index=False, lineterminator="\n"))
-        write_text_whole(folder / "audit.json", json.dumps(said, indent=1) + "\n")
+        write_text_whole(folder / "audit.json", json.dumps(audit.figures, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror}; choose another --out") from None
-    return said

@@ -1,7 +1,7 @@
-"""How much of what configurations differ by goes to each hyperparameter: Optuna's functional ANOVA, with its spread.
+"""How much of the variance of accuracy is due to each hyperparameter: Optuna's functional ANOVA, with its uncertainty.
 
-The evaluator (Hutter, Hoos & Leyton-Brown 2014, by a random forest) takes the accuracies as they are. They are not exact: so it is asked again for
-accuracies whose seeds and samples were drawn anew, and what the answers spread over is told with their mean.
+The evaluator (Hutter, Hoos & Leyton-Brown 2014, by a random forest) takes accuracies as exact. They are not, so it is run again for
+accuracies of redrawn seeds and samples; the mean and the spread of its answers are reported.
 """
 
 import math
@@ -11,26 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvsa_tune.config import AXES, Config
+from mvsa_tune.stats.intervals import Array
 
 DRAWS, TREES = 20, 16
 MOST = 300  # configurations in a draw: the forest's time grows faster than their number
-FEWER_DRAWS = 5  # where there are so many
+FEWER_DRAWS = 5  # for more than a third of those
 LEAST = 4
-# Values of a hyperparameter up to which each is a level of its own; beyond, a scale.
-LEVELS = 6
+LEVELS = 6  # a hyperparameter with more values than this is treated as continuous
 
 
 @dataclass(frozen=True)
 class Importance:
-    """A hyperparameter's share of the variance of accuracy over the space that was swept, interactions shared out.
+    """A hyperparameter's share of the variance of accuracy over the space that was swept, with its part of the interactions.
 
     Attributes:
         name: the hyperparameter; `encoders` for the pair with the ablation.
         mean: over draws.
-        low, high: between which nine draws of ten lie.
+        low, high: the 5 % and the 95 % quantile over draws.
         std: over draws.
     """
 
@@ -41,72 +40,59 @@ class Importance:
     std: float
 
 
-def importances(configs: Sequence[Config], values: NDArray[np.float64]) -> tuple[Importance, ...]:
-    """Each hyperparameter that varies, the most important first; none for fewer than `LEAST` configurations. The same draws every time.
+def importances(configs: Sequence[Config], values: Array) -> tuple[Importance, ...]:
+    """Return each hyperparameter that varies, the most important first; none for fewer than `LEAST` configurations.
+
+    The draws are the same every time.
 
     Args:
-        configs: K of them.
-        values: `(K, R, N)` how rightly each sample is answered.
+        configs: K configurations.
+        values: `(K, R, N)` correctness of each on each seed and sample.
     """
-    factors = {name: column for name, column in _columns(configs).items() if len(set(column)) > 1}
-    if len(configs) < LEAST or not factors:
+    columns: dict[str, list[Any]] = {"encoders": ["+".join(config.encoders.values()) for config in configs]}
+    columns |= {name: [getattr(config, name) for config in configs] for name in AXES if name != "ablation"}
+    columns = {name: column for name, column in columns.items() if len(set(column)) > 1}
+    K, R, N = values.shape
+    if K < LEAST or not columns:
         return ()
-    rng = np.random.default_rng(0)
-    found = [
-        _shares(factors, *_drawn(values, rng), seed)
-        for seed in range(DRAWS if len(configs) <= MOST / 3 else FEWER_DRAWS)
-    ]
-    lines = []
-    for name in factors:
-        shares = [one[name] for one in found]
-        low, high = np.quantile(shares, [0.05, 0.95])
-        lines.append(Importance(name, float(np.mean(shares)), float(low), float(high), float(np.std(shares, ddof=1))))
-    return tuple(sorted(lines, key=lambda line: -line.mean))
+    rng, shares = np.random.default_rng(0), []
+    for seed in range(DRAWS if K <= MOST / 3 else FEWER_DRAWS):
+        drawn = np.sort(rng.choice(K, min(K, MOST), replace=False))
+        rows, samples = (rng.multinomial(count, np.full(count, 1 / count)) / count for count in (R, N))
+        accuracy = np.einsum("krn,r,n->k", values[drawn], rows, samples)
+        shares.append(_shares({name: [column[k] for k in drawn] for name, column in columns.items()}, accuracy, seed))
+    result = []
+    for name in columns:
+        share = [draw[name] for draw in shares]
+        low, high = np.quantile(share, [0.05, 0.95])
+        result.append(Importance(name, float(np.mean(share)), float(low), float(high), float(np.std(share, ddof=1))))
+    return tuple(sorted(result, key=lambda importance: -importance.mean))
 
 
-def _columns(configs: Sequence[Config]) -> dict[str, list[Any]]:
-    """The values of each axis, configuration by configuration."""
-    encoders = {"encoders": ["+".join(config.encoders.values()) for config in configs]}
-    apart = ("image_encoder", "text_encoder", "ablation", "pair")
-    return encoders | {name: [getattr(config, name) for config in configs] for name in AXES if name not in apart}
-
-
-def _drawn(values: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Which configurations, `MOST` at most, and their accuracies over seeds and samples drawn with replacement."""
-    count, replicates, samples = values.shape
-    which = np.sort(rng.choice(count, min(count, MOST), replace=False))
-    rows = rng.multinomial(replicates, np.full(replicates, 1 / replicates)) / replicates
-    columns = rng.multinomial(samples, np.full(samples, 1 / samples)) / samples
-    return which, np.einsum("krn,r,n->k", values[which], rows, columns)
-
-
-def _shares(
-    factors: dict[str, list[Any]], which: NDArray[np.int64], accuracy: NDArray[np.float64], seed: int
-) -> dict[str, float]:
+def _shares(columns: dict[str, list[Any]], accuracy: Array, seed: int) -> dict[str, float]:
+    """Return each hyperparameter's share, given its values and the accuracies of the configurations."""
+    if np.ptp(accuracy) == 0:
+        return dict.fromkeys(columns, 0.0)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    taken = {name: [column[place] for place in which] for name, column in factors.items()}
-    spaces = {name: _space(column) for name, column in taken.items()}
+    spaces = {name: _distribution(column) for name, column in columns.items()}
     study = optuna.create_study(direction="maximize")
+    points = [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
     study.add_trials(
         [
-            optuna.trial.create_trial(
-                params={name: column[place] for name, column in taken.items()}, distributions=spaces, value=float(value)
-            )
-            for place, value in enumerate(accuracy)
+            optuna.trial.create_trial(params=point, distributions=spaces, value=float(value))
+            for point, value in zip(points, accuracy, strict=True)
         ]
     )
-    if np.ptp(accuracy) == 0:
-        return dict.fromkeys(factors, 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {name: float(shares.get(name, 0.0)) for name in factors}
+    return {name: float(shares.get(name, 0.0)) for name in columns}
 
 
-def _space(column: Sequence[Any]) -> Any:
+def _distribution(column: Sequence[Any]) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     levels = sorted(set(column)) if all(isinstance(value, int | float) for value in column) else []

@@ -1,22 +1,20 @@
-"""What an accuracy is worth: a 95 % interval for other seeds and other samples at once.
+"""The 95 % interval of an accuracy, for other seeds and other samples: a two-way bootstrap.
 
-R replicates are scored on the same N validation samples. Both are taken as drawn by chance, and crossed: an answer is the mean, an effect of
-the replicate, one of the sample, and a rest. Their variances come from the mean squares of the two-way layout (Searle, Casella & McCulloch
-1992; for classifiers Gallas 2006, doi 10.1016/j.acra.2005.10.007).
+R replicates are scored on the same N validation samples. Replicates and samples are both random, and crossed: a value is the mean, plus an
+effect of the replicate, an effect of the sample, and a residual. The variances come from the mean squares of the two-way layout (Searle,
+Casella & McCulloch 1992; for classifiers Gallas 2006, doi 10.1016/j.acra.2005.10.007).
 
-**The two-way bootstrap, corrected.** Replicates and samples are drawn with replacement, each for itself (the pigeonhole bootstrap, Owen 2007,
-doi 10.1214/07-AOAS122). As it stands that counts the rest up to three times and the replicates (R − 1) / R times, and nothing cures it while
-whole answers are drawn (McCullagh 2000). So the effects are first scaled until their squares are the estimated variances (the reflated
-bootstrap of Carpenter, Goldstein & Rasbash 2003, doi 10.1111/1467-9876.00415), which makes the variance over resamples the unbiased one. Few
-replicates make that estimate itself uncertain: the quantiles are stretched by Student's t over the normal's, with Satterthwaite's degrees
-of freedom (1946). `bench/coverage.py` measures how often the intervals hold the truth.
+**The corrected two-way bootstrap.** Replicates and samples are drawn with replacement, independently (the pigeonhole bootstrap, Owen 2007,
+doi 10.1214/07-AOAS122). Uncorrected, it counts the residual up to three times and the replicates (R − 1) / R times (McCullagh 2000). So
+the effects are first scaled until their squares match the estimated variances (the reflated bootstrap of Carpenter, Goldstein &
+Rasbash 2003, doi 10.1111/1467-9876.00415): the variance over resamples is then the unbiased estimate. With few replicates that
+estimate is uncertain, so the quantiles are stretched by Student's t over the normal's, with Satterthwaite's degrees of freedom
+(1946). `bench/coverage.py` measures how often the intervals contain the truth.
 
-**One replicate** says nothing of other seeds: its interval is for its own accuracy on other samples, and says so, unless a `SeedVariance`
-pooled from other configurations is given.
+**One replicate** carries no information on other seeds: its interval is for other samples only.
 
-**Folds**: a row must be scored on the same samples as the others. K folds that share out the samples make one row for each seed, its K parts
-put together; the row is then one whole cross-validation (whose folds share training samples, which no estimate accounts for: Bengio &
-Grandvalet 2004).
+**Folds.** K folds that share out the samples make one row per seed, its K parts put together: one whole cross-validation. Its folds share
+training samples, which no estimate accounts for (Bengio & Grandvalet 2004).
 """
 
 from collections.abc import Sequence
@@ -28,38 +26,29 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mvsa_tune.errors import InputError
-from mvsa_tune.stats.summary import wilson
 
 RESAMPLES = 5_000
 LEVEL = 0.95
 SAMPLES = "other samples"
 SEEDS_AND_SAMPLES = "other seeds and other samples"
 REDRAWN = "other seeds and other draws of the samples"
-POOLED = "other seeds (variance of other configurations) and other samples"
 
-Values = NDArray[np.bool_] | NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class SeedVariance:
-    """The variance of a replicate's true value over seeds, and the degrees of freedom of that estimate."""
-
-    variance: float
-    degrees: float
+Array = NDArray[np.float64]
+Values = NDArray[np.bool_] | Array
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of R replicates with its 95 % interval.
+    """The mean of R replicates with its 95 % interval.
 
     Attributes:
-        n: R.
-        mean: over replicates and samples.
-        std: of the replicates' means (R − 1); NaN for one replicate.
-        low, high: the interval's ends.
+        n: number of replicates, R.
+        mean: mean over replicates and samples.
+        std: standard deviation of the replicates' means (R − 1); NaN for one replicate.
+        low, high: ends of the interval.
         error: standard error of the mean.
-        degrees: Satterthwaite's degrees of freedom of `error`.
-        holds_for: what the interval is for: `SEEDS_AND_SAMPLES`, `SAMPLES` or `POOLED`.
+        degrees: degrees of freedom of `error`.
+        holds_for: what varies: `SAMPLES`, `SEEDS_AND_SAMPLES` or `REDRAWN`.
     """
 
     n: int
@@ -73,173 +62,161 @@ class Interval:
 
 
 class Crossed:
-    """Values of R replicates on the same N samples, taken apart: `mean + replicates (R, 1) + samples (1, N) + rest (R, N)`."""
+    """Values `(R, N)` of R replicates on the same N samples: mean + replicates `(R, 1)` + samples `(1, N)` + residual `(R, N)`."""
 
-    def __init__(self, values: Values, seed_variance: SeedVariance | None = None) -> None:
-        """`values` is `(R, N)`. `seed_variance` is used where R is 1, and nowhere else."""
+    def __init__(self, values: Values) -> None:
         self.values = checked(values)
         self.R, self.N = self.values.shape
         self.mean = float(self.values.mean())
         self.replicates = self.values.mean(axis=1, keepdims=True) - self.mean
         self.samples = self.values.mean(axis=0, keepdims=True) - self.mean
-        self.rest = self.values - self.mean - self.replicates - self.samples
-        self.pooled = seed_variance if self.R == 1 else None
-
-    @property
-    def holds_for(self) -> str:
-        """What the variance accounts for."""
-        return SEEDS_AND_SAMPLES if self.R > 1 else POOLED if self.pooled else SAMPLES
+        self.residual = self.values - self.mean - self.replicates - self.samples
 
     @cached_property
     def mean_squares(self) -> tuple[float, float, float]:
-        """Of replicates, samples and rest; those of replicates and rest are 0 where R is 1."""
-        free = max(self.R - 1, 1)  # of one replicate both sums are 0
+        """Mean squares of replicates, samples and residual; 0 for replicates and residual where R is 1."""
+        free = max(self.R - 1, 1)
         replicates = self.N * float((self.replicates**2).sum()) / free
         samples = self.R * float((self.samples**2).sum()) / (self.N - 1)
-        return replicates, samples, float((self.rest**2).sum()) / (free * (self.N - 1))
-
-    @property
-    def seed_variance(self) -> float:
-        """Unbiased but for what is cut off at 0."""
-        replicates, _, rest = self.mean_squares
-        return max(0.0, replicates - rest) / self.N
+        return replicates, samples, float((self.residual**2).sum()) / (free * (self.N - 1))
 
     @cached_property
     def variances(self) -> tuple[float, float, float]:
-        """What seeds, samples and the rest add to the variance of the mean."""
-        _, samples, rest = self.mean_squares
-        seeds = self.pooled.variance if self.pooled else self.seed_variance
-        return seeds / self.R, max(0.0, samples - rest) / (self.R * self.N), rest / (self.R * self.N)
+        """What replicates, samples and residual contribute to the variance of the mean; none is below 0."""
+        replicates, samples, residual = (square / (self.R * self.N) for square in self.mean_squares)
+        return max(0.0, replicates - residual), max(0.0, samples - residual), residual
 
     @property
     def variance(self) -> float:
-        """Of the mean, over seeds and samples."""
+        """The variance of the mean over seeds and samples; over samples alone where R is 1."""
         return sum(self.variances)
 
-    @cached_property
+    @property
     def degrees(self) -> float:
-        """Satterthwaite's, of `variance`."""
-        return self.degrees_of(self.mean_squares)
+        """Satterthwaite's degrees of freedom of `variance`."""
+        return satterthwaite(self.mean_squares, self.R, self.N)
 
-    def degrees_of(self, mean_squares: tuple[float, ...]) -> float:
-        """Satterthwaite's of the variance that such mean squares give."""
-        replicates, samples, rest = (square / (self.R * self.N) for square in mean_squares)
-        of_samples, of_seeds = max(samples, rest), max(0.0, replicates - rest)
-        uncertain = of_samples**2 / (self.N - 1)
-        if of_seeds:  # else nothing of the replicates' went into the variance
-            uncertain += replicates**2 / (self.R - 1) + rest**2 / ((self.R - 1) * (self.N - 1))
-        if self.pooled:
-            of_seeds = self.pooled.variance
-            uncertain += of_seeds**2 / self.pooled.degrees
-        return (of_samples + of_seeds) ** 2 / uncertain if uncertain else float(self.N - 1)
+    def resampled(self, resamples: int = RESAMPLES) -> Array:
+        """Return the means of resamples, `(resamples,)`, whose variance is `variance`; the same draws every time."""
+        seeds, samples, residual = self.variances
+        sums = (self.R**2 * seeds, self.N**2 * samples, self.R**2 * self.N**2 * residual)
+        effects = (self.replicates, self.samples, self.residual)
+        scaled = sum(_scaled(effect, total) for effect, total in zip(effects, sums, strict=True))
+        values = np.broadcast_to(scaled, self.values.shape).astype(np.float32)
+        rows, columns = (draws(n, resamples, stream) for stream, n in enumerate((self.R, self.N)))
+        return self.mean + np.einsum("br,br->b", rows, columns @ values.T) / self.values.size
 
-    def resampled(self, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-        """`(resamples,)` means over drawn replicates and samples, their variance that of `variance`; the same draws every time."""
-        seeds, samples, rest = self.variances
-        sizes = (self.R**2 * seeds, self.N**2 * samples, self.R**2 * self.N**2 * rest)
-        effects = (self.replicates, self.samples, self.rest)
-        scaled = sum(_to_size(effect, size) for effect, size in zip(effects, sizes, strict=True))
-        whole = np.broadcast_to(scaled, self.values.shape).astype(np.float32)
-        rows, columns = (draws(n, resamples, place) for place, n in enumerate((self.R, self.N)))
-        means = self.mean + np.einsum("br,br->b", rows, columns @ whole.T) / self.values.size
-        return means + np.sqrt(seeds) * normal_draws(resamples) if self.pooled else means
-
-    def interval(self, least: float, most: float, resamples: int = RESAMPLES) -> tuple[float, float]:
-        """The 95 % interval of the mean, of values between `least` and `most`."""
+    def interval(self, least: float, most: float) -> Interval:
+        """Return the mean with its 95 % interval, cut off at the least and the most that the mean can be."""
         tails = (1 - LEVEL) / 2
-        ends = np.quantile(self.resampled(resamples), [tails, 1 - tails]) - self.mean
+        ends = np.quantile(self.resampled(), [tails, 1 - tails]) - self.mean
         low, high = self.mean + ends * stats.t.ppf(tails, self.degrees) / stats.norm.ppf(tails)
-        return max(least, float(low)), min(most, float(high))
+        return self.between(max(least, float(low)), min(most, float(high)))
+
+    def between(self, low: float, high: float) -> Interval:
+        """Return the mean with an interval whose ends are given."""
+        std = float(np.std(self.replicates, ddof=1)) if self.R > 1 else float("nan")
+        holds_for = SEEDS_AND_SAMPLES if self.R > 1 else SAMPLES
+        return Interval(self.R, self.mean, std, low, high, float(np.sqrt(self.variance)), self.degrees, holds_for)
 
 
-class Redrawn:
-    """Accuracies of R replicates, each with a draw of training and validation samples of its own.
-
-    The draws overlap, so that the replicates' spread tells too little: their variance is taken `1 / R + ratio` times (Nadeau & Bengio 2003,
-    doi 10.1023/A:1024068626366), with R − 1 degrees of freedom.
-    """
-
-    holds_for = REDRAWN
-
-    def __init__(self, values: Values, ratio: float) -> None:
-        """`values` is `(R, 1)`, R two at least; `ratio` is that of validation to training samples."""
-        self.values = np.asarray(values, dtype=np.float64)
-        self.R, self.N = len(self.values), 1
-        if self.R < 2:
-            raise InputError("one draw of the samples says nothing of others: give two seeds at least")
-        self.mean = float(self.values.mean())
-        self.replicates = self.values - self.mean
-        self.degrees = self.R - 1.0
-        self.variance = float(self.values.var(ddof=1)) * (1 / self.R + ratio)
-
-    def interval(self, least: float, most: float) -> tuple[float, float]:
-        """The 95 % interval of the mean, of values between `least` and `most`."""
-        half = float(stats.t.ppf((1 + LEVEL) / 2, self.degrees)) * self.variance**0.5
-        return max(least, self.mean - half), min(most, self.mean + half)
-
-
-def accuracy(right: Values, seed_variance: SeedVariance | None = None) -> Interval:
-    """The accuracy of a configuration and its interval.
+def accuracy(correct: Values) -> Interval:
+    """Return the accuracy of a configuration with its interval.
 
     Args:
-        right: `(R, N)`, true where replicate r is right about sample n; shares (`training.result.cross_fitted`) will do.
-        seed_variance: of other configurations (`pooled`), for where R is 1.
+        correct: `(R, N)` whether replicate r classifies sample n correctly, or how often (`epochs.cross_fitted`).
 
     Raises:
-        InputError: There are fewer than two samples, or a value is not finite.
+        InputError: there are fewer than two samples, or a value is not finite.
     """
-    crossed = Crossed(right, seed_variance)
-    low, high = (
-        crossed.interval(0, 1) if crossed.variance else wilson(crossed.mean, crossed.N)
-    )  # all right, or all wrong
-    return summary(crossed, low, high)
+    crossed = Crossed(correct)
+    if not crossed.variance:  # all correct, or all wrong
+        return crossed.between(*wilson(crossed.mean, crossed.N))
+    return crossed.interval(0, 1)
 
 
-def summary(crossed: Crossed | Redrawn, low: float, high: float) -> Interval:
-    """An `Interval` of those ends."""
-    std = float(np.std(crossed.replicates, ddof=1)) if crossed.R > 1 else float("nan")
-    error = float(np.sqrt(crossed.variance))
-    return Interval(crossed.R, crossed.mean, std, low, high, error, crossed.degrees, crossed.holds_for)
+def redrawn(values: Values, ratio: float, least: float) -> Interval:
+    """Return the mean of accuracies, or of differences of accuracies, where each seed has its own draw of the samples.
+
+    The draws overlap, so that the spread of the replicates alone is too small: the variance is taken `1 / R + ratio` times, with R − 1
+    degrees of freedom (Nadeau & Bengio 2003, doi 10.1023/A:1024068626366).
+
+    Args:
+        values: `(R,)`, two at least.
+        ratio: of validation to training samples.
+        least: the least that the mean can be; the most is 1.
+    """
+    R, mean, std = len(values), float(values.mean()), float(values.std(ddof=1))
+    error = std * (1 / R + ratio) ** 0.5
+    half = float(stats.t.ppf((1 + LEVEL) / 2, R - 1)) * error
+    return Interval(R, mean, std, max(least, mean - half), min(1.0, mean + half), error, R - 1.0, REDRAWN)
 
 
-def pooled(values: Sequence[Values]) -> SeedVariance | None:
-    """The mean seed variance of configurations, each `(R, N)`, by their degrees of freedom; None where none has two replicates."""
-    several = [Crossed(one) for one in values if len(one) > 1]
-    if not several:
-        return None
-    weights = np.array([one.R - 1 for one in several])
-    squares = np.array(
-        [(one.mean_squares[0] - one.mean_squares[2]) / one.N for one in several]
-    )  # may be below 0: the mean is unbiased
-    return SeedVariance(max(0.0, float(np.average(squares, weights=weights))), float(weights.sum()))
+def wilson(share: float, n: int) -> list[float]:
+    """Return the 95 % score interval of a share of n (Wilson 1927)."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    return [float(end) for end in proportion_confint(share * n, n, alpha=1 - LEVEL, method="wilson")]
 
 
-def checked(values: Values) -> NDArray[np.float64]:
-    """`(R, N)` as float64; `InputError` where that is not what is given."""
+def satterthwaite(mean_squares: Sequence[float], R: int, N: int) -> float:
+    """Return the degrees of freedom of the variance of the mean that these mean squares (`Crossed`) give."""
+    replicates, samples, residual = (square / (R * N) for square in mean_squares)
+    of_samples, of_seeds = max(samples, residual), max(0.0, replicates - residual)
+    uncertainty = of_samples**2 / (N - 1)
+    if of_seeds:  # else the replicates add nothing to the variance
+        uncertainty += replicates**2 / (R - 1) + residual**2 / ((R - 1) * (N - 1))
+    return (of_samples + of_seeds) ** 2 / uncertainty if uncertainty else float(N - 1)
+
+
+def mean_products(values: Array) -> tuple[Array, Array, Array]:
+    """Return the mean products of K configurations `(K, R, N)`: of replicates, samples and residual, `(K, K)` each.
+
+    Their diagonals are the configurations' mean squares.
+    """
+    K, R, N = values.shape
+    centred = values - values.mean(axis=(1, 2), keepdims=True)
+    replicates, samples = centred.mean(axis=2, keepdims=True), centred.mean(axis=1, keepdims=True)
+    residual = (centred - replicates - samples).reshape(K, -1)
+    free = max(R - 1, 1)
+    return (
+        N * replicates[:, :, 0] @ replicates[:, :, 0].T / free,
+        R * samples[:, 0] @ samples[:, 0].T / (N - 1),
+        residual @ residual.T / (free * (N - 1)),
+    )
+
+
+def stacked(values: Sequence[Values]) -> Array:
+    """Return the values of K configurations, `(R, N)` each, as `(K, R, N)`; raise InputError if their shapes differ."""
+    arrays = [checked(array) for array in values]
+    if len(shapes := {array.shape for array in arrays}) > 1:
+        raise InputError(
+            f"only configurations of the same seeds and samples can be compared; these are {sorted(shapes)}"
+        )
+    return np.stack(arrays)
+
+
+def checked(values: Values) -> Array:
+    """Return values `(R, N)` as float64; raise InputError if the shape is another, or a value is not finite."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] < 2:
-        raise InputError(
-            f"an interval needs replicates × samples, two samples at least; given: {' × '.join(map(str, array.shape))}"
-        )
+        shape = " × ".join(map(str, array.shape))
+        raise InputError(f"an interval needs replicates × samples, with at least two samples; this is {shape}")
     if not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
         raise InputError(
-            f"{int((~np.isfinite(array)).sum()):,} of {array.size:,} values are not finite: every replicate must be scored on every sample"
+            f"{count:,} of {array.size:,} values are not finite: every replicate must be scored on every sample"
         )
     return array
 
 
 @lru_cache(maxsize=4)
 def draws(n: int, resamples: int, stream: int) -> NDArray[np.float32]:
-    """`(resamples, n)` how often each of n is drawn, of n draws with replacement; the same every time."""
+    """Return how often each of n is drawn, `(resamples, n)`, in n draws with replacement; the same every time."""
     return np.random.default_rng([stream, n]).multinomial(n, np.full(n, 1 / n), resamples).astype(np.float32)
 
 
-def normal_draws(resamples: int) -> NDArray[np.float64]:
-    """`(resamples,)` standard normal, the same every time."""
-    return np.random.default_rng(2).standard_normal(resamples)
-
-
-def _to_size(effect: NDArray[np.float64], size: float) -> NDArray[np.float64]:
-    """`effect` scaled until its squares sum to `size`; effects of 0 stay so."""
+def _scaled(effect: Array, total: float) -> Array:
+    """Return `effect` scaled so that its squares sum to `total`; an effect of 0 stays 0."""
     squares = float((effect**2).sum())
-    return effect * np.sqrt(size / squares) if squares else effect
+    return effect * np.sqrt(total / squares) if squares else effect

@@ -1,10 +1,10 @@
-"""The reference's own questions, of any sweep: is one encoder pair worse than another, does a batch size help, does fusion beat one modality?
+"""Questions that a sweep answers: is one pair of encoders better than another, does batch size matter, does fusion beat one modality?
 
-Each is answered by the configurations that differ in that one thing alone: the mean of their differences, pair by pair, over seeds and samples. The
-questions are fixed by what was swept, before any number is seen; p is Holm's over all that are asked.
+Each is answered by the pairs of configurations that differ in that one respect: the mean of their differences, over seeds and samples.
+The questions depend on what was swept, not on any result; p is corrected by Holm's method over all of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -13,18 +13,18 @@ import numpy as np
 
 from mvsa_tune.config import AXES, Config, join_pair
 from mvsa_tune.formats import short
-from mvsa_tune.stats.alignment import Array
-from mvsa_tune.stats.intervals import Crossed
-from mvsa_tune.stats.tests import ALPHA, Difference, family
+from mvsa_tune.stats.intervals import Array, Crossed
+from mvsa_tune.stats.tests import ALPHA, Difference, Seeds, family, on_common_seeds
 
-# Values of one axis that are compared two by two; of more each is compared with the reference's own (or the first), up to so many.
+# Up to so many values of an axis are all compared with each other; more, up to `MOST_VALUES`, with the reference's value or the first.
 TWO_BY_TWO, MOST_VALUES = 3, 12
+ENCODERS = ("image_encoder", "text_encoder")
 ALONE = {1: "the text alone", 2: "the picture alone"}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answer in words, and the difference that it rests on."""
+    """A question, its answer in words, and the difference that the answer is based on."""
 
     text: str
     answer: str
@@ -33,95 +33,107 @@ class Question:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two values of one axis, and the places of the configurations that have them and differ in nothing else."""
+    """Two values of one axis, and the indices of the configurations `(first, second)` that differ in nothing else."""
 
     text: str
     first: str
     second: str
-    matched: tuple[tuple[int, int], ...]
+    pairs: tuple[tuple[int, int], ...]
 
 
-def questions(configs: Sequence[Config], values: Sequence[Array]) -> tuple[Question, ...]:
-    """Ask what K configurations can answer. `values` is K times `(R, N)`, the same seed and sample in the same place."""
-    asked = list(contrasts(configs))
-    less = [Crossed(np.mean([values[i] - values[j] for i, j in one.matched], axis=0)) for one in asked]
-    return tuple(Question(one.text, _answer(one, found), found) for one, found in zip(asked, family(less), strict=True))
+def questions(
+    configs: Sequence[Config], values: Sequence[Array], seeds: Sequence[Seeds] | None = None
+) -> tuple[Question, ...]:
+    """Return the questions that K configurations answer.
+
+    A question is answered on the seeds that all of its configurations have, and left out where they have none in common.
+
+    Args:
+        configs: K configurations.
+        values: `(R, N)` for each configuration, with the same samples in the same order.
+        seeds: of the rows; None where all configurations have the same.
+    """
+    seeds = seeds or [tuple(range(len(values[0])))] * len(values)
+    asked: list[tuple[Contrast, Seeds, Crossed]] = []
+    for contrast in contrasts(configs):
+        members = list(dict.fromkeys(index for pair in contrast.pairs for index in pair))
+        common, rows = on_common_seeds([values[k] for k in members], [seeds[k] for k in members])
+        if common:
+            of = dict(zip(members, rows, strict=True))
+            difference = Crossed(np.mean([of[i] - of[j] for i, j in contrast.pairs], axis=0))
+            asked.append((contrast, common if {seeds[k] for k in members} != {common} else (), difference))
+    differences = family([crossed for *_, crossed in asked])
+    return tuple(
+        Question(contrast.text, _answer(contrast, difference, only), difference)
+        for (contrast, only, _), difference in zip(asked, differences, strict=True)
+    )
 
 
 def contrasts(configs: Sequence[Config]) -> Iterator[Contrast]:
-    """What can be asked, in the order of the reference's doubts: encoders, batch size, fusion, width, then the rest."""
-    both = [config for config in configs if config.ablation == 0]
-    encoders = lambda config: join_pair(config) if config.ablation == 0 else None  # noqa: E731
-    pairs = list(dict.fromkeys(map(join_pair, both)))
-    yield from _of_axis(
-        configs, "encoders", encoders, ("image_encoder", "text_encoder"), pairs, next(iter(pairs), None)
-    )
-    yield from _of_field(configs, "batch_size")
-    yield from _fusion(configs)
-    yield from _of_field(configs, "D")
-    for name in AXES:
-        if name not in ("batch_size", "D", "ablation"):
-            yield from _of_field(configs, name)
+    """Yield what can be asked, in the order of the reference's open questions: encoders, batch size, fusion, D, then the other axes."""
+    first = ("encoders", "batch_size", "ablation", "D")
+    for axis in (*first, *(name for name in AXES if name not in first)):
+        yield from _fusion(configs) if axis == "ablation" else _axis(configs, axis)
 
 
-def _of_field(configs: Sequence[Config], name: str) -> Iterator[Contrast]:
-    values = sorted({getattr(config, name) for config in configs})
-    called = {"D": "D", "lr": "the learning rate"}.get(name, name.replace("_", " "))
-    yield from _of_axis(configs, called, lambda config: getattr(config, name), (name,), values, getattr(Config, name))
-
-
-def _of_axis(
-    configs: Sequence[Config],
-    called: str,
-    value: Callable[[Config], Any],
-    fields: Sequence[str],
-    values: Sequence[Any],
-    reference: Any,
-) -> Iterator[Contrast]:
-    """Of the values two by two, or each against the reference, where that was swept."""
+def _axis(configs: Sequence[Config], axis: str) -> Iterator[Contrast]:
+    """Yield the contrasts of the values of one axis."""
+    fields: tuple[str, ...]
+    if axis == "encoders":
+        levels: list[Any] = [None if config.ablation else join_pair(config) for config in configs]
+        values = list(dict.fromkeys(level for level in levels if level is not None))
+        name, fields, reference = "", ENCODERS, next(iter(values), None)
+    else:
+        levels = [getattr(config, axis) for config in configs]
+        values, fields, reference = sorted(set(levels)), (axis,), getattr(Config, axis)
+        name = {"D": "D ", "lr": "the learning rate "}.get(axis, axis.replace("_", " ") + " ")
     pairs = list(combinations(values, 2))
     if len(values) > TWO_BY_TWO:
-        pairs = [(one, reference) for one in values if one != reference and reference in values]
+        pairs = [(value, reference) for value in values if value != reference and reference in values]
     for first, second in pairs if len(values) <= MOST_VALUES else ():
-        rest = {_without(config, fields): place for place, config in enumerate(configs) if value(config) == second}
-        matched = tuple(
-            (place, rest[key])
-            for place, config in enumerate(configs)
-            if value(config) == first and (key := _without(config, fields)) in rest
-        )
+        matched = _matched(configs, [level == first for level in levels], [level == second for level in levels], fields)
         if matched:
-            one, other = short(first), short(second)
-            names = (one, other) if called == "encoders" else (f"{called} {one}", f"{called} {other}")
-            asked = f"{names[0]} or {other}?"
-            yield Contrast(asked if called == "encoders" else asked[:1].upper() + asked[1:], *names, matched)
+            text = f"{name}{short(first)} or {short(second)}?"
+            text = text[:1].upper() + text[1:] if name else text
+            yield Contrast(text, f"{name}{short(first)}", f"{name}{short(second)}", matched)
 
 
 def _fusion(configs: Sequence[Config]) -> Iterator[Contrast]:
     for ablation, alone in ALONE.items():
-        seen = "text_encoder" if ablation == 1 else "image_encoder"
-        fields = ("ablation", "image_encoder", "text_encoder")
-        key = lambda config: (_without(config, fields), getattr(config, seen))  # noqa: B023, E731
-        single = {key(config): place for place, config in enumerate(configs) if config.ablation == ablation}
-        matched = tuple(
-            (place, single[key(config)])
-            for place, config in enumerate(configs)
-            if config.ablation == 0 and key(config) in single
-        )
+        encoder = "text_encoder" if ablation == 1 else "image_encoder"
+        fused, single = ([config.ablation == code for config in configs] for code in (0, ablation))
+        matched = _matched(configs, fused, single, ("ablation", *ENCODERS), lambda config: getattr(config, encoder))  # noqa: B023
         if matched:
             yield Contrast(f"Does fusion beat {alone}?", "both modalities", alone, matched)
 
 
-def _without(config: Config, fields: Sequence[str]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, one) for name, one in asdict(config).items() if name not in fields)
+def _matched(
+    configs: Sequence[Config],
+    first: Sequence[bool],
+    second: Sequence[bool],
+    fields: Sequence[str],
+    same: Callable[[Config], Hashable] = lambda config: None,
+) -> tuple[tuple[int, int], ...]:
+    """Return the pairs of a first and a second configuration that are equal but for `fields`, and equal in `same`."""
+    keys = [
+        (tuple((name, value) for name, value in asdict(config).items() if name not in fields), same(config))
+        for config in configs
+    ]
+    partners = {keys[k]: k for k in np.flatnonzero(second)}
+    return tuple((int(k), int(partners[keys[k]])) for k in np.flatnonzero(first) if keys[k] in partners)
 
 
-def _answer(asked: Contrast, found: Difference) -> str:
-    of = found.interval
-    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (of.mean, of.low, of.high))
-    numbers = f"{mean} points (95 % {low} to {high}; p {found.corrected:.2g})"
-    count = len(asked.matched)
-    basis = f"over {count} pair{'s' if count > 1 else ''} of configurations that differ in nothing else"
-    if found.corrected >= ALPHA:
-        return f"They cannot be told apart: {asked.first} less {asked.second} is {numbers}, {basis}."
-    better, worse = (asked.first, asked.second) if of.mean > 0 else (asked.second, asked.first)
-    return f"{better[:1].upper()}{better[1:]} is better than {worse}: {asked.first} less {asked.second} is {numbers}, {basis}."
+def _answer(contrast: Contrast, difference: Difference, only: Seeds) -> str:
+    interval, p, count = difference.interval, difference.corrected, len(contrast.pairs)
+    mean, low, high = (
+        f"{100 * value:+.1f}".replace("-", "−") for value in (interval.mean, interval.low, interval.high)
+    )
+    basis = (
+        f"{contrast.first} minus {contrast.second} is {mean} points (95 % {low} to {high}; p {p:.2g}), over {count} "
+        f"pair{'s' if count > 1 else ''} of configurations that differ in nothing else"
+    )
+    basis += f", on the seeds that all of these have ({', '.join(map(str, only))})" if only else ""
+    if p >= ALPHA:
+        return f"They cannot be distinguished: {basis}."
+    better, worse = (contrast.first, contrast.second)[:: 1 if interval.mean > 0 else -1]
+    return f"{better[:1].upper()}{better[1:]} is better than {worse}: {basis}."

@@ -6,7 +6,7 @@ the samples that it is measured on. `cross_fitted` gives an accuracy that is fre
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,11 +25,8 @@ TEST_CURVES = ("test_confusion", "test_predicted")
 # Of cross-fitting. Of 2, 5 and 10 parts, 2 have the least error (`bench/choosing.py`). More rounds average out the
 # chance of the dealing.
 PARTS, ROUNDS = 2, 20
-
-
-def _empty() -> Any:
-    """Return the array of a part that the split does not have."""
-    return np.zeros((0, 0), dtype=np.uint8)
+# The arrays of test samples where the split has none.
+NO_TEST: Any = partial(np.zeros, (0, 0), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,10 @@ class TrialResult:
     seconds: float
     device: str
     select: str = "accuracy"
-    test_rows: NDArray[np.int32] = field(default_factory=_empty)
-    test_labels: NDArray[np.uint8] = field(default_factory=_empty)
-    test_predicted: NDArray[np.uint8] = field(default_factory=_empty)
-    test_confusion: NDArray[np.int32] = field(default_factory=_empty)
+    test_rows: NDArray[np.int32] = field(default_factory=NO_TEST)
+    test_labels: NDArray[np.uint8] = field(default_factory=NO_TEST)
+    test_predicted: NDArray[np.uint8] = field(default_factory=NO_TEST)
+    test_confusion: NDArray[np.int32] = field(default_factory=NO_TEST)
 
     @property
     def epochs(self) -> int:
@@ -100,14 +97,14 @@ class TrialResult:
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """What a sweep maximises: the validation accuracy at the best epoch so far, averaged over replicates, shape `(E,)`.
+        """What a sweep maximises, shape `(E,)`: the replicates' mean validation accuracy at their best epochs so far.
 
         It is the score that the trial would have if it ended there. It is an accuracy even where the loss selects the
         epoch, so that all configurations are compared in one unit.
         """
-        best_so_far = [self._merit[: epoch + 1].argmax(axis=0) for epoch in range(self.epochs)]
-        scores: NDArray[np.float64] = np.take_along_axis(self.accuracy, np.stack(best_so_far), axis=0).mean(axis=1)
-        return scores
+        merit = self._merit
+        best_so_far = np.stack([merit[: epoch + 1].argmax(axis=0) for epoch in range(self.epochs)])
+        return np.take_along_axis(self.accuracy, best_so_far, axis=0).mean(axis=1)
 
     def at_best(self, curve: NDArray[Kind]) -> NDArray[Kind]:
         """Return a curve at each replicate's best epoch: `(E, R, …)` → `(R, …)`."""
@@ -118,12 +115,6 @@ class TrialResult:
         """Predicted classes of the validation samples at each replicate's best epoch, shape `(R, N)`."""
         return self.at_best(self.predicted)
 
-    @property
-    def last(self) -> NDArray[np.uint8]:
-        """Predicted classes of the validation samples after the last epoch, shape `(R, N)`."""
-        last: NDArray[np.uint8] = self.predicted[-1]
-        return last
-
     @cached_property
     def correctness(self) -> "Correctness":
         """Which validation samples are predicted correctly."""
@@ -133,8 +124,7 @@ class TrialResult:
         for r, samples in enumerate(present):
             of_replicate = correct[:, r : r + 1, samples]
             # A single sample leaves no other to choose its epoch by.
-            enough = of_replicate.shape[2] >= PARTS
-            shares[r, samples] = cross_fitted(of_replicate)[0] if enough else of_replicate[-1, 0]
+            shares[r, samples] = cross_fitted(of_replicate)[0] if samples.sum() >= PARTS else of_replicate[-1, 0]
         return Correctness(self.rows, shares, self.at_best(correct), correct[-1])
 
     @property
@@ -197,26 +187,38 @@ def cross_fitted(correct: NDArray[np.bool_], parts: int = PARTS, rounds: int = R
     return scored / rounds
 
 
+def take(result: TrialResult, indices: Sequence[int]) -> TrialResult:
+    """Return the result of some replicates, in the order of `indices`, with their share of the seconds."""
+    arrays: dict[str, Any] = {name: np.take(array, indices, _axis(name)) for name, array in _arrays(result).items()}
+    return replace(result, **arrays, seconds=result.seconds * len(indices) / len(result.rows))
+
+
 def join(results: Sequence[TrialResult]) -> TrialResult:
     """Join results of one configuration, of equally many epochs, along their replicates.
 
     Replicates with fewer samples than others are padded; the seconds are summed; the device is the first one's.
     """
-    arrays: dict[str, Any] = {}
-    for name, array in vars(results[0]).items():
-        if isinstance(array, np.ndarray) and array.size:
-            by_replicate = name.endswith(("rows", "labels"))  # (R, …), the others are (E, R, …)
-            parts = [getattr(result, name) for result in results]
-            if by_replicate or name.endswith("predicted"):
-                longest = max(part.shape[-1] for part in parts)
-                parts = [_padded(part, longest, NO_ROW if name.endswith("rows") else NO_CLASS) for part in parts]
-            arrays[name] = np.concatenate(parts, axis=0 if by_replicate else 1)
-    return replace(results[0], **arrays, seconds=sum(result.seconds for result in results))
+    joined: dict[str, Any] = {}
+    for name in _arrays(results[0]):
+        parts = [getattr(result, name) for result in results]
+        if name.endswith(("rows", "labels", "predicted")):  # an entry for each sample
+            longest, value = max(part.shape[-1] for part in parts), NO_ROW if name.endswith("rows") else NO_CLASS
+            parts = [
+                np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, longest - part.shape[-1])], constant_values=value)
+                for part in parts
+            ]
+        joined[name] = np.concatenate(parts, _axis(name))
+    return replace(results[0], **joined, seconds=sum(result.seconds for result in results))
 
 
-def _padded(array: NDArray[Kind], length: int, value: int) -> NDArray[Kind]:
-    """Lengthen an array's last axis to `length` by repeating `value`."""
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, length - array.shape[-1])], constant_values=value)
+def _arrays(result: TrialResult) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a result by name; those of test samples where there are any."""
+    return {name: array for name, array in vars(result).items() if isinstance(array, np.ndarray) and array.size}
+
+
+def _axis(name: str) -> int:
+    """Return the axis of the replicates in an array of a result: `(R, …)`, or `(E, R, …)`."""
+    return 0 if name.endswith(("rows", "labels")) else 1
 
 
 def lengthened(result: TrialResult, epochs: int) -> TrialResult:

@@ -4,6 +4,7 @@ torch is imported by the functions that need it: the driver of a sweep, which tr
 """
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mvsa_tune.cluster.nodes import Driver
-    from mvsa_tune.training.stack import StackTrainer
+    from mvsa_tune.training.trainer import StackTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Shared:
 
     @property
     def files(self) -> list[Path]:
-        """The files that every node of a cluster must see, besides the caches: those are sent to nodes that lack them."""
+        """The files that every node of a cluster must see; caches are not among them, but are sent to nodes."""
         return []
 
     def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
@@ -71,20 +72,16 @@ class Task(Shared):
 
     caches: Mapping[tuple[str, str], Cache]
 
-    def path(self, encoder: str, modality: str) -> Path:
-        """Return the file that holds an encoder's vectors on this machine."""
-        cache = self.caches[encoder, modality]
-        return self.driver.vectors(cache) if self.driver else cache.path
-
     def build(self, config: Config, replicates: Sequence[Replicate]) -> "StackTrainer":
         """Put a configuration's samples on the device and build the stack of these replicates, no epoch trained."""
         import torch
 
-        from mvsa_tune.training.stack import Samples, StackTrainer
+        from mvsa_tune.training.trainer import Samples, StackTrainer
 
+        caches = {modality: self.caches[encoder, modality] for modality, encoder in config.encoders.items()}
+        how = len(self.labels), self.device, config.normalise, self.driver
         vectors = {
-            modality: load_vectors(self.path(encoder, modality), len(self.labels), self.device, config.normalise)
-            for modality, encoder in config.encoders.items()
+            modality: load_vectors(cache.path, *how, cache.manifest.sha256) for modality, cache in caches.items()
         }
         samples = Samples(vectors, torch.from_numpy(self.labels).to(self.device), self.classes)
         train, validation, test = (
@@ -95,22 +92,29 @@ class Task(Shared):
 
 
 @lru_cache(maxsize=16)
-def load_vectors(path: Path, count: int, device: str, normalise: str) -> "Tensor":
+def load_vectors(
+    path: Path, count: int, device: str, normalise: str, driver: "Driver | None" = None, sha256: str = ""
+) -> "Tensor":
     """Load the vectors of the first `count` samples onto the device, once in a process.
 
-    On a CPU, vectors that are used as they are stay in the cache's file, which all processes share, if they are float32 or
-    large. All others become float32 in memory. The sweep has checked the file when it started.
+    On a CPU, vectors that are used as they are stay in the cache's file, or in Ray's object store on a node that does
+    not see it, if they are float32 or large: all processes share them there. All others become float32 in memory. The
+    sweep has checked the file when it started. On a cluster, `driver` sends the vectors of the file with that
+    `sha256` to a node that lacks them.
     """
     import torch
 
-    from mvsa_tune.training.stack import IN_MEMORY, normalised
+    from mvsa_tune.training.trainer import IN_MEMORY, normalised
 
-    whole = open_vectors(path, mode="c")
+    sent = driver.vectors(path, sha256) if driver else None
+    whole = open_vectors(path, mode="c") if sent is None else sent
     mapped = whole[:count]
     large = 4 * mapped.size > IN_MEMORY
     as_it_is = device == "cpu" and normalise == "none" and sys.byteorder == "little"
     if as_it_is and (large or mapped.dtype == np.float32):
         if large:
             expect_scattered_reads(whole)
-        return torch.from_numpy(mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what was sent cannot be written to, and is not
+            return torch.from_numpy(mapped)
     return normalised(torch.from_numpy(mapped.astype(np.float32)).to(device), normalise)

@@ -1,19 +1,36 @@
-"""What every training is: epoch by epoch, with its curves and every epoch's predictions kept."""
+"""Trains replicates of one configuration, epoch by epoch. Pure torch: nothing here knows of Ray or of files.
+
+Replicate r's numbers are a function of its configuration, seed and fold alone: initial weights, minibatch order and
+dropout come from its own generators, and nothing is reduced across replicates.
+"""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import zip_longest
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from mvsa_tune.config import Config
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.models.heads import build_head
+from mvsa_tune.models.layers import initialise, run_some
+from mvsa_tune.training.optimizer import StackedAdamW, lr_factor, plateau
 from mvsa_tune.training.result import CURVES, NO_CLASS, NO_ROW, TEST_CURVES, TrialResult
-from mvsa_tune.training.schedules import Plateau, factor
+
+# Which replicates of a stack: all of them, or those listed.
+Members = slice | list[int]
+ALL = slice(None)
+Key = TypeVar("Key", bound=Hashable)
+# Bytes of vectors that are converted as a whole; larger ones, a minibatch at a time.
+IN_MEMORY = 2**30
+# Samples scored at once: bounds the memory of an evaluation whatever the size of the split.
+EVALUATION_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -21,21 +38,22 @@ class Part:
     """The samples that R replicates are scored on.
 
     Attributes:
-        rows: `(R, N)` row numbers on the device, `NO_ROW` behind those of a replicate that has fewer than N.
-        sizes: how many each has.
+        rows: `(R, N)` row numbers on the device, padded with `NO_ROW`.
+        sizes: each replicate's number of samples.
     """
 
     rows: Tensor
     sizes: tuple[int, ...]
 
-    @cached_property
-    def present(self) -> Tensor:
-        """`(R, N)` where there is a row."""
-        return self.rows != NO_ROW
+    @classmethod
+    def of(cls, rows: Sequence[Tensor], device: torch.device) -> "Part":
+        """Put each replicate's row numbers on the device."""
+        padded = pad_sequence(list(rows), batch_first=True, padding_value=NO_ROW)
+        return cls(padded.to(device), tuple(map(len, rows)))
 
 
 class Trainer(ABC):
-    """Trains R replicates of a configuration side by side. How an epoch is trained and scored is the subclass's."""
+    """Trains R replicates of a configuration side by side; a subclass says how an epoch is trained and scored."""
 
     def __init__(
         self,
@@ -51,22 +69,22 @@ class Trainer(ABC):
             config: what to train.
             labels: `(N,)` int64 of all labelled samples, on the device to train on.
             classes: number of classes.
-            val_rows: row numbers of each of the R replicates' validation samples.
-            test_rows: the same for the test samples, if the split has any.
+            val_rows: row numbers of each replicate's validation samples.
+            test_rows: row numbers of each replicate's test samples, if the split has any.
         """
         self.config = config
         self.labels = labels
         self.classes = classes
         self.device = labels.device
-        self.validation = self._part(val_rows)
-        self.test = self._part(test_rows) if any(map(len, test_rows)) else None
-        self.curves: dict[str, list[Tensor]] = {name: [] for name in (*CURVES, *(TEST_CURVES if self.test else ()))}
-        self.plateaus = [Plateau(config.lr) for _ in val_rows]
+        self.validation = Part.of(val_rows, self.device)
+        # By the prefix of their arrays in a `TrialResult`.
+        self.parts = {"": self.validation}
+        if any(map(len, test_rows)):
+            self.parts["test_"] = Part.of(test_rows, self.device)
+        names = CURVES + TEST_CURVES if "test_" in self.parts else CURVES
+        self.curves: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.plateaus = [plateau(config.lr) for _ in val_rows] if config.schedule == "plateau" else []
         self.seconds = 0.0
-
-    def _part(self, rows: Sequence[Tensor]) -> Part:
-        together = pad_sequence(list(rows), batch_first=True, padding_value=NO_ROW)
-        return Part(together.to(self.device), tuple(map(len, rows)))
 
     @abstractmethod
     def train_epoch(self) -> Tensor:
@@ -74,24 +92,25 @@ class Trainer(ABC):
 
     @abstractmethod
     def evaluate(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Score samples; return mean losses `(R,)` and predicted classes `(R, N)`, those behind a replicate's own 0."""
+        """Score samples; return mean losses `(R,)` and predicted classes `(R, N)`, 0 in the padding."""
 
     def rate(self, r: int, step: int, steps: int) -> float:
-        """Replicate r's learning rate in step `step` (from 0) of the `steps` of its epoch."""
-        done, every = self.epoch * steps + step, self.config.epochs * steps
-        return self.plateaus[r].lr * factor(self.config.schedule, self.config.warmup, done, every)
+        """Return replicate r's learning rate in step `step` (from 0) of the `steps` of its epoch."""
+        lr = float(self.plateaus[r].get_last_lr()[0]) if self.plateaus else self.config.lr
+        total = self.config.epochs * steps
+        return lr * lr_factor(self.config.schedule, self.config.warmup, self.epoch * steps + step, total)
 
-    def _observe(self, loss: Tensor) -> None:
-        """Lower the learning rates of the replicates whose validation loss stalls, where the schedule says so."""
-        if self.config.schedule == "plateau":
-            for plateau, own in zip(self.plateaus, loss.tolist(), strict=True):  # waits for the device
-                plateau.observe(own)
+    def _observe(self, losses: Tensor) -> None:
+        """Show validation losses to the schedule `plateau`; the others do not wait for the device."""
+        if self.plateaus:
+            for scheduler, loss in zip(self.plateaus, losses.tolist(), strict=True):
+                scheduler.step(loss)
 
     def confusion(self, part: Part, predicted: Tensor) -> Tensor:
         """Count a part's samples by true and predicted class: `(R, N)` → `(R, C, C)`."""
         cells = self.labels[part.rows.clamp(min=0)] * self.classes + predicted
         counts = torch.zeros(len(cells), self.classes**2, dtype=torch.int64, device=self.device)
-        return counts.scatter_add_(1, cells, part.present.long()).view(-1, self.classes, self.classes)
+        return counts.scatter_add_(1, cells, (part.rows != NO_ROW).long()).view(-1, self.classes, self.classes)
 
     @property
     def epoch(self) -> int:
@@ -108,51 +127,178 @@ class Trainer(ABC):
         return self.advance(self.config.epochs)
 
     def advance(self, until: int) -> TrialResult:
-        """Train up to epoch `until`, evaluating after each. But for a plateau nothing waits for the device before the end.
-
-        However a training is cut into calls, its numbers are the same.
-        """
+        """Train up to epoch `until`, scoring after each epoch; the numbers do not depend on how many calls it takes."""
         started = time.perf_counter()
         while self.epoch < until:
-            found = {"train_loss": self.train_epoch()}
-            found["val_loss"], predicted = self.evaluate(self.validation)
-            found |= {"confusion": self.confusion(self.validation, predicted), "predicted": predicted.byte()}
-            if self.test:
-                _, predicted = self.evaluate(self.test)
-                found |= {"test_confusion": self.confusion(self.test, predicted), "test_predicted": predicted.byte()}
-            for name, one in found.items():
-                self.curves[name].append(one)
-            self._observe(found["val_loss"])
+            values = {"train_loss": self.train_epoch()}
+            for prefix, part in self.parts.items():
+                loss, predicted = self.evaluate(part)
+                values[f"{prefix}confusion"] = self.confusion(part, predicted)
+                values[f"{prefix}predicted"] = predicted.byte()
+                if part is self.validation:
+                    values["val_loss"] = loss
+            for name, value in values.items():
+                self.curves[name].append(value)
+            self._observe(values["val_loss"])
         arrays = self._arrays()  # waits for the device
         self.seconds += time.perf_counter() - started
-        return TrialResult(**arrays, seconds=self.seconds, device=device_name(self.device), select=self.config.select)
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return TrialResult(**arrays, seconds=self.seconds, device=device, select=self.config.select)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of an `TrialResult`."""
+        """Return the arrays of a `TrialResult`."""
         arrays = {name: torch.stack(curve).cpu().numpy() for name, curve in self.curves.items()}
-        for prefix, part in {"": self.validation, "test_": self.test}.items():
-            if part:
-                absent = ~part.present.cpu().numpy()
-                arrays[f"{prefix}confusion"] = arrays[f"{prefix}confusion"].astype(np.int32)
-                arrays[f"{prefix}predicted"][:, absent] = NO_CLASS
-                arrays[f"{prefix}rows"] = part.rows.cpu().numpy().astype(np.int32)
-                labels = self.labels[part.rows.clamp(min=0)].byte().cpu().numpy()
-                arrays[f"{prefix}labels"] = np.where(absent, np.uint8(NO_CLASS), labels)
+        for prefix, part in self.parts.items():
+            rows, labels = part.rows.cpu().numpy(), self.labels[part.rows.clamp(min=0)].byte().cpu().numpy()
+            arrays[f"{prefix}confusion"] = arrays[f"{prefix}confusion"].astype(np.int32)
+            arrays[f"{prefix}predicted"][:, rows == NO_ROW] = NO_CLASS
+            arrays[f"{prefix}rows"] = rows.astype(np.int32)
+            arrays[f"{prefix}labels"] = np.where(rows == NO_ROW, np.uint8(NO_CLASS), labels)
         return arrays
 
     def records(self) -> dict[str, Tensor]:
-        """What has been found so far, for `restore`."""
-        found = {name: torch.stack(curve) for name, curve in self.curves.items()}
-        return {**found, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+        """Return the curves and the seconds so far, for `restore`."""
+        curves = {name: torch.stack(curve) for name, curve in self.curves.items()}
+        return {**curves, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
 
     def restore(self, records: Mapping[str, Tensor]) -> None:
-        """Go on from what `records` gave."""
+        """Continue from what `records` returned."""
         self.curves = {name: list(records[name].to(self.device).unbind()) for name in self.curves}
         self.seconds = float(records["seconds"])
-        for loss in self.curves["val_loss"]:
-            self._observe(loss)
+        for losses in self.curves["val_loss"]:
+            self._observe(losses)
 
 
-def device_name(device: torch.device) -> str:
-    """Name a device for a person: `cpu`, or the GPU's own name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def normalised(vectors: Tensor, how: str) -> Tensor:
+    """Return vectors `(N, width)` as a head takes them: as they are (`none`), or each scaled to length 1 (`l2`)."""
+    return F.normalize(vectors) if how == "l2" else vectors
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The labelled samples on the device.
+
+    Attributes:
+        vectors: by modality, `(N, width)`; training runs in their number format, in float32 where that is float16.
+        labels: `(N,)` int64.
+        classes: number of classes.
+    """
+
+    vectors: Mapping[str, Tensor]
+    labels: Tensor
+    classes: int
+
+
+def generators(replicate: Replicate, device: torch.device) -> tuple[torch.Generator, torch.Generator, torch.Generator]:
+    """Return a replicate's generators of weights, order (both on the CPU, so equal on every device) and dropout."""
+    seeds = map(int, np.random.SeedSequence([replicate.seed, replicate.fold]).generate_state(3))
+    weights, order, dropout = torch.Generator(), torch.Generator(), torch.Generator(device)
+    for generator, seed in zip((weights, order, dropout), seeds, strict=True):
+        generator.manual_seed(seed)
+    return weights, order, dropout
+
+
+def minibatches(count: int, batch_size: int) -> list[slice]:
+    """Cut `count` samples into minibatches; the last one holds the rest.
+
+    A single sample left over joins the minibatch before it (BatchNorm cannot normalise one sample), so every sample is
+    trained on once an epoch and no minibatch holds one sample.
+    """
+    ends = [end for end in range(batch_size, count, batch_size) if end != count - 1] + [count]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def grouped(keys: Sequence[Key | None]) -> dict[Key, Members]:
+    """Group R replicates by their keys, leaving out None: key → which; `ALL` where every key is the same."""
+    groups: dict[Key, list[int]] = {}
+    for r, key in enumerate(keys):
+        if key is not None:
+            groups.setdefault(key, []).append(r)
+    return {key: ALL if len(which) == len(keys) else which for key, which in groups.items()}
+
+
+def epoch_steps(counts: Sequence[int], batch_size: int) -> list[list[tuple[slice, Members]]]:
+    """Return the steps of an epoch of R replicates with `counts` training samples: in each, the minibatches and whose.
+
+    Replicates whose minibatches of a step have the same length go together. Where counts differ that is all of them in
+    every step but the last ones. So a minibatch is never padded: it is the one that the replicate gets alone.
+    """
+    ends = [[(batch.start, batch.stop) for batch in minibatches(count, batch_size)] for count in counts]
+    return [[(slice(*batch), which) for batch, which in grouped(step).items()] for step in zip_longest(*ends)]
+
+
+class StackTrainer(Trainer):
+    """Trains a configuration's head for R replicates as one batched program."""
+
+    def __init__(
+        self,
+        config: Config,
+        replicates: Sequence[Replicate],
+        samples: Samples,
+        train_rows: Sequence[Tensor],
+        val_rows: Sequence[Tensor],
+        test_rows: Sequence[Tensor] = (),
+    ) -> None:
+        """Build the stack; rows are row numbers of each replicate's samples, `samples` on the device to train on."""
+        super().__init__(config, samples.labels, samples.classes, val_rows, test_rows)
+        self.samples = samples
+        self.train_rows = [rows.cpu() for rows in train_rows]
+        counts = [len(rows) for rows in self.train_rows]
+        self.counts = torch.tensor(counts, device=self.device)
+        self.steps = epoch_steps(counts, config.batch_size)
+        self.step_counts = [len(minibatches(count, config.batch_size)) for count in counts]
+        weights, self.order, dropout = zip(*(generators(r, self.device) for r in replicates), strict=True)
+        vectors = {modality: samples.vectors[modality] for modality in config.modalities}
+        widths = {modality: tensor.shape[1] for modality, tensor in vectors.items()}
+        self.head = build_head(config.head, len(replicates), widths, config.D, samples.classes, config.dropout)
+        initialise(self.head, weights, dropout)
+        self.dtype = torch.promote_types(next(iter(samples.vectors.values())).dtype, torch.float32)
+        # Mixed precision would round the vectors in every step: once is the same, and gathers half as much.
+        self.input_dtype = torch.bfloat16 if config.precision == "bf16" else self.dtype
+        self.vectors = {m: v if 4 * v.numel() > IN_MEMORY else v.to(self.input_dtype) for m, v in vectors.items()}
+        self.head.to(self.device, self.dtype)
+        self.optimizer = StackedAdamW(self.head.parameters(), config.weight_decay)
+
+    def train_epoch(self) -> Tensor:
+        """Pass once over the training samples, each replicate in its own order; return the mean losses `(R,)`."""
+        self.head.train()
+        # (R, n): the minibatch order of the whole epoch
+        orders = [r[torch.randperm(len(r), generator=g)] for r, g in zip(self.train_rows, self.order, strict=True)]
+        rows = pad_sequence(orders, batch_first=True).to(self.device)
+        total = torch.zeros(len(rows), device=self.device)
+        for number, step in enumerate(self.steps):
+            for batch, which in step:
+                losses = self.losses(rows[which, batch], which, self.config.label_smoothing)[0]  # (R, B)
+                # Of the mean over the minibatch, summed over replicates: each one's gradient is that of its own loss.
+                losses.backward(torch.full_like(losses, 1 / losses.shape[1]))
+                total[which] += losses.detach().sum(dim=1)
+            rates = [
+                self.rate(r, number, count) if number < count else None for r, count in enumerate(self.step_counts)
+            ]
+            self.optimizer.step(rates)  # None: the replicate's epoch is over
+        return total / self.counts
+
+    def losses(self, rows: Tensor, which: Members = ALL, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Run some replicates' heads on samples: rows `(R, B)` → cross-entropies `(R, B)` and logits `(R, C, B)`."""
+        inputs = {
+            modality: vectors.index_select(0, rows.reshape(-1)).to(self.input_dtype).view(*rows.shape, -1).mT
+            for modality, vectors in self.vectors.items()
+        }
+        mixed = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
+            logits = self.head(inputs) if isinstance(which, slice) else run_some(self.head, which, inputs)
+        logits = logits.float() if mixed else logits
+        labels = self.labels[rows]
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing), logits
+
+    @torch.no_grad()
+    def evaluate(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Score samples; return mean losses `(R,)` and predicted classes `(R, N)`, 0 in the padding."""
+        self.head.eval()
+        means = torch.zeros(len(part.sizes), dtype=self.dtype, device=self.device)
+        classes = torch.zeros_like(part.rows)
+        for size, which in grouped(part.sizes).items():
+            blocks = [self.losses(rows, which) for rows in part.rows[which, :size].split(EVALUATION_BLOCK, dim=1)]
+            means[which] = torch.cat([losses for losses, _ in blocks], dim=1).mean(dim=1)
+            classes[which, :size] = torch.cat([logits.argmax(dim=1) for _, logits in blocks], dim=1)
+        return means, classes

@@ -11,16 +11,17 @@ from ray import tune
 from mvsa_tune import machine
 from mvsa_tune.config import Config
 from mvsa_tune.files import write_text_whole
-from mvsa_tune.finetuning.checkpoints import Checkpoints
+from mvsa_tune.finetuning.checkpoint import Checkpoints
 from mvsa_tune.results.provenance import provenance
 from mvsa_tune.results.store import Store
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune import tensorboard
+from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.progress import Progress
-from mvsa_tune.tune.trainable import OUTCOME, PROGRESS, config_of
+from mvsa_tune.tune.trainable import PROGRESS, RESULT, Trial
 
-# What is no fault of the trial's. Which of the two Ray tells depends on the moment.
+# Reasons that are no fault of the trial's. Which of the two Ray gives depends on the moment.
 NODE_DIED = "its node died"
 OUT_OF_REACH = "its process is out of reach"
 
@@ -28,82 +29,92 @@ OUT_OF_REACH = "its process is out of reach"
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Writes each trial to the store and to TensorBoard when it finishes, is stopped, or has failed for good."""
 
-    def __init__(self, store: Store, plan: Plan, progress: Progress, *, forgiving: bool = False) -> None:
-        """Start.
+    def __init__(
+        self, store: Store, plan: Plan, progress: Progress, mirror: Mirror | None = None, *, retries_lost: bool = False
+    ) -> None:
+        """Record nothing yet.
 
         Args:
-            store: where to.
+            store: the results folder.
             plan: what runs.
-            progress: what the person sees.
-            forgiving: whether trials that were lost with their nodes are left to be run again, in place of being recorded as failed.
+            progress: the display in the terminal.
+            mirror: the copy of the results folder to update, if there is one.
+            retries_lost: whether trials that were lost with their nodes will be run again; else they are recorded as
+                failed.
         """
         self.store = store
         self.plan = plan
         self.progress = progress
+        self.mirror = mirror
+        self.retries_lost = retries_lost
         self.hparams = tensorboard.varying(plan.configs)
         self.diverged: dict[str, TrialResult] = {}
         self.problem: OSError | None = None  # why nothing can be recorded any more
-        self.forgiving = forgiving
-        self.lost: set[str] = set()  # trials whose nodes died too often for Tune: they are none the worse for it
+        self.lost: set[str] = set()  # trials whose nodes died too often for Tune, which says nothing of the trials
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune saves its callbacks in order to resume them, and a sweep resumes from its rows instead."""
+        """Return nothing: Tune would save the callback to resume it, but a sweep resumes from its rows."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Interrupt the sweep if that was asked for and has not happened."""
+        """Interrupt the sweep if that was requested and has not happened."""
         machine.check()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tell the progress display."""
-        self.progress.start(config_of(trial.config).id)
+        """Show the trial as running."""
+        self.progress.start(Trial.from_tune(trial.config).config.id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Record the outcome of a trial that is done, or that the scheduler has just stopped.
+        """Record the result of a trial that is done, or that the scheduler has just stopped.
 
-        It is taken out of Tune's result, which Tune would keep in memory and write again.
+        It is taken out of Tune's report, which Tune would keep in memory and write again.
         """
-        config = config_of(trial.config)
+        started = Trial.from_tune(trial.config)
         if PROGRESS in result:
-            self.progress.advance(config.id, result[PROGRESS])
+            self.progress.advance(started.config.id, result[PROGRESS])
             return
-        outcome: TrialResult = result.pop(OUTCOME)
-        if outcome.diverged.any():
-            self.diverged[config.id] = outcome  # the trial raises next; this may be all that there will be of it
+        trial_result: TrialResult = result.pop(RESULT)
+        if trial_result.diverged.any():
+            self.diverged[started.config.id] = trial_result  # the trial raises next; there may be no other result of it
         elif result.get("done"):
-            self._record(config, outcome)
-            self.progress.finish(config, outcome)
+            self._record(started, trial_result)
+            self.progress.finish(started.config, trial_result)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a trial failed and is tried again."""
-        config = config_of(trial.config)
-        self.progress.say(f"{config.name}: {reason_of(trial)}; trying again")
+        self.progress.say(f"{Trial.from_tune(trial.config).config.name}: {reason_of(trial)}; trying again")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why a trial failed, and what is whole of it."""
-        config, reason = config_of(trial.config), reason_of(trial)
-        if self.forgiving and reason in (NODE_DIED, OUT_OF_REACH):
+        failed, reason = Trial.from_tune(trial.config), reason_of(trial)
+        config = failed.config
+        if self.retries_lost and reason in (NODE_DIED, OUT_OF_REACH):
             self.lost.add(config.id)
             self.progress.say(f"{config.name}: {reason}; it runs again")
             return
-        outcome = self.diverged.pop(config.id, None)
+        result = self.diverged.pop(config.id, None)
         with self._noting_problems():
             write_text_whole(self.store.folder / "failures" / f"{config.id}.txt", traceback_of(trial))
-            if outcome is None:
-                self.store.add_failure(config, reason, provenance(self.plan, config))
-        if outcome is not None:
-            self._record(config, outcome)
+            if result is None:
+                self.store.add_failure(config, failed.replicates, reason, self._provenance(config))
+        if result is not None:
+            self._record(failed, result)
         self.progress.fail(config, reason)
 
-    def _record(self, config: Config, outcome: TrialResult) -> None:
+    def _record(self, trial: Trial, result: TrialResult) -> None:
+        config = trial.config
         with self._noting_problems():
             # The rows come last: they say that the rest is there.
-            tensorboard.write_trial(self.store.folder / "tensorboard", config, outcome, self.hparams)
-            self.store.add(config, outcome, provenance(self.plan, config))
-            if outcome.epochs == config.epochs and not outcome.diverged.any():
+            _, joined = self.store.with_recorded(config, trial.replicates, result)
+            tensorboard.write_trial(self.store.folder / "tensorboard", config, joined, self.hparams)
+            self.store.add(config, trial.replicates, result, self._provenance(config))
+            if result.epochs == config.epochs and not result.diverged.any():
                 Checkpoints(self.store.folder, config).finish()
+
+    def _provenance(self, config: Config) -> dict[str, str]:
+        return provenance(self.plan.split.name, self.plan.dataset.fingerprint, self.plan.origins(config))
 
     @contextmanager
     def _noting_problems(self) -> Iterator[None]:
@@ -112,25 +123,27 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         except OSError as error:
             self.problem = error
             raise
+        if self.mirror:
+            self.mirror.update()
 
 
 def traceback_of(trial: Any) -> str:
-    """What Tune kept of a trial's failures, without Ray's colours."""
+    """Return what Tune kept of a trial's failures, without Ray's colours."""
     return re.sub(r"\x1b\[\d+m", "", Path(trial.error_file).read_text(encoding="utf-8"))
 
 
 def reason_of(trial: Any) -> str:
-    """Why a trial failed last, in a line."""
-    told = traceback_of(trial).rpartition("Failure #")[2]  # Tune keeps those of all tries
-    if "ray.exceptions.OutOfMemoryError" in told or "Task was killed due to the node running low on memory" in told:
+    """Return why a trial failed last, in a line."""
+    text = traceback_of(trial).rpartition("Failure #")[2]  # Tune keeps those of all tries
+    if "ray.exceptions.OutOfMemoryError" in text or "Task was killed due to the node running low on memory" in text:
         return "out of memory: the machine had too little left, and Ray ended the trial"
-    if "node has died" in told or "ray.exceptions.NodeDiedError" in told:
+    if "node has died" in text or "ray.exceptions.NodeDiedError" in text:
         return NODE_DIED
-    if "ray.exceptions.ActorUnavailableError" in told or "is temporarily unavailable" in told:
+    if "ray.exceptions.ActorUnavailableError" in text or "is temporarily unavailable" in text:
         return OUT_OF_REACH
-    if "ray.exceptions.ActorDiedError" in told or "The actor died unexpectedly" in told:
+    if "ray.exceptions.ActorDiedError" in text or "The actor died unexpectedly" in text:
         return "its process died"
-    return last_line(told)
+    return last_line(text)
 
 
 def last_line(traceback: str) -> str:

@@ -16,7 +16,7 @@ def outline(plan: Plan) -> list[str]:
     share = f"{place.cpus} CPU thread{'s' * (place.cpus > 1)}{f' and {place.gpus:g} GPU' if place.gpus else ''} each"
     where = f"{len(place.nodes)} nodes" if place.nodes else "machine"
     return [
-        *(f"{'data':<10}{line}" for line in plan.dataset.told()),
+        *(f"{'data':<10}{line}" for line in plan.dataset.description()),
         f"texts     {len(plan.dataset.not_utf8):,} decoded as GB18030, the others as UTF-8",
         f"split     {_sizes(plan.split)}",
         *_trials(plan),

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.splits import most
-from mvsa_tune.finetuning.finetuner import FinetuneTask
-from mvsa_tune.finetuning.network import trainable_parameters
-from mvsa_tune.finetuning.replicate import ReplicateTrainer
+from mvsa_tune.data.splits import Split, largest_fold
+from mvsa_tune.finetuning.model import trainable_parameters
+from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer
 from mvsa_tune.models.heads import count_parameters
-from mvsa_tune.training.stack import EVALUATION_BLOCK, Samples, StackTrainer
-from mvsa_tune.training.trainer import Trainer
+from mvsa_tune.training.trainer import EVALUATION_BLOCK, Samples, StackTrainer, Trainer
 from mvsa_tune.tune.plan import Cost, Plan
 
 STACK_SAMPLES = 2**14  # of all replicates in the step that is measured: more take no less time each
@@ -60,7 +58,7 @@ def estimate(plan: Plan) -> dict[str, Cost]:
         widths = {modality: plan.widths.get((name, modality), 0) for modality, name in config.encoders.items()}
         if task is None and not all(widths.values()):
             continue
-        size = FINETUNED_SAMPLES[device] if task else min(config.batch_size, most(plan.split.train))
+        size = FINETUNED_SAMPLES[device] if task else min(config.batch_size, largest_fold(plan.split.train))
         inputs = config.encoders if task else widths
         shape = (*inputs.items(), size, config.head, config.D, config.frozen, config.precision)
         if shape not in measured:
@@ -75,9 +73,9 @@ def _scale(config: Config, plan: Plan, step: Step) -> Cost:
     split = plan.split
     trained = sum(len(split.train[fold]) for fold in folds)
     scored = sum(len(split.validation[fold]) + len(split.test[fold]) for fold in folds)
-    at_once = min(config.batch_size, most(split.train)) / config.accumulation
+    at_once = min(config.batch_size, largest_fold(split.train)) / config.accumulation
     if not plan.finetuning:  # scoring takes half the memory of training, but more samples at once
-        at_once = max(at_once, min(max(most(split.validation), most(split.test)), EVALUATION_BLOCK) / 2)
+        at_once = max(at_once, min(max(largest_fold(split.validation), largest_fold(split.test)), EVALUATION_BLOCK) / 2)
     in_memory = 1 if plan.finetuning else len(folds)
     return Cost(
         parameters=step.parameters,
@@ -115,12 +113,8 @@ def _finetuned(config: Config, task: FinetuneTask, size: int) -> Step:
     replicate = task.replicates[0]
     rows = task.split.train[replicate.fold][:size]
     step = replace(config, batch_size=max(2, len(rows)), accumulation=1, epochs=2)
-    labels = torch.from_numpy(task.labels).to(task.device)
-    samples = task.prepare(config)
-    recomputed = task.recomputed
-    trainer = ReplicateTrainer(
-        step, replicate, samples, labels, task.classes, rows, rows, rows[:0], recomputed=recomputed
-    )
+    few = Split("few", {replicate.fold: rows}, {replicate.fold: rows}, {replicate.fold: rows[:0]})
+    trainer = ReplicateTrainer(step, replicate, replace(task, split=few))
     kept, train, score = _measure(trainer, trainer.network)
     weights = sum(parameter.numel() for parameter in trainer.network.parameters())
     trained = sum(parameter.numel() for parameter in trainable_parameters([trainer.network]))
@@ -173,7 +167,7 @@ def relative_work(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
     """
     if plan.costs:
         return {config.id: plan.costs[config.id].seconds for config in configs}
-    train, classes = most(plan.split.train), len(plan.dataset.classes)
+    train, classes = largest_fold(plan.split.train), len(plan.dataset.classes)
     work = {}
     for config in configs:
         widths = {modality: plan.widths[name, modality] for modality, name in config.encoders.items()}

@@ -7,9 +7,9 @@ from typing import Any
 
 from mvsa_tune.cluster.session import add_cluster_flags
 from mvsa_tune.config import AXES, CONFIG_FLAGS, CONFIG_HELP, FINETUNING, Asha, Config, Parser, add_flags, flag
+from mvsa_tune.data.dataset import DEFAULT_DATA, add_data_flags
 from mvsa_tune.data.demo import PAIRS as DEMO_PAIRS
-from mvsa_tune.data.flags import DEFAULT_DATA, add_data_flags
-from mvsa_tune.data.splits import KINDS
+from mvsa_tune.data.splits import split_usage
 from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.tune.space import FIXED, PAIR, Space
@@ -34,14 +34,14 @@ def sweep_parser(script: str, description: str, *, seeds: int, finetuning: bool 
     add("--pairs", nargs="+", metavar="IMAGE+TEXT", help="pairs of encoders (default: the reference experiment's)")
     add("--seeds", type=int, default=seeds, metavar="N", help=f"train N seeds: 42, 43, … (default {seeds})")
     add("--seed-list", type=int, nargs="+", metavar="SEED", help="train these seeds")
-    add("--split", metavar="SPLIT", help=f"{KINDS} (default: the protocol's)")
+    add("--split", metavar="SPLIT", help=f"{split_usage()} (default: the protocol's)")
     add("--protocol", choices=list(PROTOCOLS), default="reference", help="whose defaults to take (default reference)")
     add("--scheduler", choices=["asha", "none"], default="asha", help="what stops trials early (default asha)")
     add_flags(parser, Asha)
     add("--max-failures", type=int, default=1, metavar="N", help="try a failed trial again N times (default 1)")
     add("--name", default=name, help=f"name of the sweep and of its results folder (default {name}; demo with --demo)")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where results go (default results)")
-    add("--storage", metavar="PLACE", help="copy results to a shared path or URI (s3://…), and continue from there")
+    add("--storage", metavar="URI", help="copy results to a shared path or URI (s3://…), and continue from there")
     add("--cpus-per-trial", type=int, metavar="N", help="CPU threads of each trial (default: all, shared evenly)")
     add("--gpus-per-trial", type=float, metavar="N", help="GPUs of each trial, 0.25 for a quarter of one")
     add("--memory-per-trial", type=float, metavar="GIB", help="memory to reserve on a cluster (default: an estimate)")

@@ -12,13 +12,13 @@ import numpy as np
 from mvsa_tune.cluster.resources import Placement, place
 from mvsa_tune.cluster.session import address_of, nodes_of, this_machine
 from mvsa_tune.config import Asha, Config, Replicate, from_flags, join_pair
-from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.data.dataset import Dataset, read_data
 from mvsa_tune.data.demo import make_demo_set
-from mvsa_tune.data.flags import read_data
 from mvsa_tune.data.splits import Split, make_split
 from mvsa_tune.dimensions import Choice
 from mvsa_tune.embeddings.cache import Cache, default_folder, find_caches
-from mvsa_tune.embeddings.embed import Settings, check_pictures, embed
+from mvsa_tune.embeddings.embed import check_pictures, embed
+from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
@@ -28,7 +28,7 @@ from mvsa_tune.training.task import Task
 from mvsa_tune.tune.space import PAIR, Search, corners
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FinetuneTask
+    from mvsa_tune.finetuning.trainer import FinetuneTask
 
 WORKER_MEMORY = 600 * 2**20  # bytes of a worker process besides its trial: Python, Ray and torch
 
@@ -147,7 +147,7 @@ class Plan:
             "milestones": self.milestones,
         }
         if self.finetuning:
-            from mvsa_tune.finetuning.finetuner import FinetuneTask  # imports torch
+            from mvsa_tune.finetuning.trainer import FinetuneTask  # imports torch
 
             return FinetuneTask.on(self.dataset, sweep=folder, **vars(self.finetuning), **shared)
         labels = np.array(self.dataset.labels, dtype=np.int64)
@@ -180,7 +180,7 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
         make_demo_set(options.data)
     dataset = read_data(options)
     if dataset.dropped and not (options.quiet or options.dry_run):
-        print("\n".join(dataset.told()))
+        print("\n".join(dataset.description()))
     seeds = options.seed_list or range(42, 42 + options.seeds)
     split, replicates = split_and_replicates(options.split, dataset, seeds)
     plan = Plan(
@@ -291,7 +291,7 @@ def with_encoders(plan: Plan, options: Namespace) -> Plan:
     Raises:
         InputError: weights cannot be loaded or pictures cannot be read, and the sweep may not go on without them.
     """
-    from mvsa_tune.finetuning.finetuner import load_towers  # imports torch
+    from mvsa_tune.finetuning.model import load_towers  # imports torch
 
     assert plan.finetuning is not None
     finetuned, not_run = {}, {}

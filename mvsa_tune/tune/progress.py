@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a line for each finished trial, and a bar with the time left."""
+"""What a person sees while a sweep runs: a line for each finished trial, and a bar with the remaining time."""
 
 import sys
 import time
@@ -10,65 +10,53 @@ from mvsa_tune.config import Config
 from mvsa_tune.training.result import TrialResult
 
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {elapsed}<{remaining}{postfix}"
-OPEN_BAR = "{desc} {elapsed}{postfix}"
 
 
 class Progress:
-    """Progress of a sweep. Time left goes by each trial's estimated cost, not by the number of trials.
+    """The display of a sweep, whose remaining time follows from the estimated costs of the trials, not their number.
 
-    On a terminal the bar stays on the last line; elsewhere (a log file) only the finished trials' lines are written.
+    On a terminal the bar stays on the last line; elsewhere (a log file) only the lines of finished trials are written.
     """
 
     def __init__(self, expected: int | None, *, quiet: bool) -> None:
-        """Start.
-
-        Args:
-            expected: how many trials there will be, None if nobody knows.
-            quiet: show nothing.
-        """
+        """Start the clock; `expected` is the number of trials, None if it is unknown; if `quiet`, nothing is shown."""
+        self.expected, self.quiet, self.started = expected, quiet, time.perf_counter()
         self.costs: Mapping[str, float] = {}
-        self.expected = expected
-        self.running: dict[str, float] = {}  # which, and the share of each that is done
-        self.ended: set[str] = set()
-        self.best: tuple[float, str] | None = None
-        self.quiet = quiet
-        self.started = time.perf_counter()
-        self.bar = tqdm(
-            total=expected,
-            bar_format=OPEN_BAR if expected is None else BAR,
-            disable=quiet or not sys.stderr.isatty(),
-            desc=self._count(),
-            dynamic_ncols=True,
-        )
+        self.running: dict[str, float] = {}  # the finished share of each running trial, by id
+        self.ended = 0
+        self.best: tuple[float, str] | None = None  # accuracy and name
+        bar, hidden = BAR if expected is not None else "{desc} {elapsed}{postfix}", quiet or not sys.stderr.isatty()
+        self.bar = tqdm(total=expected, bar_format=bar, disable=hidden, dynamic_ncols=True, leave=False)
+        self._show()
 
     def weigh(self, costs: Mapping[str, float]) -> None:
-        """Take the estimated cost of each trial to come, by id, in any unit; a trial that is not there costs 1."""
+        """Take the estimated cost of each trial, by id, in any unit; a trial without an estimate costs 1."""
         self.costs = costs
         self.bar.total = sum(costs.values()) or self.expected
 
     def start(self, trial: str) -> None:
-        """Note that a trial has begun."""
-        self.running.setdefault(trial, 0.0)
-        self._show()
+        """Show one more trial as running."""
+        self.advance(trial, self.running.get(trial, 0.0))
 
     def advance(self, trial: str, share: float) -> None:
-        """Note what share of a running trial is done."""
-        self._move(trial, share)
+        """Show which share of a trial, from 0 to 1, is finished."""
+        self.bar.update(self.costs.get(trial, 1.0) * (share - self.running.get(trial, 0.0)))
+        self.running[trial] = share
         self._show()
 
-    def finish(self, config: Config, outcome: TrialResult) -> None:
-        """Note that a trial was trained to its end, or stopped before it: that one cannot be the best."""
-        best = outcome.at_best(outcome.accuracy)
+    def finish(self, config: Config, result: TrialResult) -> None:
+        """Show the accuracy of a trial that has ended; one that was stopped early cannot be the best."""
+        best = result.at_best(result.accuracy)
         spread = f" ± {best.std(ddof=1):.3f}" if len(best) > 1 else ""
-        text = f"{best.mean():.3f}{spread} (n {len(best)}) in {outcome.seconds:.1f} s"
-        if outcome.epochs < config.epochs:
-            text = f"stopped at epoch {outcome.epochs}: {text}"
+        text = f"{best.mean():.3f}{spread} (n {len(best)}) in {result.seconds:.1f} s"
+        if result.epochs < config.epochs:
+            text = f"stopped at epoch {result.epochs}: {text}"
         elif self.best is None or best.mean() > self.best[0]:
             self.best = (float(best.mean()), config.name)
         self._end(config, text)
 
     def fail(self, config: Config, reason: str) -> None:
-        """Note that a trial has failed for good."""
+        """Show that a trial has failed for good."""
         self._end(config, f"failed: {reason}")
 
     def say(self, text: str) -> None:
@@ -78,25 +66,18 @@ class Progress:
 
     def close(self) -> None:
         """Remove the bar."""
-        self.bar.leave = False
         self.bar.close()
 
     def _end(self, config: Config, text: str) -> None:
-        self._move(config.id, 1.0)
-        self.running.pop(config.id, None)
-        self.ended.add(config.id)
+        self.advance(config.id, 1.0)
+        del self.running[config.id]
+        self.ended += 1
         self.say(f"[{self._count()} {time.perf_counter() - self.started:6.1f} s] {config.name}: {text}")
         self._show()
 
-    def _move(self, trial: str, share: float) -> None:
-        done = self.running.get(trial, 0.0)
-        self.bar.update(self.costs.get(trial, 1.0) * (share - done))
-        self.running[trial] = share
-
     def _count(self) -> str:
-        if self.expected is None:
-            return f"{len(self.ended)}"
-        return f"{len(self.ended):>{len(str(self.expected))}}/{self.expected}"
+        total = "" if self.expected is None else f"/{self.expected}"
+        return f"{self.ended:>{max(0, len(total) - 1)}}{total}"
 
     def _show(self) -> None:
         best = f", best {self.best[0]:.3f} ({self.best[1]})" if self.best else ""

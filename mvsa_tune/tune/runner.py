@@ -1,4 +1,4 @@
-"""Runs a plan with Ray Tune: placement, scheduler, searcher, resume."""
+"""Train with Ray Tune what of a plan is missing in a results folder, and write the tables."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +19,27 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from mvsa_tune import NUMERICS_VERSION, machine
-from mvsa_tune.cluster.nodes import tell_nodes
+from mvsa_tune.cluster.nodes import check_nodes
 from mvsa_tune.cluster.session import joined_ray, local_ray
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
-from mvsa_tune.results.store import Store
-from mvsa_tune.tune import trainable
+from mvsa_tune.results.store import Store, missing
 from mvsa_tune.tune.callbacks import Recorder
+from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan
 from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
+from mvsa_tune.tune.trainable import Trial, TrialTrainable
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FinetuneTask
+    from mvsa_tune.finetuning.trainer import FinetuneTask
     from mvsa_tune.training.task import Task
 
 # Exit codes: everything finished; some trials failed; interrupted with trials left.
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
-# How often trials that were lost with their nodes are run, at most: one that takes its process along each time must come to an end.
+# How often trials that were lost with their nodes are run at most: one may kill its node each time.
 ROUNDS = 10
 
 
@@ -48,48 +49,45 @@ def run_sweep(
     *,
     demo: bool = False,
     quiet: bool = False,
-    grows: bool = False,
     show: bool = True,
+    mirror: Mirror | None = None,
 ) -> int:
-    """Train what of a plan is not recorded in `folder` yet, and write its tables.
+    """Train what of a plan is not recorded in `folder` yet, write its tables, and return the exit code.
 
     Args:
         plan: what to run.
-        folder: the results folder; new, or of the same sweep.
+        folder: the results folder; new, or of a sweep that the plan can be added to.
         demo: whether the data is the built-in demo set, for the tables' heading.
         quiet: print nothing but the tables.
-        grows: whether `folder` may hold a sweep of some of the plan's configurations.
         show: whether to print the tables.
-
-    Returns:
-        The exit code.
+        mirror: the copy of the folder, or of one that holds it, to update after each trial.
 
     Raises:
-        InputError: the folder cannot be written (from the start, or from some moment on), or belongs to another sweep.
+        InputError: the folder cannot be written, or holds a sweep that this one cannot be added to.
     """
     store = Store(folder)
-    for line in store.begin(_describe(plan, demo), plan.dataset, plan.split, grows=grows):
+    for line in store.begin(_describe(plan, demo), plan.dataset, plan.split):
         print(line, file=sys.stderr)
     try:
-        return _run(plan, store, quiet=quiet, show=show)
+        return _run(plan, store, mirror, quiet=quiet, show=show)
     finally:
         store.end()
 
 
-def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
-    recorded = _recorded(plan, store)
-    todo = [] if plan.search else [config for config in plan.runnable if config.id not in recorded]
-    if recorded and not quiet:
-        told = "" if plan.search else f"; {len(todo)} to train"
-        print(f"{_counted(plan, recorded)} are recorded in {store.folder}{told}")
+def _run(plan: Plan, store: Store, mirror: Mirror | None, *, quiet: bool, show: bool) -> int:
+    todo = [] if plan.search else _todo(plan, store)
+    if store.statuses() and not quiet:
+        added = sum(trial.is_addition for trial in todo)
+        rest = f"; {len(todo)} to train" + (f", {added} of them further seeds or folds" if added else "")
+        print(f"{_recorded(plan, store)} recorded in {store.folder}{'' if plan.search else rest}")
     interrupted, rounds = False, ROUNDS if plan.placement.address else 1
     while rounds and _is_left(plan, todo, store):
         rounds -= 1
-        interrupted, lost = _fit(plan, todo, store, quiet=quiet, forgiving=rounds > 0)
+        interrupted, lost = _fit(plan, todo, store, mirror, quiet=quiet, retries_lost=rounds > 0)
         store.tidy()
         if interrupted or not lost:
             break
-        todo = [config for config in todo if config.id in lost]
+        todo = [trial for trial in todo if trial.config.id in lost]
     from mvsa_tune.report.write import write_results  # SciPy and statsmodels take a while to import
 
     analysis, markdown = write_results(store)
@@ -105,31 +103,40 @@ def _run(plan: Plan, store: Store, *, quiet: bool, show: bool) -> int:
     return SOME_FAILED if failed else DONE
 
 
-def _is_left(plan: Plan, todo: list[Config], store: Store) -> bool:
-    """Whether there is anything to train."""
+def _todo(plan: Plan, store: Store) -> list[Trial]:
+    """Return what of a grid is not recorded yet: a trial for each configuration that lacks replicates."""
+    statuses = store.statuses()
+    trials = []
+    for config in plan.runnable:
+        recorded = statuses.get(config.id, {})
+        if replicates := missing(recorded, plan.replicates, stopped_counts=plan.asha is not None):
+            trials.append(Trial(config, replicates, is_addition=FINISHED in recorded.values()))
+    return trials
+
+
+def _is_left(plan: Plan, todo: list[Trial], store: Store) -> bool:
+    """Return whether there is anything to train."""
     if plan.search:
         return not plan.search.budget.spent(len(store.configs()), sum(store.epochs().values()))
     return bool(todo)
 
 
-def _recorded(plan: Plan, store: Store) -> set[str]:
-    """Ids of the trials that need no training: one that was stopped does, where there is no scheduler to stop it."""
-    return set(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))
-
-
-def _counted(plan: Plan, trials: set[str]) -> str:
-    return f"{len(trials)} configurations" if plan.search else f"{len(trials)} of {len(plan.configs)} configurations"
+def _recorded(plan: Plan, store: Store) -> str:
+    """Write how many configurations have all that the plan asks for."""
+    if plan.search:
+        return f"{len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))} configurations are"
+    return f"{len(plan.runnable) - len(_todo(plan, store))} of {len(plan.configs)} configurations are"
 
 
 def _interrupted(plan: Plan, store: Store) -> str:
-    told = _counted(plan, _recorded(plan, store))
-    return f"Stopped: {told} are done; {store.folder}/tables.md holds what is done. The same command goes on from here."
+    done = _recorded(plan, store)
+    return f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here."
 
 
 def _closing(folder: Path, count: int, failed: int) -> str:
-    told = f"{failed} of {count} configurations failed; {folder}/trials.csv says why. " if failed else ""
-    place = shlex.quote(str(folder / "tensorboard"))
-    return f"{told}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {place}"
+    failures = f"{failed} of {count} configurations failed; {folder}/trials.csv says why. " if failed else ""
+    logs = shlex.quote(str(folder / "tensorboard"))
+    return f"{failures}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {logs}"
 
 
 def _describe(plan: Plan, demo: bool) -> SweepManifest:
@@ -144,7 +151,7 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
         dropped=dict(plan.dataset.dropped),
         demo=demo,
         split=plan.split.name,
-        split_digest=plan.split.digest,
+        folds=plan.split.fold_digests,
         protocol=plan.protocol,
         replicates=plan.replicates,
         configs=() if plan.search else plan.configs,
@@ -153,17 +160,18 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
         skipped=dict(plan.skipped),
         vectors={f"{encoder} {modality}": cache.manifest.sha256 for (encoder, modality), cache in plan.caches.items()},
         finetuned=plan.finetuned,
-        code=f"numerics {NUMERICS_VERSION}",
+        numerics=NUMERICS_VERSION,
     )
 
 
-def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving: bool) -> tuple[bool, set[str]]:
-    """Train configurations; return whether it was interrupted, and the trials that were lost with their nodes."""
+def _fit(
+    plan: Plan, todo: list[Trial], store: Store, mirror: Mirror | None, *, quiet: bool, retries_lost: bool
+) -> tuple[bool, set[str]]:
+    """Train; return whether that was interrupted, and the ids of trials that were lost with their nodes."""
     scores = store.scores() if plan.asha or plan.search else {}
-    rungs = {**scores, **plan.task(store.folder).scores_gone_past(todo)} if plan.asha else {}
     searcher = _searcher(plan, store, scores)
     progress = Progress(_expected(plan, todo, store), quiet=quiet)
-    recorder = Recorder(store, plan, progress, forgiving=forgiving)
+    recorder = Recorder(store, plan, progress, mirror, retries_lost=retries_lost)
     try:
         _propose_ahead(plan)
         with _costs_beside(plan, todo) as costs, _ray(plan), _scratch(store.folder) as scratch:
@@ -171,19 +179,19 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving
             progress.weigh(costs.result())
             tuner = tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(trainable.TrialTrainable, task=_task(plan, store.folder)),
+                    tune.with_parameters(TrialTrainable, task=_task(plan, store.folder)),
                     {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus, "memory": _declared(plan)},
                 ),
-                param_space=None if searcher else {"config": tune.grid_search(_ordered(plan, todo, costs.result()))},
+                param_space=None if searcher else {"trial": tune.grid_search(_ordered(plan, todo, costs.result()))},
                 tune_config=tune.TuneConfig(
                     num_samples=-1 if searcher else 1,
-                    scheduler=make_scheduler(plan.asha, plan.epochs, rungs),
+                    scheduler=make_scheduler(plan.asha, plan.epochs, _rungs(plan, todo, store, scores)),
                     search_alg=searcher,
                     reuse_actors=True,
                     # On a cluster as many as fit: nodes come and go.
                     max_concurrent_trials=None if plan.placement.address else plan.placement.concurrent,
-                    trial_name_creator=lambda trial: trainable.config_of(trial.config).id,
-                    trial_dirname_creator=lambda trial: trainable.config_of(trial.config).id,
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_name,
                 ),
                 run_config=tune.RunConfig(
                     name="tune",
@@ -195,31 +203,54 @@ def _fit(plan: Plan, todo: list[Config], store: Store, *, quiet: bool, forgiving
             )
             tuner.fit()
     except KeyboardInterrupt:
-        # What is finished is recorded, and the caller sees what is left.
+        # What has finished is recorded, and the caller sees what is left.
         print(file=sys.stderr)  # past the ^C that the terminal shows
         return True, recorder.lost
     except Exception as error:
-        problem = recorder.problem or next(filter(_is_disk_error, _causes(error)), None)
-        if isinstance(problem, OSError):
-            raise InputError(
-                f"{store.folder} cannot be written any more ({problem.strerror}): the rows up to here are whole; mend that, and "
-                "the same command goes on"
-            ) from None
-        if any(
-            isinstance(one, OutOfMemoryError) for one in _causes(error)
-        ):  # which Tune does not take as a trial's failure
-            raise InputError(
-                "the machine had too little memory left, and Ray ended a trial: the rows up to here are whole, and the same "
-                f"command goes on; --cpus-per-trial {2 * plan.placement.cpus} lets half as many trials run at once"
-            ) from None
+        if message := _reason(error, recorder.problem, plan, store):
+            raise InputError(message) from None
         raise
     finally:
         progress.close()
     return False, recorder.lost
 
 
-def _expected(plan: Plan, todo: list[Config], store: Store) -> int | None:
-    """How many trials there will be, where that is known."""
+def _reason(error: Exception, problem: OSError | None, plan: Plan, store: Store) -> str:
+    """Return a message where a full disk or too little memory ended Tune; empty for anything else, which is a bug."""
+    causes = list(_causes(error))
+    problem = problem or next((cause for cause in causes if _is_disk_error(cause)), None)  # type: ignore[assignment]
+    if problem:
+        return (
+            f"{store.folder} cannot be written any more ({problem.strerror}): the rows up to here are whole; "
+            "mend that, and the same command goes on"
+        )
+    if any(isinstance(cause, OutOfMemoryError) for cause in causes):  # which Tune does not take as a trial's failure
+        return (
+            "the machine had too little memory left, and Ray ended a trial: the rows up to here are whole, and the "
+            f"same command goes on; --cpus-per-trial {2 * plan.placement.cpus} lets half as many trials run at once"
+        )
+    return ""
+
+
+def _trial_name(trial: Any) -> str:
+    return Trial.from_tune(trial.config).config.id
+
+
+def _rungs(
+    plan: Plan, todo: list[Trial], store: Store, scores: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the recorded scores that the scheduler compares new trials with: of configurations of as many epochs."""
+    if not plan.asha:
+        return {}
+    epochs = {config.id: config.epochs for config in store.configs()}
+    recorded = {trial: curve for trial, curve in scores.items() if epochs[trial] == plan.epochs}
+    return recorded | plan.task(store.folder).scores_gone_past(
+        [trial.config for trial in todo if not trial.is_addition]
+    )
+
+
+def _expected(plan: Plan, todo: list[Trial], store: Store) -> int | None:
+    """Return how many trials there will be, where that is known."""
     if plan.search is None:
         return len(todo)
     trials = plan.search.budget.trials
@@ -236,28 +267,31 @@ def _searcher(plan: Plan, store: Store, scores: Mapping[str, NDArray[np.float64]
         Recorded(config, scores[config.id][-1] if config.id in scores else None, epochs[config.id])
         for config in store.configs()
     ]
-    return TpeSearcher(plan.search, recorded)
+    return TpeSearcher(plan.search, recorded, plan.replicates)
 
 
-def _ordered(plan: Plan, todo: list[Config], costs: Mapping[str, float]) -> list[str]:
-    """The order in which trials start: the longest first, so that no worker is left with a long one at the end.
+def _ordered(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> list[str]:
+    """Return the trials in the order in which they start: the longest first, so that none is left alone at the end.
 
     With ASHA by id, which is as good as random: it compares what comes later with what came before.
     """
-    ordered = sorted(todo, key=lambda config: config.id if plan.asha else -costs[config.id])
-    return [trainable.tune_config(config)["config"] for config in ordered]
+
+    def key(trial: Trial) -> tuple[float, str]:
+        return (0.0 if plan.asha else -costs[trial.config.id] * len(trial.replicates), trial.config.id)
+
+    return [trial.to_tune()["trial"] for trial in sorted(todo, key=key)]
 
 
 def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
     task = plan.task(folder)
-    return replace(task, driver=tell_nodes(plan.caches.values(), task.files)) if plan.placement.address else task
+    return replace(task, driver=check_nodes(task.files)) if plan.placement.address else task
 
 
 @contextmanager
-def _costs_beside(plan: Plan, todo: list[Config]) -> Iterator[Future[Mapping[str, float]]]:
-    """What trials cost against each other, of a search nothing: worked out while Ray starts, which is mostly waiting. It imports torch."""
+def _costs_beside(plan: Plan, todo: list[Trial]) -> Iterator[Future[Mapping[str, float]]]:
+    """Estimate the trials' relative costs (of a search none) while Ray starts: it imports torch meanwhile."""
     with ThreadPoolExecutor(1) as beside:
-        yield beside.submit(_work, plan, [] if plan.search else todo)
+        yield beside.submit(_work, plan, [] if plan.search else [trial.config for trial in todo])
 
 
 def _work(plan: Plan, configs: list[Config]) -> Mapping[str, float]:
@@ -267,40 +301,40 @@ def _work(plan: Plan, configs: list[Config]) -> Mapping[str, float]:
 
 
 def _ray(plan: Plan) -> AbstractContextManager[None]:
-    place = plan.placement
-    return joined_ray(place.address) if place.address else local_ray(place.cpus * place.concurrent)
+    placement = plan.placement
+    return joined_ray(placement.address) if placement.address else local_ray(placement.cpus * placement.concurrent)
 
 
 def _propose_ahead(plan: Plan) -> None:
-    """On a cluster let a search have some trials waiting: with Tune's one at a time its workers start one after another."""
+    """Let a search on a cluster have several trials pending: with Tune's one, workers start one after another."""
     if plan.search and plan.placement.address:
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(2, plan.placement.concurrent // 4)))
 
 
 def _declared(plan: Plan) -> int:
-    """Bytes of memory that Ray keeps free for a trial; none on one machine, where as many run as there are CPUs for."""
+    """Return the bytes of memory that Ray reserves for a trial; 0 on one machine, where the CPUs limit the trials."""
     return plan.trial_memory if plan.placement.address else 0
 
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Where Tune keeps its own books for the time of a sweep. What lasts is the store; what a kill left here is removed."""
-    place = (folder / ".tune").absolute()
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+    """Make an empty folder for Tune's own files, and remove it in the end: what lasts is the store."""
+    scratch = (folder / ".tune").absolute()
+    shutil.rmtree(scratch, ignore_errors=True)  # what a kill has left
+    scratch.mkdir()
     try:
-        yield place
+        yield scratch
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, and those that it comes from."""
+    """Yield an exception and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _is_disk_error(error: BaseException) -> bool:
-    """Whether it is that of a full or read-only disk."""
+    """Return whether an exception comes from a full or read-only disk."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)

@@ -1,4 +1,4 @@
-"""Optuna's TPE as a searcher of Ray Tune, which starts from the trials that are recorded."""
+"""Optuna's TPE as a searcher of Ray Tune, started from the recorded trials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from mvsa_tune.config import Config
+from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dimensions import Choice, Dimension
 from mvsa_tune.tune.space import Search, make_config, point_of
-from mvsa_tune.tune.trainable import METRIC, RESOURCE, tune_config
+from mvsa_tune.tune.trainable import METRIC, RESOURCE, Trial
 
-# How often in a row the sampler may propose what is known already before the space counts as used up.
+# Proposals in a row that are known already, after which the space counts as used up.
 REPEATS = 200
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A trial that is on record: its configuration, its score (None if it failed) and the epochs it was trained for."""
+    """A recorded trial: its configuration, its score (None if it failed) and the epochs that it was trained for."""
 
     config: Config
     score: float | None
@@ -30,28 +30,29 @@ class Recorded:
 class TpeSearcher(Searcher):  # type: ignore[misc]
     """Proposes configurations that are neither recorded nor running, by tree-structured Parzen estimators (TPE).
 
-    Tune's own `OptunaSearch` cannot be told of trials that it has not proposed while it also has to avoid them.
+    Tune's own `OptunaSearch` cannot both learn from trials that it has not proposed and avoid proposing them.
     """
 
-    def __init__(self, search: Search, recorded: list[Recorded]) -> None:
+    def __init__(self, search: Search, recorded: list[Recorded], replicates: tuple[Replicate, ...]) -> None:
         super().__init__(metric=METRIC, mode="max")
         self.search = search
+        self.replicates = replicates
         self.distributions = {name: distribution(dimension) for name, dimension in search.space.items()}
         # Another seed after each restart: the same one would propose its first points again.
         sampler = optuna.samplers.TPESampler(seed=search.seed + len(recorded), constant_liar=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
-        self.known = {one.config.id: one.score for one in recorded}
-        self.epochs = {one.config.id: one.epochs for one in recorded}
-        self.study.add_trials([self._past(one) for one in recorded if one.score is not None])
+        self.known = {trial.config.id: trial.score for trial in recorded}
+        self.epochs = {trial.config.id: trial.epochs for trial in recorded}
+        self.study.add_trials([self._frozen(trial) for trial in recorded if trial.score is not None])
         self.running: dict[str, tuple[optuna.Trial, Config]] = {}
 
-    def _past(self, one: Recorded) -> FrozenTrial:
-        point = point_of(one.config, self.search.space)
-        return create_trial(value=one.score, params=point, distributions=self.distributions)
+    def _frozen(self, trial: Recorded) -> FrozenTrial:
+        point = point_of(trial.config, self.search.space)
+        return create_trial(value=trial.score, params=point, distributions=self.distributions)
 
     def suggest(self, trial_id: str) -> Any:
-        """The next configuration; `FINISHED` when the budget is spent, or the space used up."""
+        """Return the next trial as Tune takes it; `FINISHED` when the budget is spent or the space is used up."""
         running = {config.id for _, config in self.running.values()}
         if self.search.budget.spent(len(self.known) + len(running), sum(self.epochs.values())):
             return Searcher.FINISHED
@@ -61,7 +62,7 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
             if config.id not in self.known and config.id not in running:
                 self.running[trial_id] = asked, config
                 self.epochs[config.id] = 0
-                return tune_config(config)
+                return Trial(config, self.replicates).to_tune()
             score = self.known.get(config.id)
             self.study.tell(asked, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
         # What is still running may be all that is left.
@@ -72,7 +73,7 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
         self._count(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Learn what a trial found: its score, or that it failed."""
+        """Learn a trial's score, or that it failed."""
         self._count(trial_id, result or {})
         asked, config = self.running.pop(trial_id)
         score = None if error or not result else float(result[METRIC])
@@ -84,14 +85,14 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
         self.epochs[config_id] = max(self.epochs[config_id], result.get(RESOURCE, 0))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a search resumes from its rows."""
+        """Do nothing: a search resumes from its rows."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a search resumes from its rows."""
+        """Do nothing: a search resumes from its rows."""
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """Optuna's word for a dimension."""
+    """Return a dimension as Optuna's distribution."""
     if isinstance(dimension, Choice):
         return CategoricalDistribution(dimension.values)
     if isinstance(dimension.low, int) and isinstance(dimension.high, int):

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mvsa_tune.config import ATTENTION_HEADS, AXES, CONFIG_FLAGS, Config, attends, flag, join_pair, split_pair
+from mvsa_tune.config import AXES, CONFIG_FLAGS, Config, flag, join_pair, split_pair
 from mvsa_tune.dimensions import Choice, Dimension, Range
 from mvsa_tune.errors import InputError
 from mvsa_tune.formats import short
+from mvsa_tune.models.heads import HEADS
 
 Space = Mapping[str, Dimension]  # by field of `Config`, and the pair of encoders
 PAIR = "pair"
@@ -146,10 +147,11 @@ def corners(search: Search) -> list[Config]:
 
 
 def _check_widths(space: Space) -> None:
-    """Check a rule on two dimensions: heads with attention need certain D. A range contains any D."""
+    """Check that each D suits each head: some need multiples of a number, and a range contains any D."""
     widths = space.get("D", Choice((Config.D,)))
-    for head in filter(attends, space["head"].ends if "head" in space else ()):
-        if isinstance(widths, Range) or any(D % ATTENTION_HEADS for D in widths.values):
+    for head in space["head"].ends if "head" in space else ():
+        multiple = HEADS[head].D_multiple_of
+        if multiple > 1 and (isinstance(widths, Range) or any(D % multiple for D in widths.values)):
             raise InputError(
-                f"--D {widths}: --head {head} needs multiples of {ATTENTION_HEADS}; list them, as in --D 64 128 256"
+                f"--D {widths}: --head {head} needs multiples of {multiple}; list them, as in --D 64 128 256"
             )

@@ -2,7 +2,9 @@
 
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -10,7 +12,6 @@ import psutil
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.tune.describe import cost_lines, outline
-from mvsa_tune.tune.mirror import mirrored
 from mvsa_tune.tune.plan import Plan, make_plan, split_and_replicates, with_encoders, without
 from mvsa_tune.tune.space import Search
 
@@ -41,13 +42,15 @@ def carry_out(options: Namespace, requested: Callable[[Namespace], Sequence[Conf
     if options.dry_run:
         _print(cost_lines(plan))
         return 0
+    from mvsa_tune.tune.mirror import Mirror
     from mvsa_tune.tune.runner import INTERRUPTED, run_sweep  # imports Ray
 
     folder = options.results / options.name
-    with mirrored(folder, options.storage):
-        code = run_sweep(plan, folder, demo=options.demo, quiet=options.quiet, show=not plan.search)
+    with Mirror(folder, options.storage) if options.storage else nullcontext() as mirror:
+        run = partial(run_sweep, demo=options.demo, quiet=options.quiet, show=not plan.search, mirror=mirror)
+        code = run(plan, folder)
         if plan.search and code != INTERRUPTED:
-            code = max(code, confirm(plan, folder, options))
+            code = max(code, confirm(plan, folder, options, run))
         if options.report and code != INTERRUPTED:
             from mvsa_tune.report.write import report  # imports SciPy
 
@@ -80,13 +83,14 @@ def _check_memory(plan: Plan, *, is_run: bool) -> None:
         )
 
 
-def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
+def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, Path], int]) -> int:
     """Train a search's finalists again, to the end, on seeds that the search has not seen, and print the tables of both.
 
     Args:
         plan: the search's.
         folder: the search's results; those of the finalists go into a folder in it.
         options: the flags of `flags.add_search_flags`.
+        run: runs a plan in a folder and returns the exit code.
 
     Returns:
         The exit code.
@@ -94,7 +98,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
     from mvsa_tune.report.leaderboard import confirmed_folder, finalists
     from mvsa_tune.report.write import write_results
     from mvsa_tune.results.store import Store
-    from mvsa_tune.tune.runner import INTERRUPTED, run_sweep
+    from mvsa_tune.tune.runner import INTERRUPTED
 
     confirmed = confirmed_folder(folder)
     earlier = Store(confirmed).manifest.configs if (confirmed / "sweep.json").exists() else ()
@@ -108,7 +112,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace) -> int:
         split, replicates = split_and_replicates(options.split, plan.dataset, seeds)
         split = without(split, plan.dataset, plan.skipped)
         final = replace(plan, configs=configs, split=split, replicates=replicates, asha=None, search=None)
-        code = run_sweep(final, confirmed, demo=options.demo, quiet=options.quiet, grows=True, show=False)
+        code = run(final, confirmed)
     else:
         print("No trial was trained to its end: there is nothing to confirm.")
     if code != INTERRUPTED:

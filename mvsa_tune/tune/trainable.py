@@ -1,37 +1,37 @@
-"""The Ray Tune adapter: one Tune trial trains one configuration, all its replicates.
+"""The Ray Tune adapter: one Tune trial trains replicates of one configuration, as one stack.
 
 The driver imports it without torch, which is a second sooner.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from mvsa_tune.config import Config
+from mvsa_tune.config import Config, Replicate
 from mvsa_tune.machine import keep_freed_memory
 
 if TYPE_CHECKING:
-    from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask
-    from mvsa_tune.training.stack import StackTrainer
+    from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
     from mvsa_tune.training.task import Task
+    from mvsa_tune.training.trainer import StackTrainer
 
-# Where a result carries the trial's TrialResult, the metric that Tune sees (`TrialResult.scores`), and the resource ASHA counts; or,
-# between those, how much of the trial is done.
-OUTCOME = "outcome"
+# The keys of a report to Tune: the trial's `TrialResult`, the metric (`TrialResult.scores`) and the resource that ASHA
+# counts; between those reports, the share of the trial that is done.
+RESULT = "result"
 METRIC = "val_acc"
 RESOURCE = "epochs"
 PROGRESS = "progress"
 
 
 class DivergedError(RuntimeError):
-    """A loss that is not finite. Tune sees a failure, and tries again as often as it was told to."""
+    """A loss that is not finite: a failure to Tune, which tries again as often as `--max-failures` says."""
 
 
 class TrialTrainable(tune.Trainable):
-    """Trains `config_of(config)`; a worker process serves many trials and keeps the vectors, or the encoders, in memory."""
+    """Trains the `Trial` in its config; a worker process serves many trials and keeps the vectors, or the encoders."""
 
     def setup(self, config: dict[str, Any], task: "Task | FinetuneTask") -> None:  # type: ignore[override]
         """Take the shared task; called once a worker process."""
@@ -61,32 +61,51 @@ class TrialTrainable(tune.Trainable):
         if self.diverged:
             raise DivergedError(self.diverged)
         if self.trainer is None:
-            config = config_of(self.config)
-            self.trainer = self.task.build(config, self.task.replicates)
+            trial = Trial.from_tune(self.config)
+            config = trial.config
+            self.trainer = self.task.build(config, trial.replicates)
             # Where a training goes on from a checkpoint, Tune's scheduler knows what it has gone past.
-            ends = {*self.task.milestones, config.epochs}
+            ends = {*(() if trial.is_addition else self.task.milestones), config.epochs}
             self.ends = sorted(end for end in ends if max(1, self.trainer.epoch) <= end <= config.epochs)
         until = self.ends[0]
-        outcome = self.trainer.advance(until)
-        if outcome is None:
+        result = self.trainer.advance(until)
+        if result is None:
             return {METRIC: 0.0, PROGRESS: self.trainer.progress}
-        if outcome.diverged.any():
-            bad = outcome.diverged[outcome.diverged > 0]
-            self.diverged = f"the loss of {len(bad)} of {len(outcome.diverged)} replicates was not finite, first in epoch {bad.min()}"
-            return {METRIC: 0.0, OUTCOME: outcome}
+        if result.diverged.any():
+            bad = result.diverged[result.diverged > 0]
+            which = f"{len(bad)} of {len(result.diverged)} replicates"
+            self.diverged = f"the loss of {which} was not finite, first in epoch {bad.min()}"
+            return {METRIC: 0.0, RESULT: result}
         done = until == self.trainer.config.epochs
         self.ends.pop(0)
-        return {METRIC: float(outcome.scores[-1]), RESOURCE: until, OUTCOME: outcome, "done": done}
+        return {METRIC: float(result.scores[-1]), RESOURCE: until, RESULT: result, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to keep: a trial's rows are what lasts."""
+        """Do nothing: a trial's rows are what lasts."""
 
 
-def tune_config(config: Config) -> dict[str, str]:
-    """A configuration as Tune takes it. A text, because Tune copies its search space for every trial, deeply."""
-    return {"config": json.dumps(asdict(config))}
+@dataclass(frozen=True)
+class Trial:
+    """What one Tune trial trains.
 
+    Attributes:
+        config: the configuration.
+        replicates: its seeds and folds that are to be trained.
+        is_addition: whether they are added to others of the configuration that have finished: then they are trained to
+            the end, whatever the scheduler stops.
+    """
 
-def config_of(tune_config: Mapping[str, str]) -> Config:
-    """The configuration in what Tune hands a trial."""
-    return Config(**json.loads(tune_config["config"]))
+    config: Config
+    replicates: tuple[Replicate, ...]
+    is_addition: bool = False
+
+    def to_tune(self) -> dict[str, str]:
+        """Return the trial as Tune takes it: a text, because Tune copies its search space deeply for every trial."""
+        return {"trial": json.dumps(asdict(self))}
+
+    @staticmethod
+    def from_tune(tune_config: Mapping[str, str]) -> "Trial":
+        """Return the trial in what Tune hands over."""
+        values = json.loads(tune_config["trial"])
+        replicates = tuple(Replicate(**replicate) for replicate in values["replicates"])
+        return Trial(Config(**values["config"]), replicates, values["is_addition"])

@@ -124,9 +124,9 @@ def test_the_file_for_kuberay_has_fields_that_kuberay_knows() -> None:
 
 def check_pod(pod: dict[str, Any]) -> None:
     """Volumes that are mounted are there, and a container asks for what it may have: Ray counts by the limits."""
-    volumes = {volume["name"] for volume in pod["volumes"]}
+    volumes = {volume["name"] for volume in pod.get("volumes", [])}
     for container in pod["containers"]:
-        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+        assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
         assert container["resources"]["requests"] == container["resources"]["limits"]
 
 

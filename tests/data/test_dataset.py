@@ -36,7 +36,7 @@ def test_a_text_in_neither_encoding_is_named(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
-def test_fingerprints_notice_what_they_should(tmp_path: Path) -> None:
+def test_a_changed_label_changes_the_fingerprint_and_a_changed_text_both(tmp_path: Path) -> None:
     folder = make_set(tmp_path)
     before = read_dataset(folder)
     train = (folder / "train.txt").read_text()
@@ -62,8 +62,8 @@ def replace_line(folder: Path, old: str, new: str, name: str = "train.txt") -> N
 
 
 BAD = {
-    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "lists no samples"),
-    "no list": (lambda f: (f / "train.txt").unlink(), r"no train\.txt"),
+    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "has no labelled samples"),
+    "no list": (lambda f: (f / "train.txt").unlink(), r"has no labelled samples: expected a folder with train\.txt"),
     "listed twice": (
         lambda f: replace_line(f, "101,neutral", "100,neutral"),
         r"train\.txt:3: guid 100 is listed twice",
@@ -101,11 +101,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_set_is_one_clear_line(tmp_path: Path, case: str) -> None:
+def test_a_bad_set_is_reported_in_one_line(tmp_path: Path, case: str) -> None:
     folder = make_set(tmp_path)
-    spoil, told = BAD[case]
+    spoil, message = BAD[case]
     spoil(folder)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_dataset(folder)
     assert "\n" not in str(caught.value)
 

@@ -18,12 +18,12 @@ def test_the_demo_set_is_the_same_every_time(demo: Dataset, tmp_path: Path) -> N
     again = read_dataset(tmp_path)
     assert again.fingerprint == demo.fingerprint
     assert all(
-        one.picture.read_bytes() == other.picture.read_bytes()
-        for one, other in zip(again.samples[:20], demo.samples[:20], strict=True)
+        first.picture.read_bytes() == second.picture.read_bytes()
+        for first, second in zip(again.samples[:20], demo.samples[:20], strict=True)
     )
 
 
-def test_a_set_cut_off_in_the_making_is_made_again(tmp_path: Path) -> None:
+def test_a_set_whose_writing_was_interrupted_is_written_again(tmp_path: Path) -> None:
     make_demo_set(tmp_path)
     whole = read_dataset(tmp_path).fingerprint
     (tmp_path / "train.txt").unlink()

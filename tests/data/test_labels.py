@@ -12,27 +12,27 @@ ORDERS = {
     "two": (["positive", "negative"], ["negative", "positive"], "usual"),
     "five": ([*SCALE[::-1]], [*SCALE], "usual"),
     "in capitals and with bars below": (["Very_Positive", "Negative"], ["Negative", "Very_Positive"], "usual"),
-    "numbers": (["10", "9", "-1", "0.5"], ["-1", "0.5", "9", "10"], "numbers"),
+    "numbers": (["10", "9", "-1", "0.5"], ["-1", "0.5", "9", "10"], "numerical"),
     "words": (["sarcasm", "irony", "10"], ["10", "irony", "sarcasm"], "alphabet"),
 }
 
 
 @pytest.mark.parametrize("case", ORDERS)
-def test_found_labels_have_an_order_whatever_order_they_come_in(case: str) -> None:
-    found, wanted, how = ORDERS[case]
-    for mixed in itertools.permutations(found):
-        classes, told = order_labels((), (), mixed)
-        assert list(classes) == wanted and how in told
+def test_labels_have_one_order_whatever_order_they_come_in(case: str) -> None:
+    labels, expected, order = ORDERS[case]
+    for mixed in itertools.permutations(labels):
+        classes, name = order_labels((), (), mixed)
+        assert list(classes) == expected and order in name
 
 
-def test_what_is_asked_goes_before_the_forms_own_and_that_before_what_is_found() -> None:
-    assert order_labels(["b", "a"], LABELS, {"a"}) == (("b", "a"), "as --labels says")
-    assert order_labels((), LABELS, {"a"}) == (LABELS, "the form's own order")
-    assert order_labels((), (), (), needed=False)[0] == ()
+def test_requested_labels_precede_the_layouts_and_those_the_samples() -> None:
+    assert order_labels(["b", "a"], LABELS, {"a"}) == (("b", "a"), "the order of --labels")
+    assert order_labels((), LABELS, {"a"}) == (LABELS, "the layout's order")
+    assert order_labels((), (), ())[0] == ()
 
 
 @pytest.mark.parametrize(
-    ("classes", "told"),
+    ("classes", "message"),
     [
         (["a"], "from 2 to 256"),
         (["a", "a"], "one label twice"),
@@ -42,13 +42,13 @@ def test_what_is_asked_goes_before_the_forms_own_and_that_before_what_is_found()
         ([str(number) for number in range(257)], "257 labels"),
     ],
 )
-def test_labels_that_no_table_could_show_are_refused(classes: list[str], told: str) -> None:
-    for asked, found in ((classes, ()), ((), classes)):
-        if asked or len(set(classes)) == len(classes):
-            with pytest.raises(InputError, match=told):
-                order_labels(asked, (), found)
+def test_labels_that_no_table_can_show_are_an_error(classes: list[str], message: str) -> None:
+    for requested, labels in ((classes, ()), ((), classes)):
+        if requested or len(set(classes)) == len(classes):
+            with pytest.raises(InputError, match=message):
+                order_labels(requested, (), labels)
 
 
-def test_a_label_is_one_cell() -> None:
+def test_a_label_fits_into_a_cell() -> None:
     assert is_label("very negative") and is_label("-1") and is_label("开心")
     assert not any(map(is_label, ("", " a", "a|b", "a,b", "a\nb", "a\tb")))

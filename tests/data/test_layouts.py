@@ -1,4 +1,4 @@
-"""The forms: which a folder has, and the reference's and Cheema et al.'s. The release and tables have files of their own."""
+"""Layouts: which a folder has, and the reference's and Cheema et al.'s. The release and tables have their own files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +9,15 @@ import pytest
 
 from conftest import make_set
 from mvsa_tune.config import Parser
-from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.flags import add_data_flags, read_data
+from mvsa_tune.data.dataset import add_data_flags, read_data, read_dataset
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.errors import InputError
 
 
 def write_pairs(folder: Path, guids: list[str], pictures: str = "data", texts: str = "data") -> None:
     """Write GUID.jpg, which is no picture, and GUID.txt."""
-    for place in (pictures, texts):
-        (folder / place).mkdir(parents=True, exist_ok=True)
+    for name in {pictures, texts}:
+        (folder / name).mkdir(parents=True, exist_ok=True)
     for guid in guids:
         (folder / pictures / f"{guid}.jpg").write_bytes(b"picture " + guid.encode())
         (folder / texts / f"{guid}.txt").write_text(f"tweet {guid}", encoding="utf-8")
@@ -39,18 +38,18 @@ def make_cheema(folder: Path, pictures: str = "data", texts: str = "data", headi
 
 
 @pytest.mark.parametrize("heading", ["", "file_id,multimodal,text,image\n"])
-@pytest.mark.parametrize("places", [("data", "data"), ("images", "texts")])
+@pytest.mark.parametrize("folders", [("data", "data"), ("images", "texts")])
 def test_cheemas_rows_are_the_lines_that_the_split_files_count(
-    tmp_path: Path, places: tuple[str, str], heading: str
+    tmp_path: Path, folders: tuple[str, str], heading: str
 ) -> None:
-    dataset = read_dataset(make_cheema(tmp_path, *places, heading=heading))
+    dataset = read_dataset(make_cheema(tmp_path, *folders, heading=heading))
     assert dataset.layout == "cheema" and dataset.classes == LABELS
     rows = np.loadtxt(tmp_path / "splits" / "train_1.txt", dtype=int)
     assert [dataset.samples[row].guid for row in rows] == ["4", "17"]
     assert dataset.guids == ["17", "3", "250", "4"]
-    # theirs: 0 neutral, 1 positive, 2 negative; the first of the three labels is the pair's
+    # 0 is neutral, 1 positive, 2 negative; the first of the three labels is the pair's
     assert [LABELS[label] for label in dataset.labels] == ["positive", "neutral", "negative", "positive"]
-    assert dataset.samples[2].picture == tmp_path / places[0] / "250.jpg" and dataset.samples[2].text == "tweet 250"
+    assert dataset.samples[2].picture == tmp_path / folders[0] / "250.jpg" and dataset.samples[2].text == "tweet 250"
 
 
 def edit(name: str, old: str, new: str):
@@ -83,16 +82,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_list_of_cheemas_is_one_clear_line(tmp_path: Path, case: str) -> None:
+def test_a_bad_list_of_cheema_et_al_is_reported_in_one_line(tmp_path: Path, case: str) -> None:
     folder = make_cheema(tmp_path)
-    spoil, told = BAD[case]
+    spoil, message = BAD[case]
     spoil(folder)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_dataset(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_two_forms_in_one_folder_are_an_error_until_one_is_named(tmp_path: Path) -> None:
+def test_two_layouts_in_one_folder_are_an_error_unless_one_is_named(tmp_path: Path) -> None:
     folder = make_cheema(make_set(tmp_path))
     with pytest.raises(InputError, match="--layout reference or --layout cheema"):
         read_dataset(folder)
@@ -100,7 +99,7 @@ def test_two_forms_in_one_folder_are_an_error_until_one_is_named(tmp_path: Path)
     assert len(read_dataset(folder, layout="reference").guids) == 44
 
 
-def test_a_form_that_is_not_there_is_told_by_what_it_lacks(tmp_path: Path) -> None:
+def test_a_layout_that_a_folder_lacks_is_an_error_that_names_what_is_missing(tmp_path: Path) -> None:
     folder = make_set(tmp_path)
     for layout, lacks in {
         "mvsa": r"no labelResultAll\.txt", "cheema": r"no valid_pairlist\.txt", "table": "holds no table",
@@ -108,11 +107,12 @@ def test_a_form_that_is_not_there_is_told_by_what_it_lacks(tmp_path: Path) -> No
         with pytest.raises(InputError, match=lacks):
             read_dataset(folder, layout=layout)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"none of the known forms.*train\.txt.*labelResultAll.*valid_pairlist.*\.csv"):
+    known = r"none of the known layouts.*train\.txt.*labelResultAll.*valid_pairlist.*\.csv"
+    with pytest.raises(InputError, match=known):
         read_dataset(tmp_path / "empty")
 
 
-def test_the_documents_lists_may_have_other_labels_if_they_are_named(tmp_path: Path) -> None:
+def test_the_references_lists_may_have_other_labels_if_they_are_named(tmp_path: Path) -> None:
     folder = make_set(tmp_path)
     text = (folder / "train.txt").read_text().replace("neutral", "mixed")
     (folder / "train.txt").write_text(text)
@@ -128,21 +128,21 @@ def test_the_documents_lists_may_have_other_labels_if_they_are_named(tmp_path: P
 def test_the_order_of_the_labels_is_part_of_the_fingerprint_and_not_of_the_contents(tmp_path: Path) -> None:
     folder = make_set(tmp_path)
     usual, named = read_dataset(folder), read_dataset(folder, layout="reference", labels=LABELS)
-    other = read_dataset(folder, labels=LABELS[::-1])
+    reordered = read_dataset(folder, labels=LABELS[::-1])
     more = read_dataset(folder, labels=(*LABELS, "mixed"))
     assert usual.fingerprint == named.fingerprint
-    assert len({usual.fingerprint, other.fingerprint, more.fingerprint}) == 3
-    assert usual.content_fingerprint == other.content_fingerprint == more.content_fingerprint
+    assert len({usual.fingerprint, reordered.fingerprint, more.fingerprint}) == 3
+    assert usual.content_fingerprint == reordered.content_fingerprint == more.content_fingerprint
 
 
-def test_the_documents_fingerprints_are_those_of_caches_and_sweeps_before_there_were_forms(tmp_path: Path) -> None:
+def test_fingerprints_match_those_of_caches_and_sweeps_before_there_were_layouts(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path))
     assert dataset.fingerprint.startswith("b0318046c28986b8") and dataset.content_fingerprint.startswith(
         "45f006ec38a03066"
     )
 
 
-def test_the_real_set_is_found_to_have_the_documents_form(real: Path) -> None:
+def test_the_real_set_has_the_references_layout(real: Path) -> None:
     dataset = read_dataset(real)
     assert dataset.layout == "reference" and dataset.classes == LABELS and not dataset.dropped
     assert dataset.label_counts == (1193, 419, 2388) and len(dataset.samples) - len(dataset.labels) == 511
@@ -150,29 +150,27 @@ def test_the_real_set_is_found_to_have_the_documents_form(real: Path) -> None:
     assert dataset.content_fingerprint == "563419f78952317dfa343016c7fbfa364d7c9516084aded8660c8edf2c997410"
 
 
-def test_the_real_set_is_the_same_data_in_every_form(real: Path, tmp_path: Path) -> None:
+def test_the_real_set_is_the_same_data_in_every_layout(real: Path, tmp_path: Path) -> None:
     reference = read_dataset(real)
     for name in ("table", "paths", "cheema", "release"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "data").symlink_to(real / "data")
-    rows = [
-        {"id": one.guid, "image": f"data/{one.guid}.jpg", "text": one.text, "label": "" if one.label is None else LABELS[one.label]}
-        for one in reference.samples
-    ]  # fmt: skip
-    frame = pd.DataFrame(rows)
+    labels = ["" if sample.label is None else LABELS[sample.label] for sample in reference.samples]
+    rows = [(sample.guid, f"data/{sample.guid}.jpg", sample.text) for sample in reference.samples]
+    frame = pd.DataFrame(rows, columns=["id", "image", "text"]).assign(label=labels)
     frame.to_csv(tmp_path / "table" / "set.csv", index=False)
     frame.assign(text="data/" + frame["id"] + ".txt").to_parquet(tmp_path / "paths" / "set.parquet")
     labelled = frame[frame["label"] != ""]
-    theirs = labelled["label"].map({"neutral": "0", "positive": "1", "negative": "2"})
-    pd.concat([labelled["id"], theirs, theirs, theirs], axis=1).to_csv(
+    numbers = labelled["label"].map({"neutral": "0", "positive": "1", "negative": "2"})
+    pd.concat([labelled["id"], numbers, numbers, numbers], axis=1).to_csv(
         tmp_path / "cheema" / "valid_pairlist.txt", header=False, index=False
     )
     lines = labelled["id"] + "\t" + labelled["label"] + "," + labelled["label"]
     (tmp_path / "release" / "labelResultAll.txt").write_text("\n".join(["ID\ttext,image", *lines]))
     for name in ("table", "paths"):
-        found = read_dataset(tmp_path / name)
-        assert found.layout == "table" and found.fingerprint == reference.fingerprint
-        assert found.content_fingerprint == reference.content_fingerprint
+        dataset = read_dataset(tmp_path / name)
+        assert dataset.layout == "table" and dataset.fingerprint == reference.fingerprint
+        assert dataset.content_fingerprint == reference.content_fingerprint
     assert read_dataset(tmp_path / "paths").not_utf8 == reference.not_utf8
     labelled_alone = replace(reference, samples=reference.samples[:4000]).fingerprint
     for name in ("cheema", "release"):

@@ -41,7 +41,7 @@ def make_release(folder: Path, lines: list[tuple[tuple[str, str], ...]], name: s
     """Write the release with a line for each pair, its ids not in the order of names."""
     guids = [name.format(len(lines) - number) for number in range(len(lines))]
     write_pairs(folder, guids)
-    rows = ["\t".join([guid, *(",".join(one) for one in line)]) for guid, line in zip(guids, lines, strict=True)]
+    rows = ["\t".join([guid, *(",".join(labels) for labels in line)]) for guid, line in zip(guids, lines, strict=True)]
     heading = "\t".join(["ID", *["text,image"] * len(lines[0])])
     (folder / "labelResultAll.txt").write_text("\n".join([heading, *rows]) + "\n", encoding="utf-8")
     return folder
@@ -52,22 +52,22 @@ def test_single_merged_by_hand(tmp_path: Path) -> None:
     for pair, label in SINGLE.items():
         assert merge([pair]) == ((label, "") if label else (None, AGAINST)), pair
     dataset = read_dataset(make_release(tmp_path, [(pair,) for pair in SINGLE]))
-    assert dataset.layout == "mvsa" and dataset.called == "MVSA-Single"
+    assert dataset.layout == "mvsa" and dataset.name == "MVSA-Single"
     assert [LABELS[label] for label in dataset.labels] == [label for label in SINGLE.values() if label]
     assert dataset.guids == ["7009", "7008", "7006", "7005", "7004", "7002", "7001"]
     assert dataset.dropped == {"7007": AGAINST, "7003": AGAINST}
-    assert "9 pairs read, 7 kept, 2 dropped" in dataset.told()
-    assert f"2 dropped: {AGAINST} (7007, 7003)" in dataset.told()
+    assert "9 pairs read, 7 kept, 2 dropped" in dataset.description()
+    assert f"2 dropped: {AGAINST} (7007, 7003)" in dataset.description()
     assert len(dataset.labels) == len(dataset.samples)
 
 
 def test_multiple_merged_by_hand(tmp_path: Path) -> None:
-    for annotators, wanted in MULTIPLE.items():
-        assert merge(annotators) == ((wanted, "") if wanted in LABELS else (None, wanted)), annotators
+    for annotators, expected in MULTIPLE.items():
+        assert merge(annotators) == ((expected, "") if expected in LABELS else (None, expected)), annotators
     dataset = read_dataset(make_release(tmp_path, list(MULTIPLE)))
-    assert dataset.called == "MVSA-Multiple"
+    assert dataset.name == "MVSA-Multiple"
     assert [LABELS[label] for label in dataset.labels] == [POS, POS, NEG, NEU]
-    assert dataset.told()[2:] == [
+    assert dataset.description()[2:] == [
         "10 pairs read, 4 kept, 6 dropped",
         f"3 dropped: {AGAINST} (7006, 7005, 7001)",
         f"1 dropped: {NO_TEXT} (7004)",
@@ -91,10 +91,10 @@ def test_all_729_ways_to_label_a_pair_thrice(tmp_path: Path) -> None:
     pairs = list(itertools.product(LABELS, LABELS))
     ways = list(itertools.product(pairs, repeat=3))
     dataset = read_dataset(make_release(tmp_path, ways))
-    wanted = [label for label in map(by_arithmetic, ways) if label]
-    assert [LABELS[label] for label in dataset.labels] == wanted
+    expected = [label for label in map(by_arithmetic, ways) if label]
+    assert [LABELS[label] for label in dataset.labels] == expected
     # of the 27 ways to label a modality 6 have no majority and each label has 7
-    counts = {why: [*dataset.dropped.values()].count(why) for why in (NEITHER, NO_TEXT, NO_IMAGE, AGAINST)}
+    counts = {reason: [*dataset.dropped.values()].count(reason) for reason in (NEITHER, NO_TEXT, NO_IMAGE, AGAINST)}
     assert counts == {NEITHER: 6 * 6, NO_TEXT: 6 * 21, NO_IMAGE: 21 * 6, AGAINST: 2 * 7 * 7}
     assert len(dataset.samples) == 729 - sum(counts.values()) == 343
 
@@ -104,28 +104,28 @@ def test_the_order_of_the_annotators_does_not_matter() -> None:
         assert len({merge(mixed) for mixed in itertools.permutations(annotators)}) == 1
 
 
-def test_pairs_of_which_a_file_is_empty_are_dropped_and_told(tmp_path: Path) -> None:
+def test_pairs_with_an_empty_file_are_dropped_and_counted(tmp_path: Path) -> None:
     folder = make_release(tmp_path, [((POS, POS),)] * 5)
     (folder / "data" / "7004.jpg").write_bytes(b"")
     (folder / "data" / "7002.txt").write_bytes(b"")
     dataset = read_dataset(folder)
     assert dataset.guids == ["7005", "7003", "7001"]
     assert dataset.dropped == {"7004": "its picture is an empty file", "7002": "its text is an empty file"}
-    assert "5 pairs read, 3 kept, 2 dropped" in dataset.told()
+    assert "5 pairs read, 3 kept, 2 dropped" in dataset.description()
 
 
 def test_what_was_dropped_is_printed_by_the_plan_and_by_embed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_release(tmp_path, [(pair,) for pair in SINGLE] * 4)
-    told = read_dataset(folder).told()
-    assert told[2] == "36 pairs read, 28 kept, 8 dropped"
+    description = read_dataset(folder).description()
+    assert description[2] == "36 pairs read, 28 kept, 8 dropped"
     assert main(["embed", "--data", str(folder), "--encoder", "demo-words"]) == 0
-    assert "\n".join(told) in capsys.readouterr().out
+    assert "\n".join(description) in capsys.readouterr().out
     flags = ["--data", str(folder), "--pairs", "demo-words+demo-words", "--ablation", "1", "--results", str(tmp_path)]
     assert grid([*flags, "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"data      {line}\n" in printed for line in told)
+    assert all(f"data      {line}\n" in printed for line in description)
 
 
 def test_a_pair_that_the_merge_drops_needs_no_files(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ BAD = {
         r"All\.txt:3: guid 7003 is listed twice \(.*All\.txt:2 has it too",
     ),
     "id that climbs": (edit(LIST, "7002\t", "../7002\t"), r"All\.txt:3: .* may not leave the data folder"),
-    "empty": (lambda folder: (folder / LIST).write_text("ID\ttext,image\n"), "lists no samples"),
+    "empty": (lambda folder: (folder / LIST).write_text("ID\ttext,image\n"), "has no samples"),
     "no picture": (
         lambda folder: (folder / "data" / "7002.jpg").unlink(),
         r"1 of 3 samples have no picture.*7002\.jpg",
@@ -156,11 +156,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_release_is_one_clear_line(tmp_path: Path, case: str) -> None:
+def test_a_bad_release_is_reported_in_one_line(tmp_path: Path, case: str) -> None:
     folder = make_release(tmp_path, [((POS, POS),)] * 3)
-    spoil, told = BAD[case]
+    spoil, message = BAD[case]
     spoil(folder)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_dataset(folder)
     assert "\n" not in str(caught.value)
 

@@ -1,6 +1,8 @@
-"""Splits: what each part holds, that duplicates never straddle one, and what a bad split file is told."""
+"""Splits: what each part holds, that duplicates are never in two of them, and errors in split files."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,18 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from conftest import make_set
+from mvsa_tune.data import splits
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.data.duplicates import duplicate_groups
-from mvsa_tune.data.splits import Split, make_split, read_split, reference_split, write_split
+from mvsa_tune.data.duplicates import Duplicates
+from mvsa_tune.data.splits import (
+    Split,
+    SplitKind,
+    make_split,
+    read_split,
+    reference_split,
+    split_usage,
+    write_split,
+)
 from mvsa_tune.errors import InputError
 
 
@@ -27,10 +38,10 @@ def dataset(tmp_path: Path) -> Dataset:
     texts[10], texts[20] = texts[11].upper() + " http://t.co/x", texts[21]  # the same once they are normalised
     texts[40] = texts[41] = texts[42]
     texts[50], texts[60] = "@someone", "http://t.co/1"  # nothing is left of these: no duplicates
-    for place, text in enumerate(texts):
-        (folder / "data" / f"{100 + place}.txt").write_text(text)
-    for one, other in ((70, 71), (72, 71), (42, 43), (90, 80)):  # 90 is unlabelled
-        (folder / "data" / f"{100 + one}.jpg").write_bytes((folder / "data" / f"{100 + other}.jpg").read_bytes())
+    for number, text in enumerate(texts):
+        (folder / "data" / f"{100 + number}.txt").write_text(text)
+    for copy, original in ((70, 71), (72, 71), (42, 43), (90, 80)):  # 90 is unlabelled
+        (folder / "data" / f"{100 + copy}.jpg").write_bytes((folder / "data" / f"{100 + original}.jpg").read_bytes())
     return read_dataset(folder)
 
 
@@ -38,9 +49,9 @@ TOGETHER = [{10, 11}, {20, 21}, {40, 41, 42, 43}, {70, 71, 72}, {80, 90}]
 
 
 def test_duplicates_share_their_text_or_their_picture_and_so_do_those_in_between(dataset: Dataset) -> None:
-    numbers = duplicate_groups(dataset)
-    found = [set(np.flatnonzero(numbers == number).tolist()) for number in np.unique(numbers)]
-    assert [group for group in found if len(group) > 1] == TOGETHER and len(numbers) == 92
+    numbers = Duplicates(dataset).by_any
+    groups = [set(np.flatnonzero(numbers == number).tolist()) for number in np.unique(numbers)]
+    assert [group for group in groups if len(group) > 1] == TOGETHER and len(numbers) == 92
 
 
 def parts(split: Split, fold: int) -> list[set[int]]:
@@ -81,7 +92,7 @@ def test_folds_take_turns_and_keep_duplicates_and_classes_together(dataset: Data
 
 
 def test_folds_are_the_same_whatever_the_versions_of_the_libraries(dataset: Dataset) -> None:
-    """By scikit-learn's own shuffling they were others before its release 1.8, which Python 3.10 cannot have."""
+    """By scikit-learn's own shuffling they differed before its release 1.8, which Python 3.10 cannot have."""
     known = {
         "reference": "48395bb03f13",
         "kfold:5": "2b19cc112df5",
@@ -101,7 +112,7 @@ def test_folds_with_a_test_part_train_eight_validate_one_and_test_one(dataset: D
     assert sorted(row for fold in range(10) for row in parts(split, fold)[2]) == list(range(90))
 
 
-def test_a_holdout_is_each_seeds_own_draw(dataset: Dataset) -> None:
+def test_a_holdout_has_a_fold_for_each_seed(dataset: Dataset) -> None:
     split = make_split("holdout:0.2", dataset, [42, 7])
     holds(split, dataset)
     assert split.folds_of(42) == (42,) and split.folds_of(7) == (7,)
@@ -135,32 +146,37 @@ def test_split_files_are_folds_by_their_numbers(dataset: Dataset, tmp_path: Path
 
 
 BAD = {
-    "out of range": ({"val_2": [*range(60, 69), 90]}, r"val_2\.txt:10: 90 is out of range; the 90 labelled samples are 0 to 89"),
+    "out of range": (
+        {"val_2": [*range(60, 69), 90]}, r"val_2\.txt:10: 90 is out of range; the 90 labelled samples are 0 to 89",
+    ),
     "below 0": ({"val_1": [-1, *range(1, 10)]}, r"val_1\.txt:1: -1 is out of range"),
     "not a number": ({"train_1": [*range(20, 89), "8x"]}, r"train_1\.txt:70: '8x' is not a sample's number"),
     "not a whole number": ({"train_1": [*range(20, 89), "89.0"]}, r"train_1\.txt:70: '89\.0' is not"),
-    "two parts": ({"test_1": [*range(10, 19), 5]}, r"test_1\.txt:10: 5 stands in \S+val_1\.txt:6 already"),
-    "twice": ({"val_1": [*range(9), 3]}, r"val_1\.txt:10: 3 stands in \S+val_1\.txt:4 already"),
+    "two parts": ({"test_1": [*range(10, 19), 5]}, r"test_1\.txt:10: 5 is in \S+val_1\.txt:6 already"),
+    "twice": ({"val_1": [*range(9), 3]}, r"val_1\.txt:10: 3 is in \S+val_1\.txt:4 already"),
     "too few": (
         {"train_2": range(58), "val_2": range(60, 70)},
-        r"test_2\.txt:10: the parts of fold 2 end here with 78 of the 90 labelled samples, without 58, 59, 80, 81, 82 and 7 more",
+        r"test_2\.txt:10: the parts of fold 2 end here with 78 of the 90 labelled samples, "
+        "without 58, 59, 80, 81, 82 and 7 more",
     ),
     "a lost file": ({"train_3": range(90), "val_3": []}, r"no test_3\.txt there"),
     "a lost fold": ({"train_4": [], "val_4": [], "test_4": []}, r"no train_3\.txt, val_3\.txt, test_3\.txt there"),
-    "nothing to validate": ({"val_1": [], "train_1": [*range(10), *range(20, 90)]}, "fold 1: its validation part is empty"),
+    "nothing to validate": (
+        {"val_1": [], "train_1": [*range(10), *range(20, 90)]}, "fold 1: its validation part is empty",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_split_file_is_named_with_its_line(case: str, dataset: Dataset, tmp_path: Path) -> None:
-    change, told = BAD[case]
+    change, message = BAD[case]
     folder = write(tmp_path / "splits", {**FILES, **change})
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         make_split(f"files:{folder}", dataset, [42])
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("kfold", "write reference, kfold:K"),
         ("kfold:x", "write reference, kfold:K"),
@@ -174,12 +190,28 @@ def test_a_bad_split_file_is_named_with_its_line(case: str, dataset: Dataset, tm
         ("random", "write reference, kfold:K"),
     ],
 )
-def test_a_split_that_cannot_be_is_told(text: str, told: str, dataset: Dataset) -> None:
-    with pytest.raises(InputError, match=told):
+def test_an_impossible_split_is_an_error(text: str, message: str, dataset: Dataset) -> None:
+    with pytest.raises(InputError, match=message):
         make_split(text, dataset, [42])
 
 
-def test_too_few_samples_or_an_absent_class_are_refused(tmp_path: Path) -> None:
+def test_a_kind_of_split_is_one_entry_of_the_list(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_rows(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Split:
+        validation, train = np.split(np.arange(len(dataset.labels)), [int(match[1])])
+        return Split(match[0], {0: train}, {0: validation}, {0: validation[:0]})
+
+    kind = SplitKind("first:([0-9]+)", "first:N", first_rows)
+    monkeypatch.setattr(splits, "SPLIT_KINDS", [*splits.SPLIT_KINDS, kind])
+    split = make_split("first:10", dataset, [42])
+    assert split.name == "first:10" and parts(split, 0)[1] == set(range(10))
+    assert split_usage() == "reference, kfold:K, kfold:K:test, holdout:SHARE, files:FOLDER, or first:N"
+    with pytest.raises(InputError, match="or first:N"):
+        make_split("first", dataset, [42])
+    with pytest.raises(InputError, match="--split first:0, fold 0: its validation part is empty"):
+        make_split("first:0", dataset, [42])
+
+
+def test_too_few_samples_or_an_absent_class_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too few"):
         reference_split([0, 1, 2])
     folder = make_set(tmp_path / "set")
@@ -216,25 +248,25 @@ def test_a_union_has_the_folds_of_both_and_shared_folds_must_be_equal(dataset: D
     assert union.digest == make_split("holdout:0.2", dataset, [42, 7, 5]).digest
     assert union.fold_digests == first.fold_digests | more.fold_digests and union.folds_of(5) == (5,)
     assert first.union(first).digest == first.digest
-    with pytest.raises(ValueError, match="fold 7 has other rows"):
+    with pytest.raises(ValueError, match="fold 7 differs in its rows"):
         first.union(more.without({int(more.train[7][0])}))
     with pytest.raises(ValueError, match=r"holdout:0\.2 and kfold:5 cannot be joined"):
         first.union(make_split("kfold:5", dataset, [42]))
 
 
-def test_no_duplicates_straddle_a_fold_of_the_real_set(real: Path) -> None:
+def test_no_duplicates_are_in_two_parts_of_a_fold_of_the_real_set(real: Path) -> None:
     dataset = read_dataset(real)
-    groups, labels = duplicate_groups(dataset)[:4000], np.array(dataset.labels)
+    groups, labels = Duplicates(dataset).by_any[:4000], np.array(dataset.labels)
     texts = {}
     for row, sample in enumerate(dataset.samples[:4000]):
         texts.setdefault(sample.text.strip().lower(), []).append(row)
     split = make_split("kfold:10:test", dataset, [42])
     for fold in range(10):
         three = (split.train[fold], split.validation[fold], split.test[fold])
-        place = np.full(4000, -1)
+        part_of = np.full(4000, -1)
         for number, part in enumerate(three):
-            place[part] = number
-        assert all(len(set(place[rows])) == 1 for rows in texts.values() if len(rows) > 1)
-        assert all(len(np.unique(place[groups == group])) == 1 for group in np.flatnonzero(np.bincount(groups) > 1))
+            part_of[part] = number
+        assert all(len(set(part_of[rows])) == 1 for rows in texts.values() if len(rows) > 1)
+        assert all(len(np.unique(part_of[groups == group])) == 1 for group in np.flatnonzero(np.bincount(groups) > 1))
         np.testing.assert_allclose([len(part) for part in three], [3200, 400, 400], atol=3)
         np.testing.assert_allclose(np.bincount(labels[split.test[fold]]), np.bincount(labels) / 10, atol=2)

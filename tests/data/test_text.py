@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.text import NORMALISERS, reference
+from mvsa_tune.data.text import NORMALISERS, normalise
 
 CASES = [
     # hashtags: in camel case, joined, with digits, underscored, an abbreviation, cut off
@@ -44,8 +44,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("tweet", "normal"), CASES)
-def test_the_documents_normalisation(tweet: str, normal: str) -> None:
-    assert reference(tweet) == normal
+def test_tweets_are_normalised_as_in_the_reference(tweet: str, normal: str) -> None:
+    assert normalise(tweet) == normal
 
 
 def test_raw_leaves_a_tweet_as_it_is() -> None:
@@ -54,6 +54,6 @@ def test_raw_leaves_a_tweet_as_it_is() -> None:
 
 
 def test_the_real_set_has_132_texts_of_nothing_but_links_and_handles(real: Path) -> None:
-    texts = [reference(sample.text) for sample in read_dataset(real).samples]
+    texts = [normalise(sample.text) for sample in read_dataset(real).samples]
     assert sum(not text for text in texts) == 132
     assert all(set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789., ") for text in texts)

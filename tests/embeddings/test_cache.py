@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +7,23 @@ import pytest
 from conftest import make_set
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.embeddings import cache
-from mvsa_tune.embeddings.cache import Cache, Origin, default_folder, open_cache, write_cache
+from mvsa_tune.embeddings.cache import (
+    Block,
+    Cache,
+    Draft,
+    Origin,
+    cached_encoders,
+    default_folder,
+    open_cache,
+    write_cache,
+)
 from mvsa_tune.errors import InputError
 
 
 def write(dataset: Dataset, vectors: np.ndarray | None = None, encoder: str = "eye") -> Cache:
     if vectors is None:
         vectors = np.arange(len(dataset.samples) * 3, dtype=np.float32).reshape(-1, 3)
-    halves = [vectors[:7], vectors[7:]]
-    return write_cache(dataset, default_folder(dataset.folder), encoder, "image", halves, Origin("none", "a test"))
+    return write_cache(dataset, default_folder(dataset.folder), encoder, "image", vectors, Origin("none", "a test"))
 
 
 def reopen(folder: Path) -> Cache | None:
@@ -34,16 +41,16 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, given: str, kept: str) 
     dataset = read_dataset(make_set(tmp_path))
     vectors = np.random.default_rng(0).normal(size=(44, 5)).astype(given)
     write(dataset, vectors)
-    found = reopen(tmp_path)
-    assert found is not None
-    assert found.manifest.dtype == kept and (found.manifest.count, found.manifest.width) == (44, 5)
-    np.testing.assert_array_equal(found.vectors(), vectors.astype(kept))
+    cache = reopen(tmp_path)
+    assert cache is not None
+    assert cache.manifest.dtype == kept and (cache.manifest.count, cache.manifest.width) == (44, 5)
+    np.testing.assert_array_equal(cache.vectors(), vectors.astype(kept))
 
 
 def test_vectors_are_a_read_only_memory_map(cached: Path) -> None:
-    found = reopen(cached)
-    assert found is not None
-    vectors = found.vectors()
+    cache = reopen(cached)
+    assert cache is not None
+    vectors = cache.vectors()
     assert isinstance(vectors, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         vectors[0, 0] = 1
@@ -130,31 +137,105 @@ def test_other_shapes_and_unsafe_names_are_refused(tmp_path: Path) -> None:
         write(dataset, np.zeros((43, 3), dtype=np.float32))
     with pytest.raises(InputError, match="floating point"):
         write(dataset, np.zeros((44, 3), dtype=np.int64))
-    with pytest.raises(InputError, match="width must be one and not 0"):
+    with pytest.raises(InputError, match="width not 0"):
         write(dataset, np.zeros((44, 0), dtype=np.float32))
     with pytest.raises(InputError, match="folder's"):
         write(dataset, encoder="../elsewhere")
 
 
-def test_a_write_that_fails_midway_leaves_the_cache_as_it_was(cached: Path) -> None:
-    dataset = read_dataset(cached)
+def test_a_write_that_fails_midway_leaves_the_cache_as_it_was(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = reopen(cached)
 
-    def blocks() -> Iterator[np.ndarray]:
-        yield np.zeros((20, 3), dtype=np.float32)
+    def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match="No space left on device"):
-        write_cache(dataset, default_folder(cached), "eye", "image", blocks(), Origin("none", "a test"))
-    assert reopen(cached) == before
-    assert not list((cached / "embeddings" / "eye").glob("*.tmp"))
+    for step in ("append_synced", "sha256_of"):  # after a block; after all of them
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, step, full)
+            with pytest.raises(InputError, match="No space left on device"):
+                write(read_dataset(cached), np.zeros((44, 3), dtype=np.float32))
+        assert reopen(cached) == before
+        assert sorted(path.name for path in (cached / "embeddings" / "eye").iterdir()) == [
+            "image.ids.txt",
+            "image.json",
+            "image.npy",
+        ]
 
 
 def test_a_write_killed_between_its_files_leaves_no_cache(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*arguments: object) -> None:
-        raise KeyboardInterrupt
+    write_text = cache.write_text_whole
+
+    def killed(path: Path, text: str) -> None:
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        write_text(path, text)
 
     monkeypatch.setattr(cache, "write_text_whole", killed)
     with pytest.raises(KeyboardInterrupt):
         write(read_dataset(cached))
     assert reopen(cached) is None
+
+
+def blocks_of(vectors: np.ndarray, size: int) -> list[Block]:
+    return [Block(row, vectors[row : row + size], truncated=1) for row in range(0, len(vectors), size)]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (3, 1, 4, 0, 2)])
+def test_a_draft_goes_on_from_its_finished_blocks_to_the_same_bytes(tmp_path: Path, order: tuple[int, ...]) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    vectors = np.random.default_rng(0).normal(size=(44, 3)).astype(np.float32)
+    write(dataset, vectors)
+    path, again = default_folder(tmp_path) / "eye" / "image.npy", tmp_path / "again" / "image.npy"
+    blocks = [blocks_of(vectors, 10)[index] for index in order]
+    Draft(dataset, again, "same").write(blocks[0])
+    Draft(dataset, again, "same").write(blocks[1])
+    with Draft(dataset, again, "same").blocks.open("a") as file:  # a block whose line was cut off
+        file.write("[40, ")
+    draft = Draft(dataset, again, "same")
+    assert list(draft.finished) == [block.row for block in blocks[:2]]
+    for block in blocks[2:]:
+        draft.write(block)
+    draft.finish("eye", "image", Origin("none", "a test", truncated=sum(draft.finished.values())))
+    assert again.read_bytes() == path.read_bytes()
+    assert sorted(file.name for file in again.parent.iterdir()) == ["image.ids.txt", "image.json", "image.npy"]
+
+
+def test_a_draft_of_other_settings_begins_anew(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    path = tmp_path / "draft" / "image.npy"
+    Draft(dataset, path, "one").write(Block(0, np.ones((10, 3), dtype=np.float16)))
+    assert not Draft(dataset, path, "another").finished
+    other = Draft(dataset, path, "another")
+    other.write(Block(0, np.full((44, 5), 2, dtype=np.float32)))
+    assert other.finish("eye", "image", Origin("none", "a test")).manifest.width == 5
+
+
+def test_killed_before_the_manifest_is_written_a_draft_has_only_that_left_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    path = tmp_path / "draft" / "image.npy"
+    draft = Draft(dataset, path, "same")
+    for block in blocks_of(np.ones((44, 3), dtype=np.float32), 10):
+        draft.write(block)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "write_text_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draft.finish("eye", "image", Origin("none", "a test"))
+    assert path.exists()
+    draft = Draft(dataset, path, "same")
+    assert list(draft.finished) == [0, 10, 20, 30, 40]
+    assert (draft.finish("eye", "image", Origin("none", "a test")).vectors() == 1).all()
+
+
+def test_a_cache_of_version_0_1_has_the_new_name_of_the_references_texts(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path))
+    vectors = np.zeros((44, 3), dtype=np.float32)
+    write_cache(dataset, default_folder(tmp_path), "ear", "text", vectors, Origin("text documents; tokens", "a test"))
+    opened = open_cache(dataset, default_folder(tmp_path), "ear", "text")
+    assert opened is not None and opened.manifest.preprocessing == "text reference; tokens"
+    assert cached_encoders(default_folder(tmp_path))["ear"][0].preprocessing == "text reference; tokens"

@@ -14,11 +14,11 @@ from grid import main as sweep_a_grid
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.demo import make_demo_set
-from mvsa_tune.data.text import reference
+from mvsa_tune.data.text import normalise
 from mvsa_tune.embeddings import embed as embedding
-from mvsa_tune.embeddings.cache import cached_encoders, default_folder, open_cache
-from mvsa_tune.embeddings.embed import Settings, embed
-from mvsa_tune.embeddings.parts import Block, Parts
+from mvsa_tune.embeddings.cache import Block, Draft, cached_encoders, default_folder, open_cache
+from mvsa_tune.embeddings.embed import embed
+from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.towers import TextTower
 from mvsa_tune.errors import InputError
 from tiny_models import text_model
@@ -46,7 +46,7 @@ def test_a_cache_holds_what_the_encoder_gives(pairs: Dataset, capsys: pytest.Cap
     assert run(pairs, "--encoder", "demo-pixels", "demo-words") == 0
     pictures = encode_pixels([sample.picture for sample in pairs.samples])
     np.testing.assert_allclose(stored(pairs, "demo-pixels", "image"), pictures, atol=1e-6)
-    words = encode_words([reference(sample.text) for sample in pairs.samples])
+    words = encode_words([normalise(sample.text) for sample in pairs.samples])
     np.testing.assert_allclose(stored(pairs, "demo-words", "text"), words, atol=1e-6)
     assert "660 vectors of width 192" in capsys.readouterr().out
     # a second time there is nothing to do, and the file is not touched
@@ -56,6 +56,7 @@ def test_a_cache_holds_what_the_encoder_gives(pairs: Dataset, capsys: pytest.Cap
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.ray
 def test_batches_blocks_and_workers_do_not_change_a_vector(pairs: Dataset, tmp_path: Path) -> None:
     reference = tmp_path / "reference"
     embed(pairs, reference, "demo-pixels", QUIET)
@@ -73,7 +74,9 @@ def test_half_precision_is_half_the_size(pairs: Dataset) -> None:
 def test_a_cache_made_otherwise_is_not_taken_for_this_one(pairs: Dataset) -> None:
     folder = default_folder(pairs.folder)
     embed(pairs, folder, "demo-words", QUIET)
-    with pytest.raises(InputError, match=r"was made otherwise \(text reference.*not as asked for now \(text raw"):
+    with pytest.raises(
+        InputError, match=r"was made with other settings \(text reference.*not as requested now \(text raw"
+    ):
         embed(pairs, folder, "demo-words", Settings(text="raw", quiet=True))
 
 
@@ -110,11 +113,18 @@ def test_a_name_that_no_pair_could_tell_apart_is_refused(
     assert list(default_folder(tiny).iterdir()) == before
 
 
+def finished(folder: Path) -> int:
+    """How many blocks a draft has finished."""
+    path = folder / ".image.blocks"
+    return path.read_text().count("\n") - 1 if path.exists() else 0
+
+
 def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_bytes(pairs: Dataset, tmp_path: Path) -> None:
     embed(pairs, tmp_path / "reference", "demo-pixels", QUIET)
     whole = (tmp_path / "reference" / "demo-pixels" / "image.npy").read_bytes()
     code = (
-        "import sys, time; from mvsa_tune.embeddings import embed, pipeline; from mvsa_tune.cli import main; embed.BLOCK['image'] = 16;"
+        "import sys, time; from mvsa_tune.embeddings import embed, pipeline; from mvsa_tune.cli import main;"
+        "embed.BLOCK['image'] = 16;"
         "encode = pipeline._encode; pipeline._encode = lambda *a: (time.sleep(0.05), encode(*a))[1];"
         "sys.exit(main(sys.argv[1:]))"
     )
@@ -122,18 +132,17 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_bytes(pairs: 
     folder = pairs.folder / "embeddings" / "demo-pixels"
     for signal_number, least in ((signal.SIGKILL, 3), (signal.SIGINT, 8), (signal.SIGKILL, 12)):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        while len(list(folder.glob(".image.parts/*.npz"))) < least:
+        while finished(folder) < least:
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal_number)
         _, told = process.communicate(timeout=60)
         assert "Traceback" not in told, told
         assert not (folder / "image.json").exists()
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob(".image.parts/*.npz")}
-    assert len(kept) >= 12
+    assert finished(folder) >= 12
     assert subprocess.run(command, check=False).returncode == 0
     assert (folder / "image.npy").read_bytes() == whole
-    assert not list(folder.glob(".image.parts"))
+    assert not list(folder.glob(".image.npy")) and not list(folder.glob(".image.blocks"))
 
 
 def test_finished_blocks_of_other_settings_are_not_used(pairs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,15 +150,15 @@ def test_finished_blocks_of_other_settings_are_not_used(pairs: Dataset, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding, "write_cache", stop)  # every block is done, and then it ends
+        patch.setattr(Draft, "finish", stop)  # every block is done, and then it ends
         with pytest.raises(KeyboardInterrupt):
             embed(pairs, default_folder(pairs.folder), "demo-words", Settings(text="raw", quiet=True))
     embed(pairs, default_folder(pairs.folder), "demo-words", QUIET)
-    words = encode_words([reference(sample.text) for sample in pairs.samples])
+    words = encode_words([normalise(sample.text) for sample in pairs.samples])
     np.testing.assert_allclose(stored(pairs, "demo-words", "text"), words, atol=1e-6)
 
 
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.ray)])
 def test_cut_texts_are_counted_once_however_often_it_is_interrupted(
     pairs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
 ) -> None:
@@ -163,16 +172,15 @@ def test_cut_texts_are_counted_once_however_often_it_is_interrupted(
     monkeypatch.setitem(embedding.BLOCK, "text", 100)
     settings = Settings(text="raw", workers=workers, quiet=True)
     name = f"hf:{tmp_path / 'model'}"
-    write, kept = Parts.write, []
+    write = Draft.write
 
-    def write_three(parts: Parts, index: int, block: Block) -> None:
-        if len(kept) == 3:
+    def write_three(draft: Draft, block: Block) -> None:
+        if len(draft.finished) == 3:
             raise KeyboardInterrupt
-        write(parts, index, block)
-        kept.append(index)
+        write(draft, block)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Parts, "write", write_three)
+        patch.setattr(Draft, "write", write_three)
         with pytest.raises(KeyboardInterrupt):
             embed(pairs, tmp_path / "cache", name, settings)
     tokenised.clear()
@@ -257,7 +265,10 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
 
 
 def test_the_bench_of_the_pipeline_needs_no_ray(pairs: Dataset) -> None:
-    code = "import runpy, sys; sys.modules['ray'] = None; sys.path.insert(0, ''); runpy.run_path('bench/embed.py', run_name='__main__')"
+    code = (
+        "import runpy, sys; sys.modules['ray'] = None; sys.path.insert(0, '');"
+        "runpy.run_path('bench/embed.py', run_name='__main__')"
+    )
     for encoder in ("demo-pixels", "demo-words"):
         command = [sys.executable, "-c", code, "--data", str(pairs.folder), "--encoder", encoder, "--rounds", "1"]
         printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout

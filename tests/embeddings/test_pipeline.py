@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.embeddings.pipeline import Task, embed_blocks
+from mvsa_tune.embeddings.pipeline import Settings, Task, embed_blocks
 from mvsa_tune.encoders.towers import Tower
 
-TASK = Task("image", "reference", "float32", batch_size=8, threads=2, skipped=frozenset())
+TASK = Task("image", Settings(), batch_size=8, threads=2)
 
 
 class Watched(Tower):
@@ -41,8 +41,8 @@ class Watched(Tower):
 
 def test_few_pictures_are_prepared_ahead_however_many_a_block_holds(demo: Dataset) -> None:
     tower = Watched()
-    blocks = {0: demo.samples[:300], 3: demo.samples[300:500]}
-    assert [index for index, _ in embed_blocks(tower, TASK, blocks)] == [0, 3]
+    blocks = {0: demo.samples[:300], 300: demo.samples[300:500]}
+    assert [block.row for block in embed_blocks(tower, TASK, blocks)] == [0, 300]
     assert tower.encoded == 500
     assert tower.most <= 5 * TASK.batch_size  # four batches ahead, and the one that is being encoded
 
@@ -54,11 +54,11 @@ def test_torchs_threads_are_the_encoders(demo: Dataset) -> None:
         tower = Watched()
         list(embed_blocks(tower, TASK, {0: demo.samples[:64]}))
         assert tower.threads == {("preparing", 1), ("encoding", 3)}
-        found: list[int] = []
-        later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        later_threads: list[int] = []
+        later = threading.Thread(target=lambda: later_threads.append(torch.get_num_threads()))
         later.start()
         later.join()
-        assert found == [3]  # and threads begun afterwards are as they would have been
+        assert later_threads == [3]  # and threads begun afterwards are as they would have been
     finally:
         torch.set_num_threads(before)
 
@@ -66,7 +66,7 @@ def test_torchs_threads_are_the_encoders(demo: Dataset) -> None:
 @pytest.mark.parametrize("skipped", [(), (0, 1, 9)])
 def test_batches_are_full_whatever_is_skipped(demo: Dataset, skipped: tuple[int, ...]) -> None:
     tower = Watched()
-    task = Task("image", "reference", "float32", 8, 2, frozenset(demo.guids[row] for row in skipped))
-    ((_, block),) = embed_blocks(tower, task, {0: demo.samples[:40]})
+    task = Task("image", Settings(), 8, 2, frozenset(demo.guids[row] for row in skipped))
+    (block,) = embed_blocks(tower, task, {0: demo.samples[:40]})
     assert set(tower.batches[:-1]) <= {8} and sum(tower.batches) == 40 - len(skipped)
     assert [row for row in range(40) if not block.vectors[row]] == list(skipped)

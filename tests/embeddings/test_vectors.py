@@ -98,7 +98,9 @@ BAD = {
     "no ids": (lambda f: [f / "vectors.npy"], "needs --ids"),
     "ids too few": (lambda f: ids(f, *GUIDS[:-1]), "lists 43 ids for 44 vectors"),
     "ids twice": (lambda f: ids(f, *GUIDS[:-1], "100"), "lists 1 ids twice: 100"),
-    "ids of another set": (lambda f: ids(f, *GUIDS[:-1], "7"), r"1 samples have no vector \(143\), 1 ids are no samples \(7\)"),
+    "ids of another set": (
+        lambda f: ids(f, *GUIDS[:-1], "7"), r"1 samples have no vector \(143\), 1 ids are no samples \(7\)"
+    ),
     "not JSON": (lambda f: text(f, "{"), "is not JSON"),
     "JSON without vectors": (lambda f: text(f, "[]"), 'has no "img_feats"'),
     "JSON with ragged rows": (lambda f: text(f, '{"img_feats": [[1, 2], [3]]}'), "equally long lists"),

@@ -1,4 +1,4 @@
-"""Names of encoders: what each is, what it says where its weights are not, and the real weights against the real vectors."""
+"""Names of encoders, what is said where weights cannot be had, and the real weights against the real vectors."""
 
 import contextlib
 import importlib.util
@@ -18,7 +18,9 @@ from conftest import make_set
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.images import open_picture
+from mvsa_tune.encoders.open_clip import published
 from mvsa_tune.encoders.registry import ENCODERS, find_encoder
+from mvsa_tune.encoders.vision import timm_location
 from mvsa_tune.errors import InputError
 from tiny_models import CPU, load, text_model
 
@@ -36,7 +38,7 @@ def test_the_width_of_an_open_name_is_known_before_it_is_loaded(name: str, tmp_p
 
 def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
     text_model("Roberta", tmp_path)
-    with pytest.raises(InputError, match=r"text vectors of width 16, .*FacebookAI/roberta-base.* have 768"):
+    with pytest.raises(InputError, match=r"text vectors of width 16, .* have 768 .*FacebookAI/roberta-base"):
         load("roberta-base", "text", tmp_path)
 
 
@@ -61,6 +63,32 @@ def test_a_hub_that_answers_with_its_own_failure_or_never_ends_the_command_soon(
     assert done.returncode == 2 and "the hub cannot be reached" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("variables", "reason", "limit"),
+    [
+        ({"HF_HUB_OFFLINE": "1"}, "offline mode is enabled", 1),
+        ({"HF_HUB_ETAG_TIMEOUT": "1"}, "no answer in 1 seconds", 3),
+        ({}, "no answer in 5 seconds", 7),
+    ],
+)
+def test_the_environment_variables_of_the_hubs_library_are_heeded(
+    variables: dict[str, str], reason: str, limit: float, tmp_path: Path
+) -> None:
+    code = (
+        "import time; from huggingface_hub import hf_hub_download; from mvsa_tune.encoders.weights import hub_file\n"
+        "started = time.monotonic()\n"
+        "try: hub_file('owner/name', 'file')\n"
+        "except ValueError as error: print(time.monotonic() - started, error)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server, "stalls"), daemon=True).start()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}", "HF_HOME": str(tmp_path)}
+        environment = {**os.environ, **hub, **variables}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    seconds, _, message = done.stdout.partition(" ")
+    assert float(seconds) < limit and "the hub cannot be reached" in message and reason in message
+
+
 def answer(server: socket.socket, how: str) -> None:
     held = []
     with contextlib.suppress(OSError):  # the server is closed at the end
@@ -77,9 +105,9 @@ def test_without_weights_and_without_a_hub_it_ends_soon_and_says_what_to_give(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("mvsa_tune.encoders.weights.reachable", lambda url: False)
-    monkeypatch.setattr("mvsa_tune.encoders.loaders.reachable", lambda url: False)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nothing answers
     encoder = ENCODERS[name]
     started = time.monotonic()
     with pytest.raises(InputError, match="--weights PATH") as told:
@@ -88,14 +116,10 @@ def test_without_weights_and_without_a_hub_it_ends_soon_and_says_what_to_give(
 
 
 def test_the_hubs_names_are_the_ones_the_libraries_ask_for() -> None:
-    from mvsa_tune.encoders import loaders
-
-    assert loaders._timm_repository("resnet10t") == "timm/resnet10t.c3_in1k"
-    assert loaders._open_clip_place("ViT-B-32", "openai") == (
-        "timm/vit_base_patch32_clip_224.openai",
-        "open_clip_model.safetensors",
-    )
-    assert loaders._open_clip_place("ViTamin-S", "datacomp1b") == ("jienengchen/ViTamin-S", "pytorch_model.bin")
+    assert timm_location("resnet10t") == ("timm/resnet10t.c3_in1k", "model.safetensors")
+    plain = ("timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors")
+    assert published("ViT-B-32", "openai")["location"] == plain
+    assert published("ViTamin-S", "datacomp1b")["location"] == ("jienengchen/ViTamin-S", "pytorch_model.bin")
 
 
 @pytest.mark.parametrize("name", ["mystery", "mystery:x", "hf:", ":", ""])

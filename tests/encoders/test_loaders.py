@@ -129,7 +129,7 @@ def test_a_tag_of_open_clip_brings_its_activation_and_its_preprocessing(
 ) -> None:
     import open_clip
 
-    from mvsa_tune.encoders import loaders
+    from mvsa_tune.encoders import open_clip as loader
 
     _, file = tiny_clip
     config = json.loads((file.parent / "tiny-clip.json").read_text())
@@ -142,8 +142,8 @@ def test_a_tag_of_open_clip_brings_its_activation_and_its_preprocessing(
         "resize_mode": "squash",
         "hf_hub": "o/n/",
     }
-    monkeypatch.setattr(loaders, "_published", lambda architecture, name: tag)
-    tower = loaders.load_open_clip("tiny-gelu", "tag", "image", file, CPU)
+    monkeypatch.setattr(loader, "published", lambda architecture, name: tag)
+    tower = loader.load_open_clip("tiny-gelu", "tag", "image", file, CPU)
     model, _ = tiny_clip
     how = open_clip.transform.PreprocessCfg(size=64, mean=tag["mean"], std=tag["std"], resize_mode="squash")
     transform = open_clip.transform.image_transform_v2(how, is_train=False)

@@ -16,15 +16,16 @@ import torch
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
-from mvsa_tune.inference.export import export, load_head, write_onnx
-from mvsa_tune.inference.head import Head, describe, make_head
+from mvsa_tune.inference.export import export, write_onnx
 from mvsa_tune.inference.select import chosen_head
+from mvsa_tune.inference.trained import Head, load_head, make_head
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.summary import choose, wilson
+from mvsa_tune.stats.intervals import wilson
+from mvsa_tune.stats.summary import choose
 
 THREE_LINES = """
 import sys, numpy
-from mvsa_tune.inference.export import load_head
+from mvsa_tune.inference.trained import load_head
 head = load_head(sys.argv[1])
 vectors = {name: numpy.ones((5, width), dtype="float32") for name, width in head.about["widths"].items()}
 print(head(vectors).tolist())
@@ -59,14 +60,14 @@ def test_the_card_has_the_rows_numbers(exported: Path, swept: Path, demo: Datase
     assert card["encoders"]["text"]["sha256"] == manifest["sha256"]
     rows = pd.read_csv(swept / "trials.csv")
     values = rows.loc[rows["trial_id"] == config.id, "val_acc_best"]
-    found = card["metrics"]["val_acc_best"]
-    assert found["n"] == 3 and found["mean"] == pytest.approx(values.mean())
-    assert found["std"] == pytest.approx(values.std())
+    score = card["metrics"]["val_acc_best"]
+    assert score["n"] == 3 and score["mean"] == pytest.approx(values.mean())
+    assert score["std"] == pytest.approx(values.std())
     half = 4.302652729911275 * values.std() / math.sqrt(3)  # Student's t, 2 degrees of freedom, from a table
-    assert found["interval_replicates"] == pytest.approx([values.mean() - half, values.mean() + half])
-    assert found["interval_samples"] == pytest.approx(wilson(values.mean(), 60))
+    assert score["interval_replicates"] == pytest.approx([values.mean() - half, values.mean() + half])
+    assert score["interval_samples"] == pytest.approx(wilson(values.mean(), 60))
 
-    assert found["interval_samples"] != card["metrics"]["val_acc_last"]["interval_samples"]
+    assert score["interval_samples"] != card["metrics"]["val_acc_last"]["interval_samples"]
     last = rows.loc[rows["trial_id"] == config.id, "val_acc_last"].mean()
     assert card["metrics"]["val_acc_last"]["mean"] == pytest.approx(last)
     assert card["metrics"]["val_acc_last"]["interval_samples"] == pytest.approx(wilson(last, 60))
@@ -80,12 +81,12 @@ def test_a_refit_says_that_it_was_not_validated(swept: Path, tmp_path: Path, dem
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["training"]["samples"] == len(demo.labels)
     assert not any(
-        "interval_samples" in one for one in card["metrics"].values() if isinstance(one, dict) and "n" in one
+        "interval_samples" in score for score in card["metrics"].values() if isinstance(score, dict) and "n" in score
     )
     assert "has not been validated" in card["metrics"]["methods"]["of"]
 
 
-def test_what_stands_in_the_way_is_told(
+def test_what_prevents_an_export_is_one_message(
     exported: Path, swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -107,7 +108,7 @@ def test_many_samples_are_labelled_as_a_few_are(exported: Path) -> None:
     rng = np.random.default_rng(0)
     vectors = {name: rng.normal(size=(5000, width)).astype(np.float32) for name, width in head.about["widths"].items()}
     pieces = [
-        head({name: one[start : start + 1000] for name, one in vectors.items()}) for start in range(0, 5000, 1000)
+        head({name: rows[start : start + 1000] for name, rows in vectors.items()}) for start in range(0, 5000, 1000)
     ]
     np.testing.assert_allclose(head(vectors), np.concatenate(pieces), atol=1e-6)
     with pytest.raises(InputError, match=r"a row of each modality's vectors, but there are .*'text': 7"):
@@ -118,7 +119,7 @@ def test_the_interval_of_one_run_is_the_reference() -> None:
     assert [round(end, 3) for end in wilson(0.787, 400)] == [0.744, 0.824]
 
 
-def test_wrong_widths_and_missing_modalities_are_told(exported: Path, tmp_path: Path) -> None:
+def test_wrong_widths_and_missing_modalities_raise(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no head in .*: make one with python -m mvsa_tune export"):
         load_head(tmp_path)
     head = load_head(exported)
@@ -131,12 +132,12 @@ def test_wrong_widths_and_missing_modalities_are_told(exported: Path, tmp_path: 
 
 def test_lengths_do_not_matter_to_a_normalising_head(exported: Path, swept: Path, tmp_path: Path) -> None:
     head = load_head(exported)
-    about = describe(head.config, **{name: value for name, value in head.about.items() if name != "config"})
+    about = json.loads(json.dumps(head.about))
     about["config"]["normalise"] = "l2"
     scaled: Head = make_head(about, head.stack.state_dict())
     rng = np.random.default_rng(0)
     vectors = {name: rng.normal(size=(7, width)) for name, width in head.about["widths"].items()}
-    unit = {name: one / np.linalg.norm(one, axis=1, keepdims=True) for name, one in vectors.items()}
+    unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in vectors.items()}
     np.testing.assert_allclose(scaled(vectors), head(unit), atol=1e-6)
     assert np.abs(scaled(vectors) - head(vectors)).max() > 1e-3
     export(scaled, Store(swept).rows(), tmp_path)
@@ -148,17 +149,17 @@ def test_onnx_gives_torchs_probabilities(swept: Path, tmp_path: Path, ablation: 
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     store = Store(swept)
-    config = next(one for one in store.configs() if one.ablation == ablation)
+    config = next(config for config in store.configs() if config.ablation == ablation)
     assert main(["export", str(swept), "--config", config.id, "--out", str(tmp_path), "--onnx"]) == 0
     head = load_head(tmp_path)
     session = runtime.InferenceSession(str(tmp_path / "head.onnx"), providers=["CPUExecutionProvider"])
-    assert [one.name for one in session.get_inputs()] == list(config.modalities)
+    assert [node.name for node in session.get_inputs()] == list(config.modalities)
     unseen = {"image": np.zeros((10, 1)), "text": np.zeros((10, 1))}  # a head takes what it sees, and leaves the rest
     for count in (1, 10):
         generator = torch.Generator().manual_seed(count)
         vectors = {
             m: torch.randn(count, head.about["widths"][m], generator=generator).numpy() for m in config.modalities
         }
-        theirs = session.run(["probabilities"], vectors)[0]
-        np.testing.assert_allclose(theirs, head(unseen | vectors), atol=1e-5)
+        onnx = session.run(["probabilities"], vectors)[0]
+        np.testing.assert_allclose(onnx, head(unseen | vectors), atol=1e-5)
     assert json.loads((tmp_path / "card.json").read_text())["onnx"]["largest_difference_from_torch"] <= 1e-5

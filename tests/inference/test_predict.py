@@ -1,4 +1,4 @@
-"""The chosen head is the sweep's own, and its labels are in the list's order."""
+"""The chosen head has the numbers that the sweep recorded, and its labels are in the order of the list."""
 
 import json
 import shutil
@@ -19,9 +19,9 @@ from mvsa_tune.data.splits import write_split
 from mvsa_tune.embeddings.cache import default_folder, open_vectors
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference import predict as predicting
-from mvsa_tune.inference.head import Head, make_head, read_head
-from mvsa_tune.inference.predict import Predictions, embed_new, predict, warning, write_predictions
+from mvsa_tune.inference.predict import Predictions, embed_new, predict
 from mvsa_tune.inference.select import chosen_head
+from mvsa_tune.inference.trained import Head, make_head, read_head
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.task import Task
@@ -30,26 +30,26 @@ build = Task.build
 
 
 def raw(dataset: Dataset) -> dict[str, np.ndarray]:
-    place = default_folder(dataset.folder)
+    folder = default_folder(dataset.folder)
     names = {"image": "demo-pixels", "text": "demo-words"}
-    return {modality: np.array(open_vectors(place / name / f"{modality}.npy")) for modality, name in names.items()}
+    return {modality: np.array(open_vectors(folder / name / f"{modality}.npy")) for modality, name in names.items()}
 
 
 def by_hand(state: dict[str, torch.Tensor], replicate: int, vectors: dict[str, np.ndarray]) -> np.ndarray:
     """One replicate with torch's own functions, from the weights in the file."""
-    own = {name: tensor[replicate] for name, tensor in state.items()}
+    weights = {name: tensor[replicate] for name, tensor in state.items()}
     hidden = []
     for modality in ("image", "text"):
         tower = f"towers.{modality}"
         x = torch.from_numpy(vectors[modality]).float()
-        x = F.linear(x, own[f"{tower}.linear.weight"], own[f"{tower}.linear.bias"].flatten())
-        statistics = (own[f"{tower}.norm.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+        x = F.linear(x, weights[f"{tower}.linear.weight"], weights[f"{tower}.linear.bias"].flatten())
+        statistics = (weights[f"{tower}.norm.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
         hidden.append(F.relu(F.batch_norm(x, *statistics)))
-    logits = F.linear(torch.cat(hidden, dim=1), own["classifier.weight"], own["classifier.bias"].flatten())
+    logits = F.linear(torch.cat(hidden, dim=1), weights["classifier.weight"], weights["classifier.bias"].flatten())
     return logits.softmax(dim=1).numpy()
 
 
-def test_the_best_is_that_of_the_rows(swept: Path) -> None:
+def test_the_best_has_the_highest_mean_of_the_rows(swept: Path) -> None:
     means = pd.read_csv(swept / "trials.csv").groupby("trial_id")["val_acc_cross"].mean()
     assert means[choose(Store(swept), "best").id] == pytest.approx(means.max(), abs=1e-12)  # of equals, any
 
@@ -57,13 +57,13 @@ def test_the_best_is_that_of_the_rows(swept: Path) -> None:
 def test_each_replicate_is_the_one_of_its_best_epoch(swept: Path, demo: Dataset) -> None:
     store = Store(swept)
     differing_epochs = set()
-    for config in (one for one in store.configs() if one.ablation == 0):
+    for config in (config for config in store.configs() if config.ablation == 0):
         recorded = store.result(config.id)
         head = chosen_head(store, config, None, None)
         assert head.about["training"]["differs_from_recorded"] == 0
         vectors = raw(demo)
         for replicate, (rows, best) in enumerate(zip(recorded.rows, recorded.best, strict=True)):
-            hand = by_hand(head.stack.state_dict(), replicate, {name: one[rows] for name, one in vectors.items()})
+            hand = by_hand(head.stack.state_dict(), replicate, {name: block[rows] for name, block in vectors.items()})
             assert np.array_equal(hand.argmax(axis=1), best)
         differing_epochs |= set(recorded.best_epoch.tolist())
     assert len(differing_epochs) > 1 and min(differing_epochs) < 6  # else any epoch's weights would have done
@@ -75,7 +75,7 @@ def test_the_list_has_the_replicates_mean_in_order(swept: Path, demo: Dataset, t
     store = Store(swept)
     head = chosen_head(store, choose(store, "best"), None, None)
     first = len(demo.labels)
-    vectors = {name: one[first:] for name, one in raw(demo).items()}
+    vectors = {name: block[first:] for name, block in raw(demo).items()}
     votes = np.stack([by_hand(head.stack.state_dict(), replicate, vectors) for replicate in range(3)])
     lines = ["guid,tag"]
     lines += [f"{g},{LABELS[k]}" for g, k in zip(demo.guids[first:], votes.mean(axis=0).argmax(axis=1), strict=True)]
@@ -83,7 +83,7 @@ def test_the_list_has_the_replicates_mean_in_order(swept: Path, demo: Dataset, t
     table = pd.read_csv(tmp_path / "labels.probabilities.csv", dtype={"guid": str})
     assert table["guid"].tolist() == demo.guids[first:]
     np.testing.assert_allclose(table[list(LABELS)], votes.mean(axis=0), atol=2e-6)
-    np.testing.assert_allclose(table[[f"{one}_std" for one in LABELS]], votes.std(axis=0, ddof=1), atol=2e-6)
+    np.testing.assert_allclose(table[[f"{label}_std" for label in LABELS]], votes.std(axis=0, ddof=1), atol=2e-6)
 
 
 def test_a_kept_head_is_not_trained_again(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +92,25 @@ def test_a_kept_head_is_not_trained_again(swept: Path, monkeypatch: pytest.Monke
     before = predict(store, config, None, None, {}).votes
     monkeypatch.setattr(Task, "build", None)
     assert np.array_equal(predict(store, config, None, None, {}).votes, before)
+
+
+def test_a_kept_head_is_trained_again_when_its_trial_has_other_replicates(swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept, tmp_path / "swept", ignore=shutil.ignore_patterns("heads"))
+    store = Store(tmp_path / "swept")
+    config = choose(store, "best")
+    whole = chosen_head(store, config)
+    about = json.loads(json.dumps(whole.about))
+    about["replicates"], about["training"]["best_epochs"] = (
+        about["replicates"][:1],
+        about["training"]["best_epochs"][:1],
+    )
+    first = make_head(about, {name: tensor[:1] for name, tensor in whole.stack.state_dict().items()})
+    path = tmp_path / "swept" / "heads" / f"{config.id}.safetensors"
+    first.save(path)
+    assert len(read_head(path).about["replicates"]) == 1
+    again = chosen_head(store, config)
+    assert again.about == whole.about == read_head(path).about
+    assert all(torch.equal(tensor, whole.stack.state_dict()[name]) for name, tensor in again.stack.state_dict().items())
 
 
 def test_a_refit_sees_every_labelled_sample_for_the_median_epoch(
@@ -130,7 +149,7 @@ def test_new_pairs_get_the_labels_that_the_same_pairs_got(swept: Path, demo: Dat
 
 
 def embedded_as(head: Head, **change: object) -> Head:
-    """A head whose text vectors are said to have been made otherwise."""
+    """Return a head whose description says that its text vectors were made otherwise."""
     about = json.loads(json.dumps(head.about))
     about["encoders"]["text"] |= change
     return make_head(about, head.stack.state_dict())
@@ -158,18 +177,18 @@ def test_new_pairs_are_refused_where_they_cannot_be_embedded_as_the_heads_own_we
     dataset = read_dataset(new_pairs(demo, tmp_path / "new"), needs_labels=False)
     with pytest.raises(InputError, match=r"imported from words\.npy: only their maker"):
         embed_new(embedded_as(head, source="imported from words.npy"), dataset, tmp_path / "caches", {})
-    asked, embed = [], predicting.embed
-    monkeypatch.setattr(predicting, "embed", lambda *given: asked.append(given) or embed(*given))
+    calls, embed = [], predicting.embed
+    monkeypatch.setattr(predicting, "embed", lambda *arguments: calls.append(arguments) or embed(*arguments))
     with pytest.raises(InputError, match=r"weights others then, .* now.*--weights demo-words=PATH"):
         embed_new(embedded_as(head, weights="others"), dataset, tmp_path / "caches", {"demo-pixels": Path("here")})
-    assert {name: settings.weights for _, _, name, settings in asked} == {
+    assert {name: settings.weights for _, _, name, settings in calls} == {
         "demo-pixels": Path("here"),
         "demo-words": None,
     }
 
 
-def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo: Dataset, tmp_path: Path) -> None:
-    """As where pictures could not be read: the set has moved, its manifest and the sweep name a sample of either list."""
+def test_samples_without_a_picture_are_named_and_not_trained_on(swept: Path, demo: Dataset, tmp_path: Path) -> None:
+    """As if pictures could not be read: the data has moved, its manifest and the sweep name a sample of either list."""
     moved, copy, last = tmp_path / "moved", tmp_path / "swept", demo.guids[-1]
     shutil.copytree(demo.folder, moved)
     shutil.copytree(swept, copy, ignore=shutil.ignore_patterns("heads"))
@@ -179,36 +198,37 @@ def test_samples_without_a_picture_are_told_and_not_trained_on(swept: Path, demo
     split = Store(swept).split().without({0})
     write_split(copy / "split.npz", split)
     described = json.loads((copy / "sweep.json").read_text())
-    (copy / "sweep.json").write_text(json.dumps(described | {"split_digest": split.digest}))
+    (copy / "sweep.json").write_text(json.dumps(described | {"folds": split.fold_digests}))
     store = Store(copy)
-    found = predict(store, choose(store, "best"), moved, None, {}, refit=True)
-    assert found.unread == [last] and last in warning(found) and "1 samples" in warning(found)
-    assert found.training["samples"] == len(demo.labels) - 1
-    assert warning(replace(found, unread=[])) == ""
+    predictions = predict(store, choose(store, "best"), moved, None, {}, refit=True)
+    assert predictions.unread == [last] and last in predictions.warning and "1 samples" in predictions.warning
+    assert predictions.training["samples"] == len(demo.labels) - 1
+    assert replace(predictions, unread=[]).warning == ""
 
 
 def test_probabilities_are_written_on_demand_and_have_no_spread_for_one_head(tmp_path: Path) -> None:
     votes = np.array([[[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]], dtype=np.float32)
-    found = Predictions(["9", "7"], list(LABELS), votes, [], {})
-    assert write_predictions(found, tmp_path / "a.txt", probabilities=False) == [tmp_path / "a.txt"]
+    predictions = Predictions(["9", "7"], list(LABELS), votes, [], {})
+    assert predictions.write(tmp_path / "a.txt", probabilities=False) == [tmp_path / "a.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "guid,tag\n9,positive\n7,negative\n"
-    assert found.probabilities_text().splitlines()[1] == "9,positive,0.200000,0.300000,0.500000,,,"
+    _, table = predictions.write(tmp_path / "c.txt", probabilities=True)
+    assert table.read_text().splitlines()[1] == "9,positive,0.200000,0.300000,0.500000,,,"
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="choose --out"):
-        write_predictions(found, tmp_path / "file" / "b.txt", probabilities=False)
+        predictions.write(tmp_path / "file" / "b.txt", probabilities=False)
 
 
-def test_a_folder_without_unlabelled_samples_is_told(swept: Path, tmp_path: Path) -> None:
+def test_a_folder_without_unlabelled_samples_raises(swept: Path, tmp_path: Path) -> None:
     folder = make_set(tmp_path / "labelled", unlabelled=0)
     store = Store(swept)
     with pytest.raises(
-        InputError, match=r"has no unlabelled samples: the reference's form lists them in test_without_label\.txt"
+        InputError, match=r"has no unlabelled samples: the reference's layout lists them in test_without_label\.txt"
     ):
         predict(store, choose(store, "best"), folder, None, {})
 
 
-def test_where_only_the_new_pairs_are_at_hand_it_is_told_how_to_keep_the_head(
+def test_where_only_the_new_pairs_are_at_hand_the_message_says_how_to_keep_the_head(
     swept: Path, demo: Dataset, tmp_path: Path
 ) -> None:
     copy = tmp_path / "swept"
@@ -225,8 +245,10 @@ def test_where_only_the_new_pairs_are_at_hand_it_is_told_how_to_keep_the_head(
         predict(store, config, None, None, {})
     for refit, samples in ((False, [540] * 3), (True, 600)):
         predict(store, config, demo.folder, None, {}, refit=refit)
-        found = predict(store, config, folder, tmp_path / "caches", {}, refit=refit)
-        assert len(found.guids) == len(demo.guids) - len(demo.labels) and found.training["samples"] == samples
+        predictions = predict(store, config, folder, tmp_path / "caches", {}, refit=refit)
+        assert (
+            len(predictions.guids) == len(demo.guids) - len(demo.labels) and predictions.training["samples"] == samples
+        )
     assert (tmp_path / "caches" / "demo-words" / "text.npy").exists()
 
 
@@ -281,5 +303,5 @@ def test_a_damaged_head_is_named(swept: Path, tmp_path: Path) -> None:
 def test_a_sweep_still_needs_labels(demo: Dataset, tmp_path: Path) -> None:
     folder = new_pairs(demo, tmp_path / "new")
     assert read_dataset(folder, needs_labels=False).labels == []
-    with pytest.raises(InputError, match=r"no train\.txt"):
+    with pytest.raises(InputError, match=r"has no labelled samples: expected a folder with train\.txt"):
         read_dataset(folder)

@@ -1,12 +1,15 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mvsa_tune.config import HEAD_NAMES
-from mvsa_tune.models.heads import HEADS, build_head, count_parameters, initialise
-from mvsa_tune.models.layers import StackedDropout
+from mvsa_tune.config import Config
+from mvsa_tune.errors import InputError
+from mvsa_tune.models.heads import HEADS, HeadShape, HeadSpec, build_head, count_parameters, register_head
+from mvsa_tune.models.layers import StackedDropout, initialise, run_some
 
 R, B, D = 3, 7, 16
 RATE = 0.25
@@ -25,8 +28,12 @@ def vectors(widths: Mapping[str, int], replicates: int, samples: int) -> dict[st
     }
 
 
+def vectors32() -> dict[str, Tensor]:
+    return {modality: x.float() for modality, x in vectors(WIDTHS, R, B).items()}
+
+
 def drop(x: Tensor) -> Tensor:
-    """Stands for dropout, in the stack (`scaling_dropout`) and in torch.nn: so its places and its rate are compared too."""
+    """Stand in for dropout, in the stack (`scaling_dropout`) and in torch.nn: its places and rate are compared too."""
     return x / (1 - RATE)
 
 
@@ -60,11 +67,11 @@ class Plain(nn.Module):
     def __init__(self, name: str, widths: Mapping[str, int]) -> None:
         super().__init__()
         self.name, both, total = name, len(widths) > 1, sum(widths.values())
-        one = {"gated": D, "bilinear": D, "linear": total}
+        units = {"gated": D, "bilinear": D, "linear": total}
         if name == "late":
             self.heads = nn.ModuleDict({m: Plain("concat", {m: w}) for m, w in widths.items()})
             return
-        self.classifier = nn.Linear(one.get(name, D * len(widths)), 3)
+        self.classifier = nn.Linear(units.get(name, D * len(widths)), 3)
         if name == "linear":
             return
         towers = {m: nn.ModuleDict({"linear": nn.Linear(w, D), "norm": nn.BatchNorm1d(D)}) for m, w in widths.items()}
@@ -93,12 +100,12 @@ class Plain(nn.Module):
         if self.name == "merged-attention":
             tokens = self.mix(tokens)
         if self.name == "co-attention":
-            one = {m: x[:, None] for m, x in h.items()}
+            token = {m: x[:, None] for m, x in h.items()}
             if len(h) == 1:
-                tokens = next(self.blocks[m](x) for m, x in one.items())
+                tokens = next(self.blocks[m](x) for m, x in token.items())
             else:
                 image, text = self.blocks["image"], self.blocks["text"]
-                tokens = torch.cat([image(one["image"], one["text"]), text(one["text"], one["image"])], 1)
+                tokens = torch.cat([image(token["image"], token["text"]), text(token["text"], token["image"])], 1)
         fused = tokens.flatten(1)
         if self.name == "bilinear":
             fused = torch.ones(())
@@ -112,22 +119,25 @@ class Plain(nn.Module):
 
 def pairs(plain: nn.Module, head: nn.Module, r: int, grad: bool) -> list[tuple[Tensor, Tensor]]:
     """The parameters of a plain head, or their gradients, each beside the stack's for replicate r."""
-    found = []
+    triples = []
     for name, module in plain.named_modules():
         if name.endswith("out_proj"):
             continue
-        twin = head.get_submodule(name)
+        stacked = head.get_submodule(name)
         if isinstance(module, nn.MultiheadAttention):
             for i, part in enumerate(("query", "key", "value")):
-                if hasattr(twin, part):
+                if hasattr(stacked, part):
                     rows = slice(i * D, (i + 1) * D)
-                    layer = getattr(twin, part)
-                    found += [(module.in_proj_weight, rows, layer.weight), (module.in_proj_bias, rows, layer.bias)]
-            found += [(module.out_proj.weight, ..., twin.out.weight), (module.out_proj.bias, ..., twin.out.bias)]
+                    layer = getattr(stacked, part)
+                    triples += [(module.in_proj_weight, rows, layer.weight), (module.in_proj_bias, rows, layer.bias)]
+            triples += [
+                (module.out_proj.weight, ..., stacked.out.weight),
+                (module.out_proj.bias, ..., stacked.out.bias),
+            ]
         elif isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.LayerNorm)):
-            found += [(module.weight, ..., twin.weight), (module.bias, ..., twin.bias)]
+            triples += [(module.weight, ..., stacked.weight), (module.bias, ..., stacked.bias)]
     of = (lambda p: p.grad) if grad else (lambda p: p.data)
-    return [(of(own)[rows], of(stack)[r].reshape(own[rows].shape)) for own, rows, stack in found]
+    return [(of(parameter)[rows], of(stack)[r].reshape(parameter[rows].shape)) for parameter, rows, stack in triples]
 
 
 @pytest.mark.usefixtures("scaling_dropout")
@@ -149,16 +159,16 @@ def test_every_head_is_its_torch_nn_form_forward_and_backward(name: str, modalit
     for r in range(R):
         plain = Plain(name, widths).double()
         copied = pairs(plain, head, r, grad=False)
-        for own, stack in copied:
-            own.copy_(stack)
-        mine = {m: x[r].detach().T.clone().requires_grad_() for m, x in inputs.items()}
-        out = plain(mine)
+        for parameter, stack in copied:
+            parameter.copy_(stack)
+        vectors_r = {m: x[r].detach().T.clone().requires_grad_() for m, x in inputs.items()}
+        out = plain(vectors_r)
         torch.testing.assert_close(logits[r].T, out, **near)
         (out * target[r].T).sum().backward()
-        for own, stack in pairs(plain, head, r, grad=True):
-            torch.testing.assert_close(stack, own, **near)
+        for parameter, stack in pairs(plain, head, r, grad=True):
+            torch.testing.assert_close(stack, parameter, **near)
         for m, x in inputs.items():
-            torch.testing.assert_close(x.grad[r].T, mine[m].grad, **near)  # type: ignore[index]
+            torch.testing.assert_close(x.grad[r].T, vectors_r[m].grad, **near)  # type: ignore[index]
         assert sum(stack.numel() for _, stack in copied) == count_parameters(name, widths, D, 3)  # and none is left out
 
 
@@ -173,7 +183,7 @@ def test_dropout_draws_from_the_generators_meant_for_it(name: str) -> None:
 def test_every_head_trains_in_mixed_precision(name: str) -> None:
     head = build_head(name, R, WIDTHS, D, 3, dropout=0.0)
     initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
-    inputs = {modality: x.float() for modality, x in vectors(WIDTHS, R, B).items()}
+    inputs = vectors32()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = head(inputs)
     torch.testing.assert_close(mixed.float(), head(inputs), rtol=0.1, atol=0.05)
@@ -217,14 +227,57 @@ def test_parameters_are_counted_as_by_hand(name: str) -> None:
     assert count_parameters(name, {"text": 384}, 256, 3) == PARAMETERS[name][1]
 
 
-def test_every_name_of_the_configuration_is_a_head() -> None:
-    assert tuple(HEADS) == HEAD_NAMES
+def sums(shape: HeadShape) -> nn.Module:
+    """A head from outside: the modalities' units scaled by a layer and added."""
+
+    def fuse(head: Any, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return sum(head.scales[m](x) for m, x in zip(head.towers, hidden.chunk(len(head.towers), dim=1), strict=True))
+
+    scales = {modality: shape.linear(shape.D, shape.D) for modality in shape.widths}
+    return shape.fusion(fuse, shape.D, scales=scales)
+
+
+@pytest.fixture
+def registered() -> Iterator[str]:
+    """The name of a head from outside, in the registry for one test."""
+    register_head("sums", HeadSpec(sums, D_multiple_of=4))
+    yield "sums"
+    del HEADS["sums"]
+
+
+def test_a_registered_head_is_one_of_the_configurations_and_is_built_and_counted(registered: str) -> None:
+    assert Config(head=registered, D=12).head == registered
+    with pytest.raises(InputError, match="--D 10: --head sums needs a multiple of 4"):
+        Config(head=registered, D=10)
+    head = build_head(registered, R, WIDTHS, D, 3, dropout=RATE)
+    names = [name for name, _ in head.named_children()]
+    initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+    assert names == ["towers", "classifier", "scales"] and head(vectors32()).shape == (R, 3, B)
+    assert count_parameters(registered, {"text": 4}, D, 3) == 5 * D + 2 * D + 3 * (D + 1) + D * (D + 1)
+
+
+@pytest.mark.parametrize(("name", "message"), [("gated", "already"), ("", "letters"), ("two words", "letters")])
+def test_names_that_are_taken_or_unfit_are_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        register_head(name, HeadSpec(sums))
+    assert HEADS["gated"].build is not sums
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_copy_of_a_head_has_its_own_layers(name: str) -> None:
+    head = build_head(name, R, WIDTHS, D, 3, dropout=0.0).eval()
+    initialise(head, seeded(1, 2, 3), seeded(4, 5, 6))
+    before, copied = head(vectors32()), deepcopy(head)
+    for parameter in copied.parameters():
+        parameter.data.zero_()
+    assert torch.equal(head(vectors32()), before) and not copied(vectors32()).any()
+    assert torch.equal(run_some(head, [2, 0], {m: x[[2, 0]] for m, x in vectors32().items()}), before[[2, 0]])
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_overfits_sixteen_samples(name: str) -> None:
     head = build_head(name, 2, {"image": 10, "text": 8}, D=32, classes=3, dropout=0.0)
-    # 18 numbers a sample: enough for sixteen to be told apart by planes too
+    # 18 numbers a sample: enough for planes too to separate sixteen
     initialise(head, seeded(1, 2), seeded(3, 4))
     torch.manual_seed(0)
     inputs = {"image": torch.randn(2, 10, 16), "text": torch.randn(2, 8, 16)}

@@ -73,7 +73,7 @@ def test_each_replicates_mask_is_that_of_its_own_generator() -> None:
     for r, seed in enumerate((1, 2, 3)):
         layer.generators = seeded(seed)
         alone = [layer.mask(torch.Size([1, D, B]), torch.device("cpu")) for _ in range(2)]
-        assert all(torch.equal(both[r], own[0]) for both, own in zip(together, alone, strict=True))
+        assert all(torch.equal(both[r], single[0]) for both, single in zip(together, alone, strict=True))
 
 
 def test_dropout_is_off_in_evaluation_and_at_rate_zero() -> None:

@@ -16,10 +16,8 @@ from conftest import make_set
 from mvsa_tune import cli
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample, read_dataset
-from mvsa_tune.report.grids import grids
-from mvsa_tune.report.inline import COLOURS
-from mvsa_tune.report.page import write_report
-from mvsa_tune.report.sections import sections, short_names, shown_sample
+from mvsa_tune.report.page import COLOURS, sections, short_names, shown_sample, write_report
+from mvsa_tune.report.plots import grids
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
 
@@ -30,7 +28,7 @@ FLAGS = (
 )  # fmt: skip
 HEADINGS = (
     "The answer", "Questions", "Tables", "Learning curves", "Accuracy by configuration", "D × lr", "Importance of each hyperparameter",
-    "What a smaller budget would have shown", "What the best gets right, by class", "Samples most often wrong", "How to reproduce",
+    "Expected accuracy of the best by budget", "Scores of the best by class", "Samples most often misclassified", "How to reproduce",
 )  # fmt: skip
 
 
@@ -110,7 +108,7 @@ def test_it_says_the_answer_first_and_all_that_it_must(page: str, copied: Path) 
     for question in analysis.questions:
         assert question.answer in words
     store = analysis.store
-    assert store.manifest.data_fingerprint[:12] in words and store.manifest.code in words
+    assert store.manifest.data_fingerprint[:12] in words and str(store.rows()["code"].iloc[0]) in words
     assert str(store.rows()["command"].iloc[0]) in words
 
 

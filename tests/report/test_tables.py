@@ -9,13 +9,11 @@ from conftest import ROOT, make_set
 from grid import REFERENCE
 from mvsa_tune.config import Config, union
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.labels import LABELS
 from mvsa_tune.report.lines import published_lines
 from mvsa_tune.report.tables import REFERENCE_COUNTS, tables_markdown
-from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse
-from test_store import PROVENANCE, SEEDS, outcome
+from test_store import PROVENANCE, SEEDS, outcome, sweep
 
 
 def reference_grid(pairs: Sequence[str] = ()) -> list[Config]:
@@ -24,16 +22,11 @@ def reference_grid(pairs: Sequence[str] = ()) -> list[Config]:
 
 def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_at: int = 0, **change: object) -> str:
     dataset = read_dataset(make_set(folder / "set"))
-    fields = {
-        "data": "d", "data_fingerprint": dataset.fingerprint, "layout": "reference", "classes": LABELS,
-        "label_counts": REFERENCE_COUNTS, "dropped": {}, "demo": False,
-        "split": "reference", "split_digest": "d", "protocol": "reference", "replicates": SEEDS, "configs": tuple(configs), "not_run": {}, "skipped": {}, "vectors": {},
-        "space": {}, "finetuned": {}, "code": "1",
-    }  # fmt: skip
     store = Store(folder / "s")
-    store.begin(SweepManifest(**{**fields, **change}), dataset)  # type: ignore[arg-type]
+    manifest = sweep(dataset, **{"configs": tuple(configs), "label_counts": REFERENCE_COUNTS, **change})
+    store.begin(manifest, dataset)
     for config in trained:
-        store.add(config, outcome([[6, 8]] * (stopped_at or config.epochs)), PROVENANCE)
+        store.add(config, SEEDS, outcome([[6, 8]] * (stopped_at or config.epochs)), PROVENANCE)
     return tables_markdown(analyse(store))
 
 

@@ -43,6 +43,7 @@ def test_killing_driver_worker_and_ray_leaves_the_rows_and_tables_of_an_undistur
     assert not list((work / "results" / "chaos").glob(".tune"))
 
 
+@pytest.mark.ray
 def test_a_disk_that_fills_up_then_asha_then_every_trial_to_its_end(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,9 +13,10 @@ from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
-from mvsa_tune.results.store import COLUMNS, Store
+from mvsa_tune.results.schema import NAMES
+from mvsa_tune.results.store import Store, missing
 from mvsa_tune.stats.summary import best, summarise
-from mvsa_tune.training.result import TrialResult
+from mvsa_tune.training.result import TrialResult, take
 
 CONFIGS = tuple(Config(image_encoder="eye", text_encoder="ear", D=D, epochs=2) for D in (8, 16, 32))
 SEEDS = (Replicate(42), Replicate(43))
@@ -25,8 +26,8 @@ def sweep(dataset: Dataset, **change: object) -> SweepManifest:
     fields = {
         "data": "somewhere", "data_fingerprint": dataset.fingerprint, "layout": "reference", "classes": LABELS,
         "label_counts": (14, 13, 13), "dropped": {}, "demo": False,
-        "split": "reference", "split_digest": "d", "protocol": "reference", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
-        "space": {}, "finetuned": {}, "code": "1",
+        "split": "reference", "folds": {0: "d"}, "protocol": "reference", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
+        "space": {}, "finetuned": {}, "numerics": 1,
     }  # fmt: skip
     return SweepManifest(**{**fields, **change})  # type: ignore[arg-type]
 
@@ -34,7 +35,7 @@ def sweep(dataset: Dataset, **change: object) -> SweepManifest:
 def outcome(right: list[list[int]], loss: float = 1.0) -> TrialResult:
     """Two replicates on ten samples, all of class 0; `right[e][r]` of them told right."""
     predicted = (np.arange(10) >= np.array(right)[:, :, None]).astype(np.uint8)
-    return found(np.zeros(10, dtype=int), np.tile(np.arange(10), (2, 1)), predicted, loss, 4.0)
+    return found(np.zeros(10, dtype=int), np.tile(np.arange(10), (len(right[0]), 1)), predicted, loss, 4.0)
 
 
 def outcome_of(labels: np.ndarray, rows: np.ndarray, best: np.ndarray, last: np.ndarray) -> TrialResult:
@@ -58,15 +59,15 @@ PROVENANCE = {"code": "1", "command": "python, with a comma"}
 
 
 def test_a_row_is_a_replicate_with_the_columns_in_their_order(store: Store) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7], [6, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [6, 7]]), PROVENANCE)
     with store.trials_path.open() as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == NAMES
     documented = (
         "sweep, trial_id, image_encoder, text_encoder, head, D, lr, batch_size, ablation, epochs, seed, fold, status, "
         "val_acc_best, best_epoch, val_acc_last, val_f1_macro_best, val_f1_weighted_best, val_loss_last, seconds, device"
     )
-    assert ", ".join(COLUMNS).startswith(documented)
+    assert ", ".join(NAMES).startswith(documented)
     assert [row["seed"] for row in rows] == ["42", "43"]
     assert [row["val_acc_best"] for row in rows] == ["0.6", "0.7"]
     assert [row["best_epoch"] for row in rows] == ["2", "1"]
@@ -74,9 +75,9 @@ def test_a_row_is_a_replicate_with_the_columns_in_their_order(store: Store) -> N
 
 
 def test_finished_is_what_has_every_replicate_and_no_failure(store: Store) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
-    store.add(CONFIGS[1], outcome([[5, 7], [5, 7]], loss=np.nan), PROVENANCE)
-    store.add_failure(CONFIGS[2], "out of memory", PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add(CONFIGS[1], SEEDS, outcome([[5, 7], [5, 7]], loss=np.nan), PROVENANCE)
+    store.add_failure(CONFIGS[2], SEEDS, "out of memory", PROVENANCE)
     assert store.recorded() == [CONFIGS[0].id]
     rows = store.rows()
     assert set(rows.loc[rows["trial_id"] == CONFIGS[1].id, "status"]) == {"failed: the loss was not finite in epoch 1"}
@@ -89,16 +90,16 @@ def test_predictions_are_there_before_their_rows(store: Store, monkeypatch: pyte
     def paths() -> list[Path]:
         return list(store.folder.glob("predictions/*.npz"))
 
-    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     with np.load(paths()[0], allow_pickle=False) as arrays:
         assert arrays["predicted"].shape == (2, 2, 10) and arrays["seed"].tolist() == [42, 43]
         assert arrays["confusion"].shape == (2, 2, 3, 3)
 
 
 def test_what_is_damaged_is_set_aside_named_and_the_rest_is_used(store: Store, dataset: Dataset) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     whole = store.trials_path.read_text()
-    store.add(CONFIGS[1], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add(CONFIGS[1], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     damaged = store.trials_path.read_text().replace(",43,0,finished", ",43,0,fin", 1)[:-40]
     store.trials_path.write_text(damaged)
     store.end()
@@ -106,10 +107,11 @@ def test_what_is_damaged_is_set_aside_named_and_the_rest_is_used(store: Store, d
     told = again.begin(sweep(dataset), dataset)
     assert len(told) == 2 and "line 3 is damaged" in told[0] and "line 5 is half written" in told[1]
     assert (store.folder / "trials.csv.damaged-1").read_text() == damaged
-    assert again.recorded() == [] and len(again.rows()) == 2
-    again.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    assert again.statuses() == {CONFIGS[0].id: {SEEDS[0]: "finished"}, CONFIGS[1].id: {SEEDS[0]: "finished"}}
+    again.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     again.tidy()
-    assert again.recorded() == [CONFIGS[0].id] and again.trials_path.read_text().startswith(whole)
+    assert again.statuses()[CONFIGS[0].id] == dict.fromkeys(SEEDS, "finished")
+    assert again.trials_path.read_text().startswith(whole)
     again.end()
     assert Store(store.folder).begin(sweep(dataset), dataset) == []
 
@@ -119,14 +121,14 @@ def test_an_empty_file_of_rows_is_named_and_begun_again(store: Store, dataset: D
     store.end()
     again = Store(store.folder)
     assert "is empty" in again.begin(sweep(dataset), dataset)[0]
-    again.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    again.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     assert again.recorded() == [CONFIGS[0].id]
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])])
 def test_a_trial_whose_predictions_are_gone_runs_again(store: Store, dataset: Dataset, spoil) -> None:  # type: ignore[no-untyped-def]
     for config in CONFIGS[:2]:
-        store.add(config, outcome([[5, 7], [5, 7]]), PROVENANCE)
+        store.add(config, SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     spoil(store.folder / "predictions" / f"{CONFIGS[0].id}.npz")
     store.end()
     again = Store(store.folder)
@@ -136,7 +138,7 @@ def test_a_trial_whose_predictions_are_gone_runs_again(store: Store, dataset: Da
 
 def test_an_outcome_comes_back_as_it_was(store: Store) -> None:
     found = outcome([[5, 7], [6, 6]])
-    store.add(CONFIGS[0], found, PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, found, PROVENANCE)
     back = store.result(CONFIGS[0].id)
     for name in (item.name for item in dataclasses.fields(found)):
         np.testing.assert_array_equal(getattr(back, name), getattr(found, name))
@@ -147,8 +149,8 @@ def test_an_outcome_comes_back_as_it_was(store: Store) -> None:
 
 
 def test_a_stopped_trial_is_recorded_but_neither_finished_nor_the_best(store: Store) -> None:
-    store.add(CONFIGS[0], outcome([[9, 9]]), PROVENANCE)
-    store.add(CONFIGS[1], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[9, 9]]), PROVENANCE)
+    store.add(CONFIGS[1], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     assert store.recorded() == [CONFIGS[1].id]
     assert store.recorded(("finished", "stopped")) == [CONFIGS[0].id, CONFIGS[1].id]
     summary = summarise(store)
@@ -156,7 +158,7 @@ def test_a_stopped_trial_is_recorded_but_neither_finished_nor_the_best(store: St
     winner = best(summary)
     assert winner is not None and winner["trial_id"] == CONFIGS[1].id
     # trained to its end later, it is like any other
-    store.add(CONFIGS[0], outcome([[9, 9], [9, 9]]), PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[9, 9], [9, 9]]), PROVENANCE)
     winner = best(summarise(store))
     assert winner is not None and winner["trial_id"] == CONFIGS[0].id
 
@@ -165,23 +167,76 @@ def test_a_search_knows_its_configurations_from_its_rows(tmp_path: Path, dataset
     store = Store(tmp_path / "search")
     store.begin(sweep(dataset, configs=(), space={"D": "8..32"}), dataset)
     for config in CONFIGS[::-1]:
-        store.add(config, outcome([[5, 7], [5, 7]]), PROVENANCE)
+        store.add(config, SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     assert store.configs() == list(CONFIGS[::-1])
 
 
-def test_a_sweep_that_grows_takes_further_configurations_but_loses_none(store: Store, dataset: Dataset) -> None:
+def test_a_folder_keeps_all_that_was_asked_of_it_and_takes_more(store: Store, dataset: Dataset) -> None:
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     store.end()
-    more = (*CONFIGS, Config(image_encoder="eye", text_encoder="ear", D=64, epochs=2))
+    more = Config(image_encoder="eye", text_encoder="ear", D=64, epochs=3)
     again = Store(store.folder)
-    again.begin(sweep(dataset, configs=more), dataset, grows=True)
+    manifest = sweep(
+        dataset,
+        configs=(CONFIGS[1], more),
+        replicates=(Replicate(43), Replicate(50)),
+        folds={0: "d", 1: "e"},
+        not_run={more.id: "x"},
+    )
+    assert again.begin(manifest, dataset) == []
     again.end()
-    with pytest.raises(InputError, match="configurations: 4"):
-        Store(store.folder).begin(sweep(dataset), dataset, grows=True)
+    for opened in (again, Store(store.folder)):
+        assert opened.manifest.configs == (*CONFIGS, more)
+        assert opened.manifest.replicates == (*SEEDS, Replicate(50))
+        assert opened.manifest.folds == {0: "d", 1: "e"} and opened.manifest.not_run == {more.id: "x"}
+        assert opened.replicates(CONFIGS[0].id) == SEEDS
+    Store(store.folder).begin(sweep(dataset, configs=(more,)), dataset)
+    assert not Store(store.folder).manifest.not_run  # asked for again, and it can run now
+
+
+def test_added_replicates_stand_beside_the_recorded_ones_in_the_order_of_the_sweep(
+    store: Store, dataset: Dataset
+) -> None:
+    store.end()
+    again = Store(store.folder)
+    order = (Replicate(50), *SEEDS)
+    manifest = sweep(dataset, replicates=(*SEEDS, Replicate(50)))
+    again.begin(manifest, dataset)
+    whole = outcome([[5, 7, 6], [5, 7, 8]])
+    again.add(CONFIGS[0], [SEEDS[1], Replicate(50)], take(whole, [1, 2]), PROVENANCE)
+    assert again.replicates(CONFIGS[0].id) == (SEEDS[1], Replicate(50))
+    again.add(CONFIGS[0], [SEEDS[0]], take(whole, [0]), PROVENANCE)
+    assert again.replicates(CONFIGS[0].id) == (*SEEDS, Replicate(50)) == manifest.replicates
+    back = again.result(CONFIGS[0].id)
+    for name in ("train_loss", "confusion", "rows", "predicted"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(whole, name))
+    assert back.seconds == pytest.approx(whole.seconds)
+    np.testing.assert_array_equal(again.correctness(CONFIGS[0].id).accuracy, whole.correctness.accuracy)
+    assert again.rows()["seed"].tolist() == [42, 43, 50] and set(order) == set(again.statuses()[CONFIGS[0].id])
+    # the same replicate once more takes the place of the first
+    again.add(CONFIGS[0], [SEEDS[1]], take(outcome([[1, 1], [2, 2]]), [1]), PROVENANCE)
+    assert again.replicates(CONFIGS[0].id) == manifest.replicates
+    assert again.rows()["val_acc_best"].tolist() == [0.5, 0.2, 0.8]
+    np.testing.assert_allclose(again.result(CONFIGS[0].id).accuracy[-1], [0.5, 0.2, 0.8])
+
+
+def test_what_is_missing_of_a_configuration() -> None:
+    a, b, c = Replicate(1), Replicate(2), Replicate(3)
+    ended = dict.fromkeys((a, b), "finished")
+    for stopped_counts in (True, False):
+        assert missing({}, (a, b), stopped_counts=stopped_counts) == (a, b)
+        assert missing(ended, (a, b, c), stopped_counts=stopped_counts) == (c,)
+        assert missing(ended, (a,), stopped_counts=stopped_counts) == ()
+        assert missing({a: "finished", b: "failed: x"}, (a, b), stopped_counts=stopped_counts) == (b,)
+    stopped = dict.fromkeys((a, b), "stopped")
+    assert missing(stopped, (a, b, c), stopped_counts=True) == ()
+    assert missing(stopped, (a, c), stopped_counts=False) == (a, b, c)
+    assert missing({a: "stopped", b: "failed: x"}, (a, b), stopped_counts=True) == (a, b)
 
 
 def test_tidying_orders_rows_and_changes_no_digit(store: Store) -> None:
     for config in CONFIGS[::-1]:
-        store.add(config, outcome([[5, 7], [5, 7]], loss=1 / 3), PROVENANCE)
+        store.add(config, SEEDS, outcome([[5, 7], [5, 7]], loss=1 / 3), PROVENANCE)
     before = sorted(store.trials_path.read_text().splitlines())
     store.tidy()
     lines = store.trials_path.read_text().splitlines()
@@ -190,20 +245,20 @@ def test_tidying_orders_rows_and_changes_no_digit(store: Store) -> None:
 
 
 def test_the_newest_row_of_a_replicate_counts(store: Store) -> None:
-    store.add_failure(CONFIGS[0], "out of memory", PROVENANCE)
-    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add_failure(CONFIGS[0], SEEDS, "out of memory", PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     assert store.recorded() == [CONFIGS[0].id] and len(store.rows()) == 2
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"configs": CONFIGS[:2]}, r"configurations: 3 \(\w+\) there, 2 \(\w+\) now"),
-        ({"replicates": SEEDS[:1]}, "replicates: seeds 42, 43.* there, seeds 42, .* now"),
+        ({"folds": {0: "other"}}, "rows of fold 0: d there, other now"),
+        ({"classes": ("a", "b")}, "labels: negative, neutral, positive there, a, b now"),
         ({"data_fingerprint": "x"}, "data fingerprint: .* there, x now"),
         ({"vectors": {"eye image": "bb"}}, "vectors of eye image: aa there, bb now"),
-        ({"code": "2"}, "code: 1 there, 2 now"),
-        ({"space": {"lr": "1e-5..0.1"}}, r"search space, lr: none there, 1e-5\.\.0\.1 now"),
+        ({"numerics": 2}, "numerics version: 1 there, 2 now"),
+        ({"space": {"lr": "1e-5..0.1"}}, r"search space: none there, lr 1e-5\.\.0\.1 now"),
         ({"split": "kfold:5"}, "split: reference there, kfold:5 now"),
         ({"skipped": {"7": "empty"}}, "unreadable samples: 0"),
     ],
@@ -227,7 +282,7 @@ def test_two_at_once_may_not_share_a_folder(store: Store, dataset: Dataset) -> N
 
 
 def test_rows_without_their_sweep_are_not_thrown_away(store: Store, dataset: Dataset) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
     before = store.trials_path.read_text()
     (store.folder / "sweep.json").unlink()
     store.end()
@@ -239,7 +294,7 @@ def test_rows_without_their_sweep_are_not_thrown_away(store: Store, dataset: Dat
 def test_replicates_keep_their_order(tmp_path: Path, dataset: Dataset) -> None:
     store = Store(tmp_path / "seeds")
     store.begin(sweep(dataset, replicates=(Replicate(10), Replicate(9))), dataset)
-    store.add(CONFIGS[0], outcome([[5, 7], [5, 7]]), PROVENANCE)
+    store.add(CONFIGS[0], [Replicate(10), Replicate(9)], outcome([[5, 7], [5, 7]]), PROVENANCE)
     assert store.rows()["seed"].tolist() == [10, 9]
 
 
@@ -254,8 +309,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, dataset: Datas
 
 
 def test_a_summary_counts_and_averages_what_finished(store: Store) -> None:
-    store.add(CONFIGS[0], outcome([[5, 7], [6, 7]]), PROVENANCE)
-    store.add_failure(CONFIGS[1], "out of memory", PROVENANCE)
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [6, 7]]), PROVENANCE)
+    store.add_failure(CONFIGS[1], SEEDS, "out of memory", PROVENANCE)
     summary = summarise(store)
     assert summary["status"].tolist() == ["finished", "failed: out of memory", "not run yet"]
     assert summary["n"].tolist() == [2, 0, 0]

@@ -12,16 +12,14 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
-from mvsa_tune.report.compare import compare
 from mvsa_tune.report.tables import tables_csv
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.alignment import align
-from mvsa_tune.stats.analysis import Analysis, analyse
+from mvsa_tune.stats.analysis import Analysis, analyse, by_seed, positions, validation_ratio, verdict
+from mvsa_tune.stats.compare import compare
 from mvsa_tune.stats.importance import importances
 from mvsa_tune.stats.questions import contrasts, questions
 from mvsa_tune.stats.tests import MCNEMAR, REDRAWN_T
-from mvsa_tune.stats.verdict import verdict
-from mvsa_tune.training.result import Correctness
+from mvsa_tune.training.result import Correctness, take
 from test_store import sweep
 
 LABELLED = 40
@@ -33,15 +31,19 @@ def recorded(
     seeds: int = 5,
     parts: dict[int, list[int]] | None = None,
     by_seed: bool = False,
+    only: dict[Config, list[Replicate]] | None = None,
 ) -> Store:
-    """A sweep whose configurations are right with a probability, its answers drawn; `parts` are the folds' validation rows."""
+    """A sweep whose configurations are correct with a probability.
+
+    `parts` are the validation rows of the folds; `only` the replicates of configurations that do not have all of them.
+    """
     dataset = read_dataset(make_set(folder / "set", count=LABELLED))
     parts = parts or {0: list(range(LABELLED))}
     replicates = [Replicate(seed, fold) for seed in range(seeds) for fold in ([seed] if by_seed else parts)]
     rows = {fold: np.array(part) for fold, part in parts.items()}
     rest = {fold: np.setdiff1d(np.arange(LABELLED), part) for fold, part in rows.items()}
     split = Split("made", rest, rows, {fold: part[:0] for fold, part in rows.items()}, by_seed)
-    about = sweep(dataset, configs=tuple(shares), replicates=tuple(replicates), split="made", split_digest=split.digest)
+    about = sweep(dataset, configs=tuple(shares), replicates=tuple(replicates), split="made", folds=split.fold_digests)
     store = Store(folder / "sweep")
     store.begin(about, dataset, split)
     labels, rng = np.array(dataset.labels), np.random.default_rng(0)
@@ -50,7 +52,9 @@ def recorded(
         if not share:
             continue  # never trained
         wrong = rng.random((2, *scored.shape)) > share
-        store.add(config, found(labels, scored, (labels[scored] + wrong) % 3), {})
+        has = (only or {}).get(config, replicates)
+        result = take(found(labels, scored, (labels[scored] + wrong) % 3), [replicates.index(one) for one in has])
+        store.add(config, has, result, {})
     store.end()
     return store
 
@@ -70,18 +74,19 @@ def answers_to(rows: list[list[int]]) -> Correctness:
 def test_folds_of_a_seed_make_one_row_in_the_order_of_the_samples() -> None:
     replicates = [Replicate(seed, fold) for seed in (7, 8) for fold in (0, 1)]
     answers = answers_to([[4, 0, 2], [1, 3, -1], [2, 4, 0], [3, 1, -1]])
-    lined = align(answers, replicates, lambda: pytest.fail("needs no split"))  # type: ignore[arg-type, return-value]
-    assert lined.rows.tolist() == [0, 1, 2, 3, 4]
-    assert lined.apply(answers.best, answers.rows).tolist() == [[0, 1, 0, 1, 0]] * 2
+    places = positions(answers.rows, replicates, {7: {0, 1}, 8: {0, 1}})
+    assert [answers.rows.ravel()[own].tolist() for own in places.values()] == [[0, 1, 2, 3, 4]] * 2
+    assert by_seed(answers.best, places, redrawn=False).tolist() == [[0, 1, 0, 1, 0]] * 2
+    assert list(positions(answers.rows, replicates, {7: {0, 1}, 8: {0, 1, 2}})) == [7]  # a fold of seed 8 is missing
 
 
 def test_where_seeds_are_scored_on_others_each_is_its_accuracy() -> None:
     answers = answers_to([[1, 2, 3], [2, 5, -1]])
     part = {0: np.arange(3), 1: np.arange(2)}
     split = Split("made", {0: np.arange(6), 1: np.arange(8)}, part, part, by_seed=True)
-    lined = align(answers, [Replicate(0, 0), Replicate(1, 1)], lambda: split)
-    assert lined.places is None and lined.ratio == pytest.approx((3 / 6 + 2 / 8) / 2)
-    assert lined.apply(answers.best, answers.rows).tolist() == [[pytest.approx(2 / 3)], [0.5]]
+    places = positions(answers.rows, [Replicate(0, 0), Replicate(1, 1)], {0: {0}, 1: {1}})
+    assert validation_ratio(split) == pytest.approx((3 / 6 + 2 / 8) / 2)
+    assert by_seed(answers.best, places, redrawn=True).tolist() == [[pytest.approx(2 / 3)], [0.5]]
 
 
 def test_the_best_is_told_from_what_is_far_behind_and_not_from_its_like(tmp_path: Path) -> None:
@@ -95,7 +100,7 @@ def test_the_best_is_told_from_what_is_far_behind_and_not_from_its_like(tmp_path
     assert analysis.winner is not None and analysis.winner.corrected <= first.cross.mean
     assert analysis.budget[-1] == pytest.approx(first.values.mean()) and len(analysis.budget) == 3
     page = " ".join(verdict(analysis))
-    assert f"**{names[0].name}**" in page and "It cannot be told from 1 of the other 2" in page
+    assert f"**{names[0].name}**" in page and "It cannot be distinguished from 1 of the other 2" in page
     summary = analysis.with_intervals().set_index("trial_id")
     assert (
         summary.loc[far.id, "val_acc_best_low"]
@@ -141,11 +146,11 @@ def test_questions_are_asked_of_those_that_differ_in_one_thing_alone() -> None:
     asked = {one.text: one for one in contrasts(grid)}
     assert set(asked) == {"Batch size 32 or 512?", "Does fusion beat the text alone?", "D 8 or 16?"}
     for text, fields in {"Batch size 32 or 512?": ["batch_size"], "D 8 or 16?": ["D"]}.items():
-        assert len(asked[text].matched) == 3
-        for i, j in asked[text].matched:
+        assert len(asked[text].pairs) == 3
+        for i, j in asked[text].pairs:
             assert [name for name, value in vars(grid[i]).items() if getattr(grid[j], name) != value] == fields
     assert all(
-        grid[i].ablation == 0 and grid[j].ablation == 1 for i, j in asked["Does fusion beat the text alone?"].matched
+        grid[i].ablation == 0 and grid[j].ablation == 1 for i, j in asked["Does fusion beat the text alone?"].pairs
     )
 
 
@@ -163,7 +168,7 @@ def test_a_planted_difference_is_answered_and_no_difference_is_not() -> None:
     values = [(rng.random((5, 400)) < (0.85 if config.batch_size == 32 else 0.7)).astype(float) for config in grid]
     told = {one.text: one.answer for one in questions(grid, values)}
     assert told["Batch size 32 or 512?"].startswith("Batch size 32 is better than batch size 512")
-    assert told["D 8 or 16?"].startswith("They cannot be told apart") and "over 2 pairs" in told["D 8 or 16?"]
+    assert told["D 8 or 16?"].startswith("They cannot be distinguished") and "over 2 pairs" in told["D 8 or 16?"]
 
 
 def test_importance_finds_what_matters_and_says_how_sure_it_is() -> None:

@@ -16,13 +16,13 @@ from conftest import make_set
 from mvsa_tune.cli import main
 from mvsa_tune.data import duplicates
 from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
-from mvsa_tune.data.duplicates import Duplicates, connected, duplicate_groups, joined, look, members, near_pairs
+from mvsa_tune.data.duplicates import Duplicates, connected, joined, members, near_pairs
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.audit import audit, figures, group_rows
-from mvsa_tune.stats.leaks import accuracies, find_leaks
-from mvsa_tune.stats.summary import choose, wilson
+from mvsa_tune.stats.audit import accuracy_by_twins, audit_data, find_leaks, group_rows
+from mvsa_tune.stats.intervals import wilson
+from mvsa_tune.stats.summary import choose
 
 
 def scene(seed: int, size: tuple[int, int] = (240, 180)) -> Image.Image:
@@ -79,17 +79,11 @@ def test_every_kind_of_duplicate_is_found_and_nothing_else(made: Dataset) -> Non
     assert found == {"text": ["abu"], "picture": ["av", "bd"], "near-picture": ["acv", "bd"], "any": ["abcduv"]}
 
 
-def test_each_kind_can_be_left_out_of_the_groups(made: Dataset) -> None:
-    def groups(*, text: bool = False, picture: bool = False, near: bool = False) -> list[str]:
-        return named(duplicate_groups(made, text=text, picture=picture, near=near), made)
-
-    assert groups() == []
-    assert groups(text=True) == ["abu"]
-    assert groups(picture=True) == ["av", "bd"]
-    assert groups(near=True) == ["acv", "bd"]
-    assert groups(text=True, picture=True) == ["abduv"]
-    assert named(duplicate_groups(made), made) == ["abcduv"]
-    assert len(duplicate_groups(made)) == len(made.samples)
+def test_each_kind_can_be_joined_with_any_other(made: Dataset) -> None:
+    kinds = Duplicates(made)
+    assert named(joined(kinds.by_text, kinds.by_picture), made) == ["abduv"]
+    assert named(joined(np.arange(10)), made) == []
+    assert len(kinds.by_any) == len(made.samples)
 
 
 def test_a_copy_is_found_however_it_was_saved_and_unrelated_pictures_are_kept_apart(tmp_path: Path) -> None:
@@ -105,7 +99,7 @@ def test_a_copy_is_found_however_it_was_saved_and_unrelated_pictures_are_kept_ap
         }
         samples |= {f"{seed:02d} {how}": ("positive", f"word{seed}{how}", file) for how, file in copies.items()}
     dataset = write_set(tmp_path / "copies", samples)
-    parts = members(duplicate_groups(dataset, text=False))
+    parts = members(Duplicates(dataset).by_near_picture)
     assert [{dataset.guids[row][:2] for row in part} for part in parts] == [{f"{seed:02d}"} for seed in range(25)]
     assert {len(part) for part in parts} == {5}
 
@@ -121,10 +115,11 @@ def test_what_has_no_shape_or_cannot_be_read_looks_like_nothing_else(tmp_path: P
             "empty": ("positive", "five", b""),
         },
     )
-    looks = look(dataset)
-    assert looks.plain == ("red", "blue") and list(looks.unreadable) == ["cut", "cut again", "empty"]
-    assert "empty" in looks.unreadable["empty"]
-    assert named(Duplicates(dataset).by_looks, dataset) == ["cutcut again"]  # equal files they are
+    hashes = Duplicates(dataset).hashes
+    assert [guid for guid, value in hashes.items() if value is None] == ["red", "blue"]
+    assert [guid for guid, value in hashes.items() if isinstance(value, str)] == ["cut", "cut again", "empty"]
+    assert "empty" in hashes["empty"]
+    assert named(Duplicates(dataset).by_near_picture, dataset) == ["cutcut again"]  # equal files they are
 
 
 def test_near_pairs_are_those_found_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +185,7 @@ def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Datase
     groups = np.sort(np.random.default_rng(3).integers(0, 300, len(demo.samples)))
     np.random.default_rng(4).shuffle(groups)
     split = reference_split(demo.labels)
-    found = accuracies(store, config.id, demo, split, {"made": groups})[0]
+    found = accuracy_by_twins(store, config.id, demo, split, {"made": groups})["made"]
     kept = store.result(config.id)
     tally: dict[str, list[bool]] = {"every": [], "alone": [], "twins": [], "agree": [], "differ": []}
     for rows, said in zip(kept.rows, kept.best, strict=True):
@@ -203,10 +198,10 @@ def test_accuracy_on_twins_is_what_a_plain_count_gives(swept: Path, demo: Datase
             if twins:
                 tally["agree" if most == [demo.labels[row]] else "differ"].append(right)
     for name, answers in tally.items():
-        share = getattr(found, name)
-        assert answers and share.samples == len(answers) / 3, name
-        assert share.share == pytest.approx(np.mean(answers))
-        assert share.interval == pytest.approx(wilson(np.mean(answers), len(answers) // 3))
+        share = found[name]
+        assert answers and share["samples"] == len(answers) / 3, name
+        assert share["share"] == pytest.approx(np.mean(answers))
+        assert share["interval"] == pytest.approx(wilson(np.mean(answers), len(answers) // 3))
 
 
 def test_the_command_writes_what_it_prints_and_no_tweet(
@@ -315,9 +310,9 @@ def test_the_real_set(real: Path, tmp_path: Path) -> None:
 
 
 def test_figures_and_groups_tell_the_same(made: Dataset) -> None:
-    found = audit(made, 6, Split("none", {}, {}, {}))
+    found = audit_data(made)
     rows = pd.DataFrame(group_rows(found))
-    for kind, one in figures(found)["duplicates"].items():
+    for kind, one in found.figures["duplicates"].items():
         mine = rows[rows["kind"] == kind]
         assert (mine["group"].nunique(), len(mine)) == (one["groups"], one["samples"])
         assert mine.loc[mine["labels_disagree"] == "yes", "group"].nunique() == one["groups_whose_labels_disagree"]

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import pooled
 from mvsa_tune.errors import InputError
-from mvsa_tune.stats.intervals import POOLED, SAMPLES, SEEDS_AND_SAMPLES, Crossed, SeedVariance, accuracy, pooled
+from mvsa_tune.stats.intervals import SAMPLES, SEEDS_AND_SAMPLES, Crossed, accuracy, wilson
 from simulated import case
 
 
@@ -45,11 +46,13 @@ def test_the_variance_is_unbiased() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_resampled_means_have_the_estimated_variance(seeds: int) -> None:
-    for pool in (None, SeedVariance(0.02, 8)):
-        one = Crossed(crossed(np.random.default_rng(3), seeds, 60) + 0.3, pool)
-        means = one.resampled(20_000)
-        assert means.mean() == pytest.approx(one.mean, abs=4 * np.sqrt(one.variance / 20_000))
-        assert means.var() == pytest.approx(one.variance, rel=0.05)
+    one = Crossed(crossed(np.random.default_rng(3), seeds, 60) + 0.3)
+    variances = {one.variance: one.resampled(20_000)}
+    if seeds == 1:
+        variances[one.variance + 0.02] = pooled.resampled(one, pooled.SeedVariance(0.02, 8), 20_000)
+    for variance, means in variances.items():
+        assert means.mean() == pytest.approx(one.mean, abs=4 * np.sqrt(variance / 20_000))
+        assert means.var() == pytest.approx(variance, rel=0.05)
 
 
 @pytest.mark.parametrize(("seeds", "samples"), [(1, 400), (2, 200), (5, 400)])
@@ -65,30 +68,30 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, samples: int)
     assert least <= held <= most
 
 
-def test_one_replicate_says_nothing_of_other_seeds_until_others_lend_their_variance() -> None:
-    rng, alone, lent = np.random.default_rng(5), 0, 0
+def test_one_replicate_says_nothing_of_other_seeds_without_the_variance_of_other_configurations() -> None:
+    rng, alone, wide = np.random.default_rng(5), 0, 0
     for _ in range(150):
         one = case(rng, np.full(6, 0.76), 2, 400, seed_std=0.06)
-        single, pool = one.right[0, :1], pooled(list(one.right[1:]))
-        found, wider = accuracy(single), accuracy(single, pool)
-        assert found.holds_for == SAMPLES and wider.holds_for == POOLED
-        alone += found.low <= one.truth[0] <= found.high
-        lent += wider.low <= one.truth[0] <= wider.high
-    assert alone < 0.75 * 150 and lent > 0.88 * 150
+        single, seeds = one.right[0, :1], pooled.pooled(list(one.right[1:]))
+        interval = accuracy(single)
+        assert seeds is not None and interval.holds_for == SAMPLES
+        low, high = pooled.interval(single, seeds)
+        alone += interval.low <= one.truth[0] <= interval.high
+        wide += low <= one.truth[0] <= high
+    assert alone < 0.75 * 150 and wide > 0.88 * 150
 
 
 def test_the_pooled_variance_is_the_seeds() -> None:
     rng = np.random.default_rng(6)
-    found = pooled([crossed(rng, 3, 50, seed_std=0.5) for _ in range(2000)] + [crossed(rng, 1, 50)])
+    found = pooled.pooled([crossed(rng, 3, 50, seed_std=0.5) for _ in range(2000)] + [crossed(rng, 1, 50)])
     assert found is not None and found.variance == pytest.approx(0.25, rel=0.06) and found.degrees == 4000
-    assert pooled([crossed(rng, 1, 50)]) is None
-    assert accuracy(np.eye(4, dtype=bool), SeedVariance(9, 1)).holds_for == SEEDS_AND_SAMPLES  # its own is used
+    assert pooled.pooled([crossed(rng, 1, 50)]) is None
 
 
 def test_all_right_is_not_certain() -> None:
     found = accuracy(np.ones((5, 40), dtype=bool))
     low, high = stats.binomtest(40, 40).proportion_ci(method="wilson")
-    assert (found.low, found.high) == pytest.approx((low, high))
+    assert (found.low, found.high) == pytest.approx((low, high)) and [found.low, found.high] == wilson(1, 40)
 
 
 def test_an_interval_stays_within_what_an_accuracy_can_be() -> None:

@@ -1,4 +1,4 @@
-"""Numbers that must not change by accident: every head, schedule and kind of split, frozen and fine-tuned, a few epochs each.
+"""Numbers that must not change by accident: each head, schedule and kind of split, frozen and fine-tuned, a few epochs.
 
 `python tests/training/test_golden.py` writes them anew.
 """
@@ -19,26 +19,26 @@ import torch
 from PIL import Image
 
 from mvsa_tune import NUMERICS_VERSION
-from mvsa_tune.config import HEAD_NAMES, Config, Replicate
+from mvsa_tune.config import SCHEDULES, Config, Replicate
 from mvsa_tune.data.dataset import Dataset, Sample
 from mvsa_tune.data.splits import Split, make_split
-from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask
+from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
+from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.result import TrialResult
-from mvsa_tune.training.schedules import SCHEDULES
-from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.trainer import Samples, StackTrainer
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden.json"
 MEND = (
-    "numbers have changed: if that is meant, raise NUMERICS_VERSION, run `python tests/training/test_golden.py` and say so in CHANGELOG.md; "
-    "results folders of before are then refused"
+    "numbers have changed: if that is meant, raise NUMERICS_VERSION, run `python tests/training/test_golden.py` and "
+    "say so in CHANGELOG.md; results folders of before are then refused"
 )
 BASE = Config(image_encoder="eye", text_encoder="ear", D=8, lr=0.01, batch_size=16, epochs=4)
 REPLICATES = (Replicate(42, 0), Replicate(7, 1))
 SPLITS = ("reference", "kfold:3", "kfold:3:test", "holdout:0.2")
 # What differs from BASE, by the name of the case.
 TRAININGS: dict[str, dict[str, Any]] = {
-    **{f"head {name}": {"head": name} for name in HEAD_NAMES},
-    **{f"head {name}, text alone": {"head": name, "ablation": 1} for name in HEAD_NAMES},
+    **{f"head {name}": {"head": name} for name in HEADS},
+    **{f"head {name}, text alone": {"head": name, "ablation": 1} for name in HEADS},
     **{f"schedule {name}": {"schedule": name, "warmup": 0.1, "epochs": 12, "lr": 0.1} for name in SCHEDULES},
     "regularised": {"weight_decay": 0.1, "label_smoothing": 0.1, "dropout": 0.6, "normalise": "l2", "ablation": 2},
     "bf16": {"precision": "bf16"},
@@ -79,7 +79,8 @@ def frozen(change: dict[str, Any]) -> TrialResult:
         samples = replace(samples, vectors={n: torch.nn.functional.normalize(v) for n, v in samples.vectors.items()})
     split = make_split("kfold:3:test", dataset(), (42,))
     parts = [
-        [torch.from_numpy(part[one.fold]) for one in REPLICATES] for part in (split.train, split.validation, split.test)
+        [torch.from_numpy(part[replicate.fold]) for replicate in REPLICATES]
+        for part in (split.train, split.validation, split.test)
     ]
     return StackTrainer(replace(BASE, **change), REPLICATES, samples, *parts).fit()
 
@@ -101,28 +102,28 @@ def finetuned(change: dict[str, Any], folder: Path) -> TrialResult:
     )
     names = {"image_encoder": "demo-convolutions", "text_encoder": "demo-tokens", "encoder_lr": 1e-3, "epochs": 2}
     tuner = FineTuner(replace(BASE, **{**names, **change}), task, REPLICATES)
-    outcome = None
-    while outcome is None:
-        outcome = tuner.advance(2)
-    return outcome
+    result = None
+    while result is None:
+        result = tuner.advance(2)
+    return result
 
 
-def numbers(outcome: TrialResult) -> dict[str, Any]:
+def numbers(result: TrialResult) -> dict[str, Any]:
     """What is held: losses of the last epoch, and what the best epoch and the cross-fitted accuracy come to."""
     return {
-        "train_loss": outcome.train_loss[-1].tolist(),
-        "val_loss": outcome.val_loss[-1].tolist(),
-        "best_epoch": outcome.best_epoch.tolist(),
-        "cross_fitted": outcome.correctness.accuracy.tolist(),
+        "train_loss": result.train_loss[-1].tolist(),
+        "val_loss": result.val_loss[-1].tolist(),
+        "best_epoch": result.best_epoch.tolist(),
+        "cross_fitted": result.correctness.accuracy.tolist(),
     }
 
 
 def all_numbers(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, change in TRAININGS.items():
         yield name, numbers(frozen(change))
-    for place, (name, change) in enumerate(FINETUNINGS.items()):
-        (folder / str(place)).mkdir()
-        yield name, numbers(finetuned(change, folder / str(place)))
+    for index, (name, change) in enumerate(FINETUNINGS.items()):
+        (folder / str(index)).mkdir()
+        yield name, numbers(finetuned(change, folder / str(index)))
     for name in SPLITS:
         yield f"split {name}", {"digest": make_split(name, dataset(), (42, 43)).digest}
 
@@ -132,7 +133,7 @@ def golden() -> dict[str, Any]:
     return dict(json.loads(GOLDEN.read_text(encoding="utf-8")))
 
 
-def check(golden: dict[str, Any], name: str, found: dict[str, Any]) -> None:
+def check(golden: dict[str, Any], name: str, values: dict[str, Any]) -> None:
     """Hold numbers against the golden ones: accuracies and epochs to the digit, losses up to how CPUs round."""
     assert golden["numerics_version"] == NUMERICS_VERSION, (
         "golden numbers are of another NUMERICS_VERSION: run this file"
@@ -141,9 +142,9 @@ def check(golden: dict[str, Any], name: str, found: dict[str, Any]) -> None:
     coarse = 1e-2 if name == "bf16" else 1e-3
     for key, value in golden["numbers"][name].items():
         if key.endswith("loss"):
-            np.testing.assert_allclose(found[key], value, rtol=coarse, err_msg=f"{name}, {key}: {MEND}")
+            np.testing.assert_allclose(values[key], value, rtol=coarse, err_msg=f"{name}, {key}: {MEND}")
         elif name != "bf16":
-            assert found[key] == value, f"{name}, {key}: {MEND}"
+            assert values[key] == value, f"{name}, {key}: {MEND}"
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -164,5 +165,5 @@ def test_a_split_has_the_golden_rows(golden: dict[str, Any], name: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        found = {"numerics_version": NUMERICS_VERSION, "numbers": dict(all_numbers(Path(folder)))}
-    GOLDEN.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        values = {"numerics_version": NUMERICS_VERSION, "numbers": dict(all_numbers(Path(folder)))}
+    GOLDEN.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -16,13 +16,14 @@ from mvsa_tune.embeddings.cache import default_folder, open_cache
 from mvsa_tune.training.task import Task, load_vectors
 from mvsa_tune.tune.trainable import (
     METRIC,
-    OUTCOME,
     RESOURCE,
+    RESULT,
     DivergedError,
+    Trial,
     TrialTrainable,
-    tune_config,
 )
 
+REPLICATES = (Replicate(1), Replicate(2))
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=4, lr=0.01, batch_size=8, epochs=5)
 
 
@@ -39,7 +40,7 @@ def task(tiny: Path) -> Task:
         labels=np.array(dataset.labels),
         classes=3,
         split=reference_split(dataset.labels),
-        replicates=(Replicate(1), Replicate(2)),
+        replicates=REPLICATES,
         device="cpu",
         threads=1,
         milestones=(2, 4, 7),
@@ -48,14 +49,14 @@ def task(tiny: Path) -> Task:
 
 def trial(config: Config, task: Task) -> TrialTrainable:
     trainable = object.__new__(TrialTrainable)  # what Ray makes in a worker, without the worker
-    trainable.config = tune_config(config)
+    trainable.config = Trial(config, REPLICATES).to_tune()
     trainable.setup(trainable.config, task)
     return trainable
 
 
 def test_a_trial_reports_at_the_milestones_and_at_its_end(task: Task) -> None:
-    one = trial(CONFIG, task)
-    reports = [one.step() for _ in range(3)]
+    trainable = trial(CONFIG, task)
+    reports = [trainable.step() for _ in range(3)]
     assert [report[RESOURCE] for report in reports] == [2, 4, 5]
     assert [report["done"] for report in reports] == [False, False, True]
     whole = task.build(CONFIG, task.replicates).fit()
@@ -63,20 +64,20 @@ def test_a_trial_reports_at_the_milestones_and_at_its_end(task: Task) -> None:
 
 
 def test_the_next_trial_of_a_worker_starts_afresh(task: Task) -> None:
-    one = trial(CONFIG, task)
-    first = one.step()
-    assert one.reset_config(tune_config(CONFIG))
-    np.testing.assert_array_equal(one.step()[OUTCOME].val_loss, first[OUTCOME].val_loss)
+    trainable = trial(CONFIG, task)
+    first = trainable.step()
+    assert trainable.reset_config(Trial(CONFIG, REPLICATES).to_tune())
+    np.testing.assert_array_equal(trainable.step()[RESULT].val_loss, first[RESULT].val_loss)
 
 
 def test_a_loss_that_is_not_finite_is_no_result_of_any_rung_and_then_an_error(task: Task) -> None:
-    one = trial(Config(image_encoder="eye", text_encoder="ear", D=4, lr=1e38, batch_size=8, epochs=5), task)
-    report = one.step()
-    assert RESOURCE not in report and report[METRIC] == 0.0 and report[OUTCOME].diverged.all()
+    trainable = trial(Config(image_encoder="eye", text_encoder="ear", D=4, lr=1e38, batch_size=8, epochs=5), task)
+    report = trainable.step()
+    assert RESOURCE not in report and report[METRIC] == 0.0 and report[RESULT].diverged.all()
     with pytest.raises(DivergedError, match="the loss of 2 of 2 replicates was not finite, first in epoch 1"):
-        one.step()
-    one.reset_config(tune_config(CONFIG))
-    assert one.step()[RESOURCE] == 2
+        trainable.step()
+    trainable.reset_config(Trial(CONFIG, REPLICATES).to_tune())
+    assert trainable.step()[RESOURCE] == 2
 
 
 def test_l2_normalisation_gives_every_vector_length_one_and_leaves_the_cache_raw(task: Task) -> None:
@@ -98,7 +99,7 @@ def test_what_is_too_large_for_memory_trains_from_its_file_to_the_same_bits(
         np.save(cache.path, np.load(cache.path, allow_pickle=False).astype(np.float16))
     trained = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("mvsa_tune.training.stack.IN_MEMORY", limit)
+        monkeypatch.setattr("mvsa_tune.training.trainer.IN_MEMORY", limit)
         load_vectors.cache_clear()
         trainer = task.build(config, task.replicates)
         assert (trainer.vectors["image"].dtype == torch.float16) == (limit == 0)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers.optimization import get_scheduler
 
-from mvsa_tune.config import HEAD_NAMES, Config, Replicate
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.metrics import f1_macro
 from mvsa_tune.training.result import TrialResult
-from mvsa_tune.training.stack import Samples, StackTrainer, epoch_steps, generators, minibatches, normalised
+from mvsa_tune.training.trainer import Samples, StackTrainer, epoch_steps, generators, minibatches, normalised
 
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, lr=1e-2, batch_size=16, epochs=3)
 WIDTHS = {"image": 10, "text": 6}
@@ -29,7 +30,7 @@ def samples(count: int = 90, device: str = "cpu", dtype: torch.dtype = torch.flo
 
 def trainer(config: Config, replicates: Sequence[Replicate], data: Samples, train: int = 70) -> StackTrainer:
     """Replicates of fold f train on the samples from f on, and validate on the last twenty."""
-    train_rows = [torch.arange(train) + one.fold for one in replicates]
+    train_rows = [torch.arange(train) + replicate.fold for replicate in replicates]
     val_rows = [torch.arange(len(data.labels) - 20, len(data.labels))] * len(replicates)
     return StackTrainer(config, replicates, data, train_rows, val_rows)
 
@@ -39,18 +40,19 @@ COUNTS = (70, 66, 65, 64, 59)
 
 
 def uneven(config: Config, replicates: Sequence[Replicate], data: Samples, times: int = 1) -> StackTrainer:
-    """Replicates of fold f train on the first COUNTS[f] samples, validate on the next 9 + f, and are tested on 8 - f."""
-    rows = torch.arange(len(data.labels))
-    parts = [rows.split([times * COUNTS[one.fold], 9 + one.fold, 8 - one.fold, len(rows) - times * COUNTS[one.fold] - 17])
-             for one in replicates]  # fmt: skip
-    train, validation, test, _ = zip(*parts, strict=True)
+    """Build replicates: fold f trains on the first COUNTS[f] samples, validates on 9 + f and is tested on 8 - f."""
+    rows, parts = torch.arange(len(data.labels)), []
+    for fold in (replicate.fold for replicate in replicates):
+        train = times * COUNTS[fold]
+        parts.append(rows[: train + 17].split([train, 9 + fold, 8 - fold]))
+    train, validation, test = zip(*parts, strict=True)
     return StackTrainer(config, replicates, data, train, validation, test)
 
 
-# In float32 the bias before a BatchNorm has no gradient but rounding, which Adam scales up to full steps: exactness shows
-# only where rounding is the same (the next test), nearness in float64.
+# In float32 the bias before a BatchNorm has no gradient but rounding, which Adam scales up to full steps: exactness
+# shows only where rounding is the same (the next test), nearness in float64.
 @pytest.mark.parametrize(
-    "change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, *({"head": name} for name in HEAD_NAMES[1:])]
+    "change", [{}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, *({"head": name} for name in list(HEADS)[1:])]
 )
 def test_a_stack_gives_each_replicate_what_it_gives_alone(change: dict[str, object]) -> None:
     config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
@@ -84,26 +86,31 @@ CHANGES = [
 ]
 
 
+def rates(stack: StackTrainer) -> list[float]:
+    """Each replicate's learning rate, as its plateaus have left it."""
+    return [scheduler.get_last_lr()[0] for scheduler in stack.plateaus]
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_folds_of_unequal_size_train_in_a_stack_as_alone(change: dict[str, object]) -> None:
     config, data = dataclasses.replace(CONFIG, **change), samples(dtype=torch.float64)  # type: ignore[arg-type]
     together = uneven(config, UNEVEN, data)
-    outcome = together.fit()
+    result = together.fit()
     for r, replicate in enumerate(UNEVEN):
         single = uneven(config, [replicate], data)
         alone = single.fit()
-        np.testing.assert_allclose(alone.train_loss[:, 0], outcome.train_loss[:, r], rtol=1e-9)
-        np.testing.assert_allclose(alone.val_loss[:, 0], outcome.val_loss[:, r], rtol=1e-7)
-        np.testing.assert_array_equal(alone.confusion[:, 0], outcome.confusion[:, r])
-        np.testing.assert_array_equal(alone.test_confusion[:, 0], outcome.test_confusion[:, r])
+        np.testing.assert_allclose(alone.train_loss[:, 0], result.train_loss[:, r], rtol=1e-9)
+        np.testing.assert_allclose(alone.val_loss[:, 0], result.val_loss[:, r], rtol=1e-7)
+        np.testing.assert_array_equal(alone.confusion[:, 0], result.confusion[:, r])
+        np.testing.assert_array_equal(alone.test_confusion[:, 0], result.test_confusion[:, r])
         for name in ("rows", "labels", "predicted"):
             for prefix, size in (("", 9 + replicate.fold), ("test_", 8 - replicate.fold)):
-                whole, own = (getattr(one, prefix + name) for one in (outcome, alone))
-                np.testing.assert_array_equal(own[..., 0, :], whole[..., r, :size])
+                whole, array = getattr(result, prefix + name), getattr(alone, prefix + name)
+                np.testing.assert_array_equal(array[..., 0, :], whole[..., r, :size])
                 assert (whole[..., r, size:] == (-1 if name == "rows" else 255)).all()
-        assert single.plateaus[0].lr == together.plateaus[r].lr
+        assert rates(single) == rates(together)[r : r + 1]
     if config.schedule == "plateau":  # else nothing would have been shown
-        assert len({plateau.lr for plateau in together.plateaus}) > 1
+        assert len(set(rates(together))) > 1
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="seen with MKL's products alone")
@@ -129,7 +136,7 @@ def test_minibatches_of_equal_length_go_together_and_each_replicate_gets_its_own
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="seen with MKL's products alone")
 @pytest.mark.parametrize(
     "change",
-    [{}, {"ablation": 1}, {"batch_size": 32}, {"precision": "bf16"}, *({"head": name} for name in HEAD_NAMES[1:])],
+    [{}, {"ablation": 1}, {"batch_size": 32}, {"precision": "bf16"}, *({"head": name} for name in list(HEADS)[1:])],
 )
 def test_with_mkl_a_replicate_alone_has_the_very_bits_it_has_in_a_stack(change: dict[str, object]) -> None:
     config = dataclasses.replace(CONFIG, **{"D": 128, "batch_size": 256, "epochs": 4, **change})  # type: ignore[arg-type]
@@ -146,7 +153,7 @@ def test_a_training_cut_into_pieces_is_the_training_in_one() -> None:
     first, last = cut.advance(1), cut.advance(3)
     assert first.epochs == 1 and 0 < first.seconds < last.seconds
     np.testing.assert_array_equal(first.val_loss, whole.val_loss[:1])
-    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
+    for name in ("train_loss", "val_loss", "confusion", "best", "predicted"):
         np.testing.assert_array_equal(getattr(last, name), getattr(whole, name))
     np.testing.assert_allclose(
         whole.scores, [np.maximum.reduce(whole.accuracy[: e + 1]).mean() for e in range(3)], rtol=1e-12
@@ -155,14 +162,14 @@ def test_a_training_cut_into_pieces_is_the_training_in_one() -> None:
 
 def test_a_sweep_maximises_the_accuracy_of_the_epoch_that_would_be_kept() -> None:
     config = dataclasses.replace(CONFIG, select="loss", lr=0.1, epochs=12)
-    outcome = trainer(config, [Replicate(1), Replicate(2), Replicate(3)], samples()).fit()
+    result = trainer(config, [Replicate(1), Replicate(2), Replicate(3)], samples()).fit()
     by_hand = []
     for epoch in range(12):
-        kept = [min(range(epoch + 1), key=lambda e, r=r: outcome.val_loss[e, r]) for r in range(3)]
-        by_hand.append(np.mean([outcome.accuracy[e, r] for r, e in enumerate(kept)]))
-    np.testing.assert_allclose(outcome.scores, by_hand, rtol=1e-12)
-    assert not np.allclose(by_hand, np.maximum.accumulate(outcome.accuracy, axis=0).mean(axis=1))
-    np.testing.assert_allclose(outcome.at_best(outcome.accuracy).mean(), by_hand[-1], rtol=1e-12)
+        kept = [min(range(epoch + 1), key=lambda e, r=r: result.val_loss[e, r]) for r in range(3)]
+        by_hand.append(np.mean([result.accuracy[e, r] for r, e in enumerate(kept)]))
+    np.testing.assert_allclose(result.scores, by_hand, rtol=1e-12)
+    assert not np.allclose(by_hand, np.maximum.accumulate(result.accuracy, axis=0).mean(axis=1))
+    np.testing.assert_allclose(result.at_best(result.accuracy).mean(), by_hand[-1], rtol=1e-12)
 
 
 def test_the_order_of_replicates_does_not_matter() -> None:
@@ -173,7 +180,7 @@ def test_the_order_of_replicates_does_not_matter() -> None:
 
 def test_the_same_call_gives_the_same_bits() -> None:
     first, second = (trainer(CONFIG, [Replicate(1), Replicate(2)], samples()).fit() for _ in range(2))
-    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
+    for name in ("train_loss", "val_loss", "confusion", "best", "predicted"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
@@ -214,7 +221,7 @@ def assert_same_weights(reference: Reference, head: nn.Module, r: int) -> None:
     torch.testing.assert_close(head.classifier.weight[r], reference.classifier.weight, **near)  # type: ignore[union-attr, index]
 
 
-def rates(
+def schedulers(
     config: Config, adam: torch.optim.Optimizer, steps: int
 ) -> tuple[LRScheduler | None, ReduceLROnPlateau | None]:
     """What moves the learning rate after a step, and after an epoch: other people's code."""
@@ -252,7 +259,7 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
         else torch.optim.Adam(reference.parameters(), lr=config.lr)
     )
     sizes = {0: [16, 16, 16, 16, 6], 1: [16, 16, 16, 16, 2], 2: [16, 16, 16, 17]}[fold]
-    after_step, after_epoch = rates(config, adam, config.epochs * len(sizes))
+    after_step, after_epoch = schedulers(config, adam, config.epochs * len(sizes))
     _, order, dropout = generators(replicate, torch.device("cpu"))
     parts = {"": slice(count, count + 9 + fold), "test_": slice(count + 9 + fold, count + 17)}
     best, kept = -np.inf, {}
@@ -268,8 +275,8 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
             losses.append(loss.item() * len(batch))
             if after_step:
                 after_step.step()
-        outcome = stack.advance(epoch)
-        assert outcome.train_loss[-1, 1] == pytest.approx(sum(losses) / count, rel=1e-6)
+        result = stack.advance(epoch)
+        assert result.train_loss[-1, 1] == pytest.approx(sum(losses) / count, rel=1e-6)
         assert_same_weights(reference, stack.head, 1)
         with torch.no_grad():
             logits = {
@@ -279,19 +286,19 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
         val_loss = nn.functional.cross_entropy(logits[""], data.labels[parts[""]]).item()
         if after_epoch:
             after_epoch.step(val_loss)
-        assert outcome.val_loss[-1, 1] == pytest.approx(val_loss, rel=1e-6)
-        said = {name: one.argmax(dim=1).numpy() for name, one in logits.items()}
-        right = (said[""] == data.labels[parts[""]].numpy()).mean()
-        merit = right if config.select == "accuracy" else -val_loss
-        best, kept = (merit, {"epoch": epoch, **said}) if merit > best else (best, kept)
+        assert result.val_loss[-1, 1] == pytest.approx(val_loss, rel=1e-6)
+        classes = {name: values.argmax(dim=1).numpy() for name, values in logits.items()}
+        accuracy = (classes[""] == data.labels[parts[""]].numpy()).mean()
+        merit = accuracy if config.select == "accuracy" else -val_loss
+        best, kept = (merit, {"epoch": epoch, **classes}) if merit > best else (best, kept)
         for name, rows in parts.items():
             size = rows.stop - rows.start
-            predicted = getattr(outcome, f"{name}predicted")
-            assert np.array_equal(predicted[-1, 1, :size], said[name])
-            assert np.array_equal(outcome.at_best(predicted)[1, :size], kept[name])
-        assert outcome.best_epoch[1] == kept["epoch"]
+            predicted = getattr(result, f"{name}predicted")
+            assert np.array_equal(predicted[-1, 1, :size], classes[name])
+            assert np.array_equal(result.at_best(predicted)[1, :size], kept[name])
+        assert result.best_epoch[1] == kept["epoch"]
     if after_epoch:
-        assert adam.param_groups[0]["lr"] == stack.plateaus[1].lr < config.lr
+        assert adam.param_groups[0]["lr"] == rates(stack)[1] < config.lr
 
 
 def draw_mask(generator: torch.Generator, config: Config, size: int) -> Tensor:
@@ -323,26 +330,26 @@ def test_minibatches_hold_every_sample_once_and_never_one_alone(count: int, size
 
 def test_outcome_scores_and_predictions_agree_with_each_other() -> None:
     data = samples()
-    outcome = trainer(dataclasses.replace(CONFIG, epochs=12), [Replicate(1), Replicate(2)], data).fit()
-    true = data.labels[outcome.rows[0]].numpy()
+    result = trainer(dataclasses.replace(CONFIG, epochs=12), [Replicate(1), Replicate(2)], data).fit()
+    true = data.labels[result.rows[0]].numpy()
     for r in range(2):
-        best = outcome.accuracy[:, r].max()
-        assert (outcome.best[r] == true).mean() == pytest.approx(best)
-        assert outcome.accuracy[outcome.best_epoch[r] - 1, r] == best
-        assert (outcome.accuracy[: outcome.best_epoch[r] - 1, r] < best).all()  # the first of equals
-        assert (outcome.last[r] == true).mean() == pytest.approx(outcome.accuracy[-1, r])
-        at_best = outcome.confusion[outcome.best_epoch[r] - 1, r]
-        assert f1_macro(at_best) == pytest.approx(f1_score(true, outcome.best[r], average="macro", zero_division=0))
+        best = result.accuracy[:, r].max()
+        assert (result.best[r] == true).mean() == pytest.approx(best)
+        assert result.accuracy[result.best_epoch[r] - 1, r] == best
+        assert (result.accuracy[: result.best_epoch[r] - 1, r] < best).all()  # the first of equals
+        assert (result.predicted[-1, r] == true).mean() == pytest.approx(result.accuracy[-1, r])
+        at_best = result.confusion[result.best_epoch[r] - 1, r]
+        assert f1_macro(at_best) == pytest.approx(f1_score(true, result.best[r], average="macro", zero_division=0))
 
 
-def test_a_replicate_that_diverges_is_told_apart_and_harms_no_other() -> None:
+def test_a_replicate_that_diverges_is_marked_and_harms_no_other() -> None:
     data = samples()
     stack = trainer(CONFIG, [Replicate(1), Replicate(2)], data)
     stack.head.classifier.weight.data[0] = float("nan")  # type: ignore[union-attr, index]
-    outcome = stack.fit()
-    assert outcome.diverged.tolist() == [1, 0]
+    result = stack.fit()
+    assert result.diverged.tolist() == [1, 0]
     np.testing.assert_allclose(
-        outcome.train_loss[:, 1], trainer(CONFIG, [Replicate(2)], data).fit().train_loss[:, 0], rtol=1e-4
+        result.train_loss[:, 1], trainer(CONFIG, [Replicate(2)], data).fit().train_loss[:, 0], rtol=1e-4
     )
 
 
@@ -356,7 +363,7 @@ def test_bf16_stays_near_float32() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_gpu_gives_what_the_cpu_gives() -> None:
-    config = dataclasses.replace(CONFIG, dropout=0.0)  # each device draws its own dropout
+    config = dataclasses.replace(CONFIG, dropout=0.0)  # each device draws other dropout
     cpu, gpu = (
         trainer(config, [Replicate(1), Replicate(2)], samples(device=device)).fit() for device in ("cpu", "cuda")
     )
@@ -370,8 +377,8 @@ def test_training_knows_nothing_of_a_sample_it_validates_on() -> None:
     np.testing.assert_array_equal(clean.train_loss, other.train_loss)
 
 
-def learned(outcome: TrialResult) -> float:
-    return float(outcome.accuracy.max())
+def learned(result: TrialResult) -> float:
+    return float(result.accuracy.max())
 
 
 def test_a_head_learns_what_its_modality_shows() -> None:
@@ -381,5 +388,5 @@ def test_a_head_learns_what_its_modality_shows() -> None:
 
 def test_every_seed_and_fold_draws_for_itself() -> None:
     replicates = [Replicate(1), Replicate(2), Replicate(1, fold=1), Replicate(0, fold=1)]
-    streams = [g for one in replicates for g in generators(one, torch.device("cpu"))]
+    streams = [g for replicate in replicates for g in generators(replicate, torch.device("cpu"))]
     assert len({g.initial_seed() for g in streams}) == 3 * len(replicates)

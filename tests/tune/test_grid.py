@@ -23,7 +23,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.splits import reference_split
 from mvsa_tune.results import provenance
-from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.trainer import Samples, StackTrainer
 from mvsa_tune.tune import runner as sweep
 from test_input import FEW, refused
 
@@ -94,8 +94,8 @@ def test_a_sweep_from_folder_to_tables_and_again(tiny: Path, capsys: pytest.Capt
     pd.testing.assert_frame_equal(rows(folder), written)
 
     # another sweep is refused that folder
-    other = [*arguments, "--seeds", 3, "--name", "first", "--results", work / "results"]
-    assert "holds another sweep (replicates: seeds 42, 43" in refused(capsys, *other)
+    other = [*arguments, "--split", "holdout:0.5", "--name", "first", "--results", work / "results"]
+    assert "holds another sweep (split: reference there, holdout:0.5 now" in refused(capsys, *other)
 
     # the numbers are those of the trainer without Ray
     outcome = train_directly(read_dataset(tiny), tiny)
@@ -143,6 +143,7 @@ def test_a_trial_that_fails_keeps_a_row_that_says_why(tiny: Path) -> None:
     assert len(rows(folder)) == 4
 
 
+@pytest.mark.ray
 def test_a_trial_whose_data_goes_away_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin = sweep.Store.begin
 
@@ -206,6 +207,7 @@ def test_git_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     provenance.code_version.cache_clear()
 
 
+@pytest.mark.ray
 def test_nothing_listens_beyond_localhost(tiny: Path) -> None:
     """Of the sweep's own processes: others on the machine may listen where they like."""
     command = [

@@ -70,7 +70,7 @@ def test_bad_input_is_one_clear_line(
 
 
 SPOILT = {
-    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "lists no samples"),
+    "empty list": (lambda f: (f / "train.txt").write_text("guid,tag\n"), "has no labelled samples"),
     "guid that climbs": (
         lambda f: (f / "train.txt").write_text("../../etc/passwd,neutral\n"),
         "may not leave the data folder",

@@ -11,8 +11,8 @@ from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.schema import read_rows, write_rows
-from mvsa_tune.tune import mirror
-from mvsa_tune.tune.mirror import Mirror, mirrored
+from mvsa_tune.tune.callbacks import Recorder
+from mvsa_tune.tune.mirror import Mirror
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -22,25 +22,28 @@ def content(folder: Path) -> dict[str, bytes]:
 CONFIG = Config(image_encoder="eye", text_encoder="ear")
 
 
-def row(seed: int, why: str) -> dict[str, object]:
+def row(seed: int, reason: str = "no reason", split: str = "reference") -> dict[str, object]:
     return {
         "sweep": "one",
         **asdict(CONFIG),
         "trial_id": CONFIG.id,
         "seed": seed,
         "fold": 0,
-        "status": f"failed: {why}",
+        "split": split,
+        "status": f"failed: {reason}",
     }
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "results" / "one"
-    (place / "predictions").mkdir(parents=True)
-    (place / "predictions" / "a.npz").write_bytes(b"predictions of a")
-    (place / ".lock").write_bytes(b"")
-    write_rows(place / "trials.csv", [])
-    return place
+    results = tmp_path / "results" / "one"
+    (results / "predictions").mkdir(parents=True)
+    (results / "predictions" / "a.npz").write_bytes(b"predictions of a")
+    (results / ".lock").write_bytes(b"")
+    (results / ".tune").mkdir()
+    (results / ".tune" / "state").write_bytes(b"Tune's own")
+    write_rows(results / "trials.csv", [])
+    return results
 
 
 @pytest.fixture(params=["a path", "a URI"])
@@ -51,108 +54,120 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_what_is_in_the_folder_is_there_in_the_end_and_comes_back_on_another_machine(
     folder: Path, storage: str, tmp_path: Path
 ) -> None:
-    with mirrored(folder, storage):
+    with Mirror(folder, storage):
         (folder / "predictions" / "b.npz").write_bytes(b"predictions of b")
     other = tmp_path / "elsewhere" / "one"
-    with mirrored(other, storage):
-        assert content(other) == {name: data for name, data in content(folder).items() if name != ".lock"}
+    left = other.with_name(".one.part") / "half.npz"  # by a process that was killed
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    with Mirror(other, storage):
+        kept = {name: data for name, data in content(folder).items() if not name.startswith(".")}
+        assert content(other) == kept and len(kept) == 3
+    assert [path.name for path in other.parent.iterdir()] == ["one"]
 
 
-def test_files_are_copied_while_the_sweep_runs_rows_last_and_only_what_changed(
+def test_an_update_copies_only_what_changed_and_rows_last_as_they_were_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(mirror, "EVERY", 0.05)
     written: list[str] = []
-    write = Mirror._write
+    write = fsspec.implementations.local.LocalFileSystem.pipe_file
 
-    def noted(self: Mirror, name: str, data: bytes) -> None:
-        written.append(name)
-        if name.endswith("b.npz"):  # a row that comes meanwhile waits for the next copy
+    def noted(self: object, path: str, data: bytes) -> None:
+        written.append(Path(path).relative_to(tmp_path / "shared" / "one").as_posix())
+        if path.endswith("b.npz"):  # a row that comes meanwhile waits for the next copy
             (folder / "trials.csv").write_bytes(b"rows of b")
-        write(self, name, data)
+        write(self, path, data)
 
-    monkeypatch.setattr(Mirror, "_write", noted)
-    with mirrored(folder, str(tmp_path / "shared")):
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "pipe_file", noted)
+    there = tmp_path / "shared" / "one" / "trials.csv"
+    with Mirror(folder, str(tmp_path / "shared")) as mirror:
+        before = (folder / "trials.csv").read_bytes()
+        mirror.update()
+        assert written == ["predictions/a.npz", "trials.csv"]
         (folder / "predictions" / "b.npz").write_bytes(b"predictions of b")
-        there = tmp_path / "shared" / "one" / "trials.csv"
-        while not there.exists() or there.read_bytes() != b"rows of b":
-            pass
-    assert written.count("predictions/a.npz") == 1 and written.index("predictions/b.npz") < written.index("trials.csv")
-    assert written[-1] == "trials.csv"
+        (folder / "trials.csv").write_bytes(before + b"\n")
+        mirror.update()
+        assert written[2:] == ["predictions/b.npz", "trials.csv"] and there.read_bytes() == before + b"\n"
+        mirror.update()
+        assert written[4:] == ["trials.csv"] and there.read_bytes() == b"rows of b"
+    assert len(written) == 5
 
 
-def test_rows_of_both_sides_are_kept_and_those_here_count(folder: Path, storage: str) -> None:
+def test_a_copy_with_rows_that_the_folder_lacks_or_of_another_split_is_not_overwritten(
+    folder: Path, storage: str
+) -> None:
     rows = folder / "trials.csv"
-    write_rows(rows, [row(1, "there"), row(2, "there")])
-    with mirrored(folder, storage):
+    write_rows(rows, [row(1), row(2)])
+    with Mirror(folder, storage):
         pass
-    write_rows(rows, [row(1, "here"), row(3, "here")])
+    for present, lacking in (([row(2), row(3)], 1), ([row(1, split="kfold:5"), row(2, split="kfold:5")], 2)):
+        write_rows(rows, present)
+        with pytest.raises(InputError, match=rf"it has {lacking} rows that .*one lacks"):
+            Mirror(folder, storage)
+    write_rows(rows, [row(1, "another reason"), row(2), row(3)])
     with rows.open("a") as file:
         file.write("half a line")
-    Mirror(folder, storage).fetch()
-    found, damage = read_rows(rows)
-    told = [(one["seed"], one["status"]) for one in found]
-    assert told == [("2", "failed: there"), ("1", "failed: here"), ("3", "failed: here")]
-    assert len(damage) == 1 and "half written" in damage[0]
+    with Mirror(folder, storage):
+        assert "half written" in read_rows(rows)[1][0]  # it stays, to be told
 
 
 def test_a_place_that_cannot_be_used_is_told_before_anything_starts(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for storage, told in ((f"{tmp_path}/file", "cannot be used"), ("nowhere://x", "nowhere")):
-        with pytest.raises(InputError, match=told), mirrored(folder, storage):
+    for storage, message in ((f"{tmp_path}/file", "cannot be used"), ("nowhere://x", "nowhere")):
+        with pytest.raises(InputError, match=message), Mirror(folder, storage):
             raise AssertionError("it began")
 
 
-def test_a_place_that_fails_in_the_end_is_told_and_the_results_stay(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_place_that_fails_is_told_once_and_in_the_end_and_the_results_stay(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match="results are whole in"), mirrored(folder, str(tmp_path / "shared")):
-        monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "open", lambda *given, **named: 1 / 0)
+    def fails(*arguments: object, **options: object) -> None:
+        raise OSError("no room")
+
+    with (
+        pytest.raises(InputError, match=r"\(no room\); the results are whole in"),
+        Mirror(folder, str(tmp_path / "shared")) as mirror,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(fsspec.implementations.local.LocalFileSystem, "open", fails)
+            mirror.update()
+            mirror.update()
+            assert capsys.readouterr().err.count("cannot be written (no room)") == 1
+        mirror.update()
+        assert not mirror.problem
+        monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "open", fails)
         (folder / "tables.md").write_text("tables")
     assert (folder / "tables.md").exists()
 
 
-def test_a_sweep_goes_on_from_there_on_a_new_disk_and_another_sweep_is_refused(
-    demo: Dataset, swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_sweep_is_copied_after_each_trial_and_goes_on_from_the_copy_on_a_new_disk(
+    demo: Dataset, swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with mirrored(swept, str(tmp_path / "shared")):
+    with Mirror(swept, str(tmp_path / "shared")):
         pass
     kept = content(tmp_path / "shared")
     assert {"small/trials.csv", "small/tables.md", "small/sweep.json"} <= set(kept)
-    flags = [
-        "--data",
-        demo.folder,
-        "--pairs",
-        "demo-pixels+demo-words",
-        "--lr",
-        0.01,
-        "--ablation",
-        0,
-        1,
-        2,
-        "--batch-size",
-        32,
-    ]
-    flags += ["--epochs", 6, "--seeds", 3, "--scheduler", "none", "--name", "small", "--storage", tmp_path / "shared"]
+    flags = ["--data", demo.folder, "--pairs", "demo-pixels+demo-words", "--lr", 0.01, "--ablation", 0, 1, 2]
+    flags += ["--batch-size", 32, "--epochs", 6, "--seeds", 3, "--scheduler", "none", "--name", "small", "--no-report"]
+    flags += ["--storage", tmp_path / "shared"]
+    there, copied = tmp_path / "shared" / "small" / "trials.csv", []
+    record = Recorder._record
+
+    def noted(self: Recorder, *arguments: object) -> None:
+        record(self, *arguments)  # type: ignore[arg-type]
+        copied.append(len(read_rows(there)[0]))
+
+    monkeypatch.setattr(Recorder, "_record", noted)
     same = [*flags, "--D", 4, 8, "--results", tmp_path / "new"]
     assert script.main(list(map(str, same))) == 0
-    assert "6 of 6 configurations are recorded" in capsys.readouterr().out
-    for place in ("new", "third"):  # a folder that is that sweep's, and an empty one
-        other = [*flags, "--D", 16, "--results", tmp_path / place]
+    assert "6 of 6 configurations are recorded" in capsys.readouterr().out and not copied
+    assert script.main([*map(str, same), "--D", "5"]) == 0
+    assert sorted(copied) == [21, 24, 27]
+    # what grew on one machine is not overwritten by an earlier state on another, nor by another sweep
+    assert script.main([*map(str, flags), "--D", "4", "--results", str(swept.parent)]) == 2
+    assert "it has 9 rows that" in capsys.readouterr().err
+    for results in ("new", "third"):
+        other = [*flags, "--D", 4, "--split", "kfold:2", "--results", tmp_path / results]
         assert script.main(list(map(str, other))) == 2
         assert "holds another sweep" in capsys.readouterr().err
-    assert len(read_rows(tmp_path / "shared" / "small" / "trials.csv")[0]) == 18
-
-
-def test_two_sweeps_are_not_joined(swept: Path, tmp_path: Path) -> None:
-    with mirrored(swept, str(tmp_path / "shared")):
-        pass
-    description = tmp_path / "shared" / "small" / "sweep.json"
-    description.write_text(description.read_text().replace('"seed": 44', '"seed": 45'))
-    before = (swept / "trials.csv").read_bytes()
-    with (
-        pytest.raises(InputError, match=r"holds another sweep than .*replicates"),
-        mirrored(swept, str(tmp_path / "shared")),
-    ):
-        raise AssertionError("it began")
-    assert (swept / "trials.csv").read_bytes() == before
+    assert len(read_rows(there)[0]) == 27

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from mvsa_tune.config import Asha, Config
+from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.errors import InputError
 from mvsa_tune.tune.scheduler import RecordedAsha, make_scheduler
-from mvsa_tune.tune.trainable import METRIC, RESOURCE, tune_config
+from mvsa_tune.tune.trainable import METRIC, RESOURCE, Trial
 
 CURVES = {
     f"{number:010x}": np.maximum.accumulate(np.random.default_rng(number).uniform(size=50)) for number in range(30)
@@ -68,12 +68,26 @@ def test_a_configurations_bracket_is_the_same_after_a_restart_and_all_are_used()
         for number in range(2):
             np.random.seed(number)
             scheduler = RecordedAsha(asha, 50, {})
-            trial: Any = SimpleNamespace(trial_id=f"t{number}", config=tune_config(config))
+            trial: Any = SimpleNamespace(trial_id=f"t{number}", config=Trial(config, (Replicate(42),)).to_tune())
             scheduler.on_trial_add(NOBODY, trial)
             places.append(scheduler._brackets.index(scheduler._trial_info[trial.trial_id]))
         assert places[0] == places[1]
         used.add(places[0])
     assert used == {0, 1, 2}
+
+
+def test_seeds_added_to_a_configuration_are_never_stopped_and_enter_no_rung() -> None:
+    asha = Asha(grace_period=2, reduction_factor=3)
+    scheduler = RecordedAsha(asha, 50, CURVES)
+    before = scheduler.rungs()
+    added = Trial(Config(image_encoder="eye", text_encoder="ear"), (Replicate(42),), is_addition=True)
+    trial: Any = SimpleNamespace(trial_id="t", config=added.to_tune())
+    scheduler.on_trial_add(NOBODY, trial)
+    for epoch in (2, 6, 18, 49):
+        report = {RESOURCE: epoch, METRIC: -1.0}
+        assert scheduler.on_trial_result(NOBODY, trial, report) == TrialScheduler.CONTINUE
+    scheduler.on_trial_complete(NOBODY, trial, report)
+    assert scheduler.rungs() == before
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,20 @@
 """`sweeps/search.py` as a person meets it: a whole tiny search, what it refuses, how it goes on."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import search as script
-from conftest import ROOT
+from conftest import grid
 from mvsa_tune.results.store import Store
 
 SPACE = ("--D", "4..16", "--lr", "1e-3..0.1", "--batch-size", "8", "16", "--epochs", "6", "--grace-period", "2")
 
 
 def search(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "sweeps" / "search.py"), *map(str, arguments), "--no-report"]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    return grid(*arguments, cwd=cwd, script="search.py")
 
 
 def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_larger_budget(tiny: Path) -> None:

@@ -4,12 +4,23 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
+from mvsa_tune.config import Config, Replicate
 from mvsa_tune.dimensions import Choice, Range
 from mvsa_tune.tune.searcher import Recorded, TpeSearcher
 from mvsa_tune.tune.space import PAIR, Budget, Search, make_config
-from mvsa_tune.tune.trainable import METRIC, RESOURCE, config_of
+from mvsa_tune.tune.trainable import METRIC, RESOURCE, Trial
 
 SPACE = {PAIR: Choice(("eye+ear",)), "lr": Range(1e-5, 1e-1, log=True), "dropout": Range(0.0, 0.5)}
+
+
+def searcher_of(search: Search, recorded: list[Recorded]) -> TpeSearcher:
+    return TpeSearcher(search, recorded, (Replicate(42),))
+
+
+def configuration(suggested: Any) -> Config:
+    trial = Trial.from_tune(suggested)
+    assert trial.replicates == (Replicate(42),) and not trial.is_addition
+    return trial.config
 
 
 def value(config: Any) -> float:
@@ -24,26 +35,26 @@ def run(searcher: TpeSearcher, most: int = 1000) -> list[Any]:
         suggested = searcher.suggest(f"t{number}")
         if suggested == Searcher.FINISHED:
             break
-        config = config_of(suggested)
+        config = configuration(suggested)
         served.append(config)
         searcher.on_trial_complete(f"t{number}", {METRIC: value(config), RESOURCE: 10})
     return served
 
 
 def test_the_budget_ends_the_search() -> None:
-    assert len(run(TpeSearcher(Search(SPACE, {}, Budget(trials=7), 0), []))) == 7
-    assert len(run(TpeSearcher(Search(SPACE, {}, Budget(total_epochs=45), 0), []))) == 5
+    assert len(run(searcher_of(Search(SPACE, {}, Budget(trials=7), 0), []))) == 7
+    assert len(run(searcher_of(Search(SPACE, {}, Budget(total_epochs=45), 0), []))) == 5
 
 
 def test_it_learns_where_the_good_ones_are() -> None:
-    found = [value(config) for config in run(TpeSearcher(Search(SPACE, {}, Budget(trials=60), 0), []))]
+    found = [value(config) for config in run(searcher_of(Search(SPACE, {}, Budget(trials=60), 0), []))]
     assert np.mean(found[40:]) > np.mean(found[:10]) + 0.1
 
 
 def test_recorded_trials_count_are_learned_from_and_not_served_again() -> None:
-    first = run(TpeSearcher(Search(SPACE, {}, Budget(trials=40), 0), []))
+    first = run(searcher_of(Search(SPACE, {}, Budget(trials=40), 0), []))
     recorded = [Recorded(config, value(config), 10) for config in first]
-    second = run(TpeSearcher(Search(SPACE, {}, Budget(trials=60), 0), recorded))
+    second = run(searcher_of(Search(SPACE, {}, Budget(trials=60), 0), recorded))
     assert len(second) == 20 and not set(second) & set(first)
     # no random beginning: it knows forty trials
     assert np.mean([value(config) for config in second]) > np.mean([value(config) for config in first[:10]]) + 0.1
@@ -52,7 +63,7 @@ def test_recorded_trials_count_are_learned_from_and_not_served_again() -> None:
 def test_a_small_space_is_served_once_and_then_it_ends() -> None:
     small = {PAIR: Choice(("eye+ear",)), "D": Range(4, 9)}
     served = run(
-        TpeSearcher(
+        searcher_of(
             Search(small, {}, Budget(trials=50), 0), [Recorded(make_config({PAIR: "eye+ear", "D": 5}, {}), None, 3)]
         )
     )
@@ -60,8 +71,8 @@ def test_a_small_space_is_served_once_and_then_it_ends() -> None:
 
 
 def test_two_at_once_are_never_the_same() -> None:
-    searcher = TpeSearcher(Search({PAIR: Choice(("eye+ear",)), "D": Range(4, 5)}, {}, Budget(trials=9), 0), [])
-    first, second = (config_of(searcher.suggest(name)) for name in ("a", "b"))
+    searcher = searcher_of(Search({PAIR: Choice(("eye+ear",)), "D": Range(4, 5)}, {}, Budget(trials=9), 0), [])
+    first, second = (configuration(searcher.suggest(name)) for name in ("a", "b"))
     assert {first.D, second.D} == {4, 5}
     assert searcher.suggest("c") is None  # one of the two may yet free its place
     for name in ("a", "b"):
@@ -70,14 +81,14 @@ def test_two_at_once_are_never_the_same() -> None:
 
 
 def test_a_failed_trial_teaches_nothing_and_is_not_served_again() -> None:
-    searcher = TpeSearcher(Search(SPACE, {}, Budget(trials=2), 0), [])
-    failed = config_of(searcher.suggest("a"))
+    searcher = searcher_of(Search(SPACE, {}, Budget(trials=2), 0), [])
+    failed = configuration(searcher.suggest("a"))
     searcher.on_trial_result("a", {METRIC: 0.0})
     searcher.on_trial_complete("a", error=True)
-    assert searcher.known == {failed.id: None} and config_of(searcher.suggest("b")) != failed
+    assert searcher.known == {failed.id: None} and configuration(searcher.suggest("b")) != failed
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_same_seed_searches_the_same(number: int) -> None:
-    one, other = (run(TpeSearcher(Search(SPACE, {}, Budget(trials=15), number), [])) for _ in range(2))
-    assert one == other and one != run(TpeSearcher(Search(SPACE, {}, Budget(trials=15), 9), []))
+    one, other = (run(searcher_of(Search(SPACE, {}, Budget(trials=15), number), [])) for _ in range(2))
+    assert one == other and one != run(searcher_of(Search(SPACE, {}, Budget(trials=15), 9), []))

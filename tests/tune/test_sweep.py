@@ -8,6 +8,7 @@ import grid
 from mvsa_tune.data.dataset import Dataset
 
 
+@pytest.mark.ray
 def test_a_machine_without_memory_ends_the_sweep_with_one_line(
     demo: Dataset, tmp_path: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mvsa_tune.config import Config
-from mvsa_tune.tune.tensorboard import folder_name, varying, write_trial
+from mvsa_tune.tune.tensorboard import varying, write_trial
 from test_store import outcome
 
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, epochs=3)
@@ -40,13 +41,33 @@ def test_the_hparams_page_has_the_configuration_and_the_scores(events: EventAccu
 def test_writing_a_trial_again_replaces_it(tmp_path: Path) -> None:
     for right in (4, 8):
         write_trial(tmp_path, CONFIG, outcome([[right, right]]))
-    accumulator = EventAccumulator(str(tmp_path / folder_name(CONFIG))).Reload()
+    (log,) = tmp_path.iterdir()
+    accumulator = EventAccumulator(str(log)).Reload()
     assert [event.value for event in accumulator.Scalars("mean/val_acc")] == pytest.approx([0.8])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("failing", ["flush", "write"])
+def test_a_disk_that_is_full_is_an_error_and_the_earlier_log_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_trial(tmp_path, CONFIG, outcome([[4, 4]]))
+    monkeypatch.setattr(f"tensorboard.compat.tensorflow_stub.io.gfile.GFile.{failing}", fails)
+    with pytest.raises(OSError, match="No space left"):
+        write_trial(tmp_path, CONFIG, outcome([[8, 8]]))
+    (log,) = tmp_path.iterdir()
+    accumulator = EventAccumulator(str(log)).Reload()
+    assert [event.value for event in accumulator.Scalars("mean/val_acc")] == pytest.approx([0.4])
 
 
 def test_names_stay_in_their_folder(tmp_path: Path) -> None:
     wild = Config(image_encoder="hf:some/../model", text_encoder="ear")
-    assert "/" not in folder_name(wild) and ":" not in folder_name(wild)
+    write_trial(tmp_path / "logs", wild, outcome([[4, 6]]))
+    (log,) = (tmp_path / "logs").iterdir()
+    assert ":" not in log.name and len(list(log.iterdir())) == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_hparams_page_shows_what_differs() -> None:

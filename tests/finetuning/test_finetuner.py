@@ -11,11 +11,11 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
-from mvsa_tune.finetuning.checkpoints import Checkpoints, read_tensors
-from mvsa_tune.finetuning.finetuner import FineTuner, FinetuneTask, load_towers
-from mvsa_tune.finetuning.replicate import build_network
+from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors
+from mvsa_tune.finetuning.model import build_network, load_towers
+from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
 from mvsa_tune.training.result import TrialResult
-from mvsa_tune.tune.trainable import METRIC, OUTCOME, PROGRESS, RESOURCE, DivergedError
+from mvsa_tune.tune.trainable import METRIC, PROGRESS, RESOURCE, RESULT, DivergedError
 from test_trainable import trial
 from tiny_models import text_model
 
@@ -37,8 +37,8 @@ def task(demo: Dataset, tmp_path: Path) -> FinetuneTask:
     few = demo.samples[:COUNT]
     return FinetuneTask(
         sweep=tmp_path / "sweep",
-        pictures=tuple(one.picture for one in few),
-        texts=tuple(one.text for one in few),
+        pictures=tuple(sample.picture for sample in few),
+        texts=tuple(sample.text for sample in few),
         weights={},
         labels=np.array(demo.labels[:COUNT]),
         classes=3,
@@ -52,25 +52,25 @@ def task(demo: Dataset, tmp_path: Path) -> FinetuneTask:
 
 
 def finish(tuner: FineTuner, until: int = CONFIG.epochs) -> TrialResult:
-    while (outcome := tuner.advance(until)) is None:
+    while (result := tuner.advance(until)) is None:
         pass
-    return outcome
+    return result
 
 
-def assert_same(found: TrialResult, expected: TrialResult) -> None:
-    for name in ("train_loss", "val_loss", "confusion", "rows", "best", "last"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+def assert_same(result: TrialResult, expected: TrialResult) -> None:
+    for name in ("train_loss", "val_loss", "confusion", "rows", "best", "predicted"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(expected, name), err_msg=name)
 
 
 def elsewhere(task: FinetuneTask, name: str, **changes: object) -> FinetuneTask:
     return dataclasses.replace(task, sweep=task.sweep.with_name(name), **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("often", [0, 1e9])
-def test_killed_after_any_epoch_it_goes_on_as_if_nothing_had_happened(task: FinetuneTask, often: float) -> None:
+@pytest.mark.parametrize("seconds", [0, 1e9])
+def test_killed_after_any_epoch_it_goes_on_as_if_nothing_had_happened(task: FinetuneTask, seconds: float) -> None:
     whole = finish(FineTuner(CONFIG, task, task.replicates))
     for calls in (1, 3, 4, 7):
-        again = elsewhere(task, f"killed-{calls}", checkpoint_seconds=often)
+        again = elsewhere(task, f"killed-{calls}", checkpoint_seconds=seconds)
         first = FineTuner(CONFIG, again, again.replicates)
         for _ in range(calls):
             first.advance(CONFIG.epochs)
@@ -101,15 +101,15 @@ def test_gradient_checkpointing_changes_no_number(task: FinetuneTask) -> None:
 
 def test_the_best_checkpoint_holds_the_weights_of_the_best_epoch(task: FinetuneTask) -> None:
     config = dataclasses.replace(CONFIG, lr=3e-2, encoder_lr=3e-2)  # too fast: the best epoch is an early one
-    outcome = finish(FineTuner(config, task, task.replicates))
-    assert (outcome.best_epoch < config.epochs).any()  # so that best and last can be told apart
+    result = finish(FineTuner(config, task, task.replicates))
+    assert (result.best_epoch < config.epochs).any()  # so that best and last can be distinguished
     for r, replicate in enumerate(task.replicates):
         network = build_network(config, load_towers(config, {}), 3)
-        network.load_state_dict(read_tensors(Checkpoints(task.sweep, config).best(replicate)))
+        network.load_state_dict(read_tensors(Checkpoints(task.sweep, config).best(replicate))[0])
         network.eval()
-        inputs = next(task.prepare(config).batches([SPLIT.validation[0]]))
+        inputs = next(task.samples(config).batches([SPLIT.validation[0]]))
         with torch.no_grad():
-            assert network(inputs).argmax(dim=1).tolist() == outcome.best[r].tolist()
+            assert network(inputs).argmax(dim=1).tolist() == result.best[r].tolist()
 
 
 def test_a_trial_keeps_two_files_a_replicate_and_after_its_end_one(task: FinetuneTask) -> None:
@@ -127,7 +127,9 @@ def test_a_damaged_checkpoint_is_named(task: FinetuneTask) -> None:
     first.advance(CONFIG.epochs)
     path = first.checkpoints.last(task.replicates[0])
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"1-0\.last\.safetensors cannot be read .* delete it to train that anew"):
+    with pytest.raises(
+        InputError, match=r"1-0\.last\.safetensors is damaged .* delete it and run the same command again"
+    ):
         FineTuner(CONFIG, task, task.replicates)
 
 
@@ -135,20 +137,20 @@ def test_a_replicate_whose_loss_is_not_finite_is_trained_no_further_and_leaves_n
     config = dataclasses.replace(CONFIG, lr=1e38, encoder_lr=1e38)
     tuner = FineTuner(config, task, task.replicates)
     calls = 1
-    while (outcome := tuner.advance(CONFIG.epochs)) is None:
+    while (result := tuner.advance(CONFIG.epochs)) is None:
         calls += 1
-    assert calls == 2 and outcome.epochs == CONFIG.epochs and (outcome.diverged == 1).all()
+    assert calls == 2 and result.epochs == CONFIG.epochs and (result.diverged == 1).all()
     assert not list(tuner.checkpoints.folder.glob("*.last.safetensors"))
 
 
 def test_a_trial_reports_at_rungs_and_how_far_it_is_between_them(task: FinetuneTask) -> None:
-    one = trial(CONFIG, task)  # type: ignore[arg-type]
+    running = trial(CONFIG, task)  # type: ignore[arg-type]
     reports = []
     while not reports or not reports[-1].get("done"):
-        reports.append(one.step())
-    told = [report.get(RESOURCE) or report[PROGRESS] for report in reports]
-    assert told == [1 / 8, 2 / 8, 3 / 8, 2, 5 / 8, 6 / 8, 7 / 8, 4]
-    whole = reports[-1][OUTCOME]
+        reports.append(running.step())
+    epochs_or_shares = [report.get(RESOURCE) or report[PROGRESS] for report in reports]
+    assert epochs_or_shares == [1 / 8, 2 / 8, 3 / 8, 2, 5 / 8, 6 / 8, 7 / 8, 4]
+    whole = reports[-1][RESULT]
     assert [report[METRIC] for report in reports if RESOURCE in report] == [whole.scores[1], whole.scores[3]]
     assert all(report[METRIC] == 0.0 for report in reports if PROGRESS in report)
 
@@ -161,34 +163,34 @@ def test_a_trial_that_goes_on_reports_at_no_rung_that_it_has_gone_past(task: Fin
     reports = [second.step() for _ in range(3)]
     assert [report.get(RESOURCE) for report in reports] == [None, None, 4]
     known = FineTuner(CONFIG, task, task.replicates).scores_gone_past()
-    np.testing.assert_array_equal(known, reports[-1][OUTCOME].scores[:2])
+    np.testing.assert_array_equal(known, reports[-1][RESULT].scores[:2])
 
 
 def test_a_trial_cut_off_at_a_rung_reports_there_again(task: FinetuneTask) -> None:
     first = trial(CONFIG, task)  # type: ignore[arg-type]
-    told = [first.step() for _ in range(4)][-1]
+    report = [first.step() for _ in range(4)][-1]
     assert len(FineTuner(CONFIG, task, task.replicates).scores_gone_past()) == 0
     again = trial(CONFIG, task).step()  # type: ignore[arg-type]
-    assert (again[RESOURCE], again[METRIC]) == (told[RESOURCE], told[METRIC]) == (2, told[METRIC])
+    assert (again[RESOURCE], again[METRIC]) == (report[RESOURCE], report[METRIC]) == (2, report[METRIC])
 
 
 def test_a_loss_that_is_not_finite_fails_the_trial(task: FinetuneTask) -> None:
-    one = trial(dataclasses.replace(CONFIG, lr=1e38, encoder_lr=1e38), task)  # type: ignore[arg-type]
-    while OUTCOME not in (report := one.step()):
+    running = trial(dataclasses.replace(CONFIG, lr=1e38, encoder_lr=1e38), task)  # type: ignore[arg-type]
+    while RESULT not in (report := running.step()):
         pass
     assert RESOURCE not in report
     with pytest.raises(DivergedError, match="2 of 2 replicates"):
-        one.step()
+        running.step()
 
 
 def test_texts_are_tokenised_once_whatever_the_trials(task: FinetuneTask) -> None:
-    first = task.prepare(CONFIG)
-    assert task.prepare(dataclasses.replace(CONFIG, D=16, lr=0.1)) is first
-    assert task.prepare(dataclasses.replace(CONFIG, ablation=1)) is not first
+    first = task.samples(CONFIG)
+    assert task.samples(dataclasses.replace(CONFIG, D=16, lr=0.1)) is first
+    assert task.samples(dataclasses.replace(CONFIG, ablation=1)) is not first
 
 
 @pytest.mark.parametrize(
-    ("pair", "told"),
+    ("pair", "message"),
     [
         ("demo-pixels+demo-tokens", "demo-pixels has no weights"),
         ("demo-convolutions+demo-words", "demo-words has no weights"),
@@ -196,9 +198,9 @@ def test_texts_are_tokenised_once_whatever_the_trials(task: FinetuneTask) -> Non
         ("demo-tokens+demo-tokens", "has no image side"),
     ],
 )
-def test_an_encoder_that_cannot_be_trained_is_told(pair: str, told: str) -> None:
+def test_an_encoder_that_cannot_be_trained_is_named(pair: str, message: str) -> None:
     image, text = pair.split("+")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_towers(dataclasses.replace(CONFIG, image_encoder=image, text_encoder=text), {})
 
 
@@ -215,10 +217,12 @@ def test_models_of_the_libraries_own_formats_are_fine_tuned(
     config = dataclasses.replace(CONFIG, **pair, epochs=1, frozen=0.3)  # type: ignore[arg-type]
     few = Split("few", {0: np.arange(8)}, {0: np.arange(8, 12)}, {0: np.arange(0)})
     weights = {"torchvision:resnet18": tmp_path / "resnet18.pth"}
-    one = elsewhere(task, "libraries", split=few, weights=weights, replicates=(Replicate(1),), recomputed=recomputed)
-    assert np.isfinite(finish(FineTuner(config, one, one.replicates), 1).val_loss).all()
+    libraries = elsewhere(
+        task, "libraries", split=few, weights=weights, replicates=(Replicate(1),), recomputed=recomputed
+    )
+    assert np.isfinite(finish(FineTuner(config, libraries, libraries.replicates), 1).val_loss).all()
     before = load_towers(config, weights)
-    after = read_tensors(Checkpoints(one.sweep, config).best(Replicate(1)))
+    after, _ = read_tensors(Checkpoints(libraries.sweep, config).best(Replicate(1)))
     moved = {
         f"encoders.{modality}.{name}": not torch.equal(after[f"encoders.{modality}.{name}"], tensor)
         for modality, tower in before.items()

@@ -1,4 +1,4 @@
-"""Products by oneDNN, a hidden layer in one, and AdamW over stacks: each against torch's own."""
+"""Products by oneDNN, and hidden layers as a single operation: each against torch.nn."""
 
 import pytest
 import torch
@@ -29,8 +29,8 @@ def test_a_linear_layer_is_baddbmm_forward_and_backward() -> None:
     for way in (Linear.apply, torch.baddbmm):
         out = way(*inputs)
         ways.append([out, *torch.autograd.grad((out * target).sum(), inputs)])
-    for ours, theirs in zip(*ways, strict=True):
-        torch.testing.assert_close(ours, theirs, **NEAR)
+    for values, expected in zip(*ways, strict=True):
+        torch.testing.assert_close(values, expected, **NEAR)
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -39,48 +39,30 @@ def test_hidden_layers_are_their_torch_nn_form_with_weights_together_and_apart(a
     layers: dict[str, list[nn.Module]] = {}
     for name, tower in towers.items():
         tower.linear.reset([torch.Generator().manual_seed(seed) for seed in range(R)])  # type: ignore[union-attr, operator]
-        for own in tower.norm.parameters():
-            own.data.add_(torch.randn(R, D) / 4)
+        for parameter in tower.norm.parameters():
+            parameter.data.add_(torch.randn(R, D) / 4)
         layers[name] = [nn.Sequential(nn.Linear(WIDTHS[name], D), nn.BatchNorm1d(D), nn.ReLU()) for _ in range(R)]
-        for r, one in enumerate(layers[name]):
+        for r, single in enumerate(layers[name]):
             state = {"0.weight": tower.linear.weight[r], "0.bias": tower.linear.bias[r, :, 0]}  # type: ignore[union-attr, index]
             state |= {"1.weight": tower.norm.weight[r], "1.bias": tower.norm.bias[r]}  # type: ignore[union-attr, index]
-            one.load_state_dict(state, strict=False)  # type: ignore[arg-type]
+            single.load_state_dict(state, strict=False)  # type: ignore[arg-type]
     if apart:
         StackedAdamW(towers.parameters(), 0.0)
     x = {name: torch.randn(R, B, width, requires_grad=True) for name, width in WIDTHS.items()}
     target = torch.randn(R, 2 * D, B)
-    out = towers({name: one.mT for name, one in x.items()})
+    out = towers({name: vectors.mT for name, vectors in x.items()})
     (out * target).sum().backward()
-    for place, (name, tower) in enumerate(towers.items()):
-        units = slice(place * D, (place + 1) * D)
+    for index, (name, tower) in enumerate(towers.items()):
+        units = slice(index * D, (index + 1) * D)
         left = tower.linear.weight.slices.gradients if apart and ONEDNN else tower.linear.weight.grad  # type: ignore[union-attr]
-        for r, one in enumerate(layers[name]):
-            mine = x[name][r].detach().clone().requires_grad_()
-            expected = one(mine)
+        for r, single in enumerate(layers[name]):
+            vectors = x[name][r].detach().clone().requires_grad_()
+            expected = single(vectors)
             (expected * target[r, units].T).sum().backward()
             torch.testing.assert_close(out[r, units].T, expected, **NEAR)
-            torch.testing.assert_close(x[name].grad[r], mine.grad, **NEAR)  # type: ignore[index]
-            torch.testing.assert_close(left[r], one[0].weight.grad, **NEAR)  # type: ignore[index]
-            torch.testing.assert_close(tower.norm.weight.grad[r], one[1].weight.grad, **NEAR)  # type: ignore[union-attr, index]
-            torch.testing.assert_close(tower.norm.bias.grad[r], one[1].bias.grad, **NEAR)  # type: ignore[union-attr, index]
-            torch.testing.assert_close(tower.norm.running_mean[r], one[1].running_mean, **NEAR)  # type: ignore[union-attr, index]
-            torch.testing.assert_close(tower.norm.running_var[r], one[1].running_var, **NEAR)  # type: ignore[union-attr, index]
-
-
-def test_adamw_over_stacks_is_torchs_with_a_rate_for_each_replicate() -> None:
-    stack, rates = nn.Parameter(torch.randn(R, 5, 7)), [1e-2, 1e-3, 1e-2]
-    singles = [nn.Parameter(one.detach().clone()) for one in stack]
-    ours = StackedAdamW([stack], weight_decay=0.1)
-    theirs = [torch.optim.AdamW([one], lr=rate, weight_decay=0.1) for one, rate in zip(singles, rates, strict=True)]
-    for step in range(4):
-        gradient = torch.randn(R, 5, 7)
-        stack.grad = gradient.clone()
-        skipped = 1 if step == 2 else None  # a replicate whose epoch is over
-        ours.step([None if r == skipped else rate for r, rate in enumerate(rates)])
-        assert stack.grad is None
-        for r, (one, optimizer) in enumerate(zip(singles, theirs, strict=True)):
-            if r != skipped:
-                one.grad = gradient[r]
-                optimizer.step()
-            torch.testing.assert_close(stack[r], one)
+            torch.testing.assert_close(x[name].grad[r], vectors.grad, **NEAR)  # type: ignore[index]
+            torch.testing.assert_close(left[r], single[0].weight.grad, **NEAR)  # type: ignore[index]
+            torch.testing.assert_close(tower.norm.weight.grad[r], single[1].weight.grad, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.bias.grad[r], single[1].bias.grad, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.running_mean[r], single[1].running_mean, **NEAR)  # type: ignore[union-attr, index]
+            torch.testing.assert_close(tower.norm.running_var[r], single[1].running_var, **NEAR)  # type: ignore[union-attr, index]

@@ -46,7 +46,7 @@ both = pytest.mark.parametrize("write", [write_csv, write_parquet])
 
 def check(dataset: Dataset, folder: Path) -> None:
     order = [0, 1, 2, 4, 5, 7, 3, 6]  # the labelled first, each part in the file's order
-    assert dataset.layout == "table" and dataset.classes == ("bad", "good") and "alphabet" in dataset.order
+    assert dataset.layout == "table" and dataset.classes == ("bad", "good") and "alphabetical" in dataset.class_order
     assert dataset.guids == [f"tweet {number}/a" for number in order]
     assert [sample.text for sample in dataset.samples] == [TEXTS[number] for number in order]
     assert dataset.labels == [1, 0, 1, 0, 1, 0]
@@ -82,13 +82,13 @@ def test_a_column_of_texts_may_hold_paths_instead(write: Writer, tmp_path: Path)
     dataset = read_dataset(write(paths, tmp_path / "tweets.csv"))
     check(dataset, tmp_path)
     assert dataset.not_utf8 == ["tweet 3/a"]
-    for value, told in {
+    for value, message in {
         "texts/9.txt": "have no text in .*texts/9.txt .*tweets",
         "../out.txt": "may not leave that folder",
         "a tweet": "the text is the path of a file, but that of .* is not",
     }.items():
         bad = paths.assign(text=[*paths["text"][:7], value])
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             read_dataset(write(bad, tmp_path / "tweets.csv"))
 
 
@@ -112,8 +112,10 @@ def test_parquets_own_types_are_labels_too(tmp_path: Path, labels: object, class
     frame.to_parquet(tmp_path / "t.parquet")
     dataset = read_dataset(tmp_path)
     assert dataset.classes == classes and dataset.guids[0] == "0"
-    wanted = [str(int(one) if isinstance(one, float) else one) for one in frame["label"] if not pd.isna(one)]
-    assert [classes[label] for label in dataset.labels] == wanted
+    expected = [
+        str(int(label) if isinstance(label, float) else label) for label in frame["label"] if not pd.isna(label)
+    ]
+    assert [classes[label] for label in dataset.labels] == expected
 
 
 def test_without_labels_a_table_is_new_pairs(tmp_path: Path) -> None:
@@ -121,20 +123,20 @@ def test_without_labels_a_table_is_new_pairs(tmp_path: Path) -> None:
     path = write_csv(frame, tmp_path / "new.csv")
     dataset = read_dataset(path, needs_labels=False)
     assert dataset.labels == [] and dataset.classes == () and len(dataset.samples) == 8
-    with pytest.raises(InputError, match="no column label"):
+    with pytest.raises(InputError, match=r"no labelled samples: .*and label \(empty"):
         read_dataset(path)
-    with pytest.raises(InputError, match="no labelled row"):
+    with pytest.raises(InputError, match="no labelled samples"):
         read_dataset(write_csv(frame.assign(label=""), tmp_path / "new.csv"))
 
 
-def test_labels_asked_for_are_the_only_ones(tmp_path: Path) -> None:
+def test_only_the_requested_labels_are_known(tmp_path: Path) -> None:
     path = write_csv(make_frame(tmp_path), tmp_path / "t.csv")
     assert read_dataset(path, labels=("good", "bad")).labels == [0, 1, 0, 1, 0, 1]
     with pytest.raises(InputError, match=r"t\.csv:3: unknown label 'bad'; known are good, ugly"):
         read_dataset(path, labels=("good", "ugly"))
 
 
-def test_tables_in_one_folder_have_caches_of_their_own(tmp_path: Path) -> None:
+def test_each_table_of_a_folder_has_its_own_caches(tmp_path: Path) -> None:
     frame = make_frame(tmp_path)
     first, second = write_csv(frame, tmp_path / "first.csv"), write_csv(frame[::-1], tmp_path / "second.csv")
     for path in (first, second):
@@ -172,12 +174,12 @@ BAD = {
     "id of two lines": (spoiled("id", "a\nb"), r"t\.csv:3: 'a\\nb' is no name"),
     "label with a comma": (spoiled("label", "good, bad"), r"t\.csv:3: label 'good, bad' must be"),
     "labels but for case": (spoiled("label", "Good"), "differ in case alone"),
-    "no such column": (edit("t.csv", "image", "picture"), r"t\.csv:1: column image: .*no such column .*picture"),
-    "column twice": (edit("t.csv", "extra", "text"), r"t\.csv:1: column text: .*twice"),
+    "column id is missing": (edit("t.csv", "image", "picture"), r"t\.csv:1: column image is missing .*picture"),
+    "column twice": (edit("t.csv", "extra", "text"), r"t\.csv:1: column text is there twice"),
     "a cell too many": (edit("t.csv", "plain,", "plain,more,"), r"t\.csv:8: 6 cells, .* 5 columns"),
     "a quote left open": (edit("t.csv", '"so happy, today"', '"so happy, today'), r"t\.csv:2: .*"),
-    "no rows": (rewrite(b"id,image,text,label\n"), "has no rows"),
-    "nothing": (rewrite(b""), "no such column"),
+    "no rows": (rewrite(b"id,image,text,label\n"), "has no samples"),
+    "nothing": (rewrite(b""), "column id is missing"),
     "UTF-16": (rewrite("id,image,text,label\n".encode("utf-16")), "is not UTF-8"),
     "another suffix": (lambda folder: (folder / "t.csv").rename(folder / "t.xlsx"), r"no file .*t\.csv"),
     "one label": (edit("t.csv", "bad", "good"), "1 labels"),
@@ -185,11 +187,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_table_is_one_clear_line(tmp_path: Path, case: str) -> None:
+def test_a_bad_table_is_reported_in_one_line(tmp_path: Path, case: str) -> None:
     path = write_csv(make_frame(tmp_path), tmp_path / "t.csv")
-    spoil, told = BAD[case]
+    spoil, message = BAD[case]
     spoil(tmp_path)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_dataset(path)
     assert "\n" not in str(caught.value)
 
@@ -213,5 +215,5 @@ def test_what_is_odd_in_a_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("no table")
     with pytest.raises(InputError, match=r"expected a folder, or a \.csv"):
         read_dataset(tmp_path / "t.txt")
-    with pytest.raises(InputError, match="is a file, --layout reference is a folder"):
+    with pytest.raises(InputError, match=r"no train\.txt in .*t\.parquet: expected a folder"):
         read_dataset(path, layout="reference")

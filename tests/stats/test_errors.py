@@ -15,7 +15,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.labels import LABELS
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.error_analysis import by_sample, confusion, disputed, per_class, write_mistakes
+from mvsa_tune.stats.error_analysis import by_sample, confusion, disputed, per_class, write_errors
 from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.result import TrialResult
 from test_store import outcome_of, sweep
@@ -112,9 +112,9 @@ def test_the_page_is_right_about_a_sweep_made_by_hand(tmp_path: Path) -> None:
     for config in configs:
         share = 0.9 if "other" in config.encoders.values() else 0.5  # other encoders are better, and not asked about
         said[config] = np.where(rng.random((3, 40)) < share, labels[rows], rng.integers(0, 3, (3, 40)))
-        store.add(config, outcome_of(labels, rows, said[config], (labels[rows] + 1) % 3), {})
+        store.add(config, store.manifest.replicates, outcome_of(labels, rows, said[config], (labels[rows] + 1) % 3), {})
     texts = {guid: f"{guid} a | b\nc" for guid in dataset.guids}
-    page = write_mistakes(store, both, texts)
+    page = write_errors(store, both, texts)
 
     scores = np.array([precision_recall_fscore_support(labels, one)[:3] for one in said[both]])
     counts = np.mean([confusion_matrix(labels, one) for one in said[both]], axis=0)
@@ -149,8 +149,8 @@ def test_one_replicate_has_no_spread(tmp_path: Path) -> None:
     store, config = Store(tmp_path / "sweep"), Config("eye", "ear", epochs=2)
     store.begin(sweep(dataset, configs=(config,), replicates=(Replicate(1),)), dataset)
     rows, labels = np.arange(40)[None], np.array(dataset.labels)
-    store.add(config, outcome_of(labels, rows, labels[rows], labels[rows]), {})
-    page = write_mistakes(store, config)
+    store.add(config, store.manifest.replicates, outcome_of(labels, rows, labels[rows], labels[rows]), {})
+    page = write_errors(store, config)
     assert "±" not in page.split("## By class")[1].split("|", 1)[1] and "nan" not in page
     assert page.count("None.") == 2 and "Not in this sweep" in page
 
@@ -158,4 +158,4 @@ def test_one_replicate_has_no_spread(tmp_path: Path) -> None:
 def test_what_is_missing_for_the_modalities_is_said(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = next(one for one in Store(swept).configs() if one.ablation == 1)
     assert main(["errors", str(swept), "--config", alone.id]) == 0
-    assert "sees the text alone" in capsys.readouterr().out
+    assert "uses the text alone" in capsys.readouterr().out

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.images import open_picture
+from mvsa_tune.data.splits import Split
 from mvsa_tune.encoders.demo import load_convolutions, load_tokens
-from mvsa_tune.finetuning.data import Prepared
-from mvsa_tune.finetuning.replicate import ReplicateTrainer, parts
-from mvsa_tune.training.stack import Samples, StackTrainer, generators, minibatches, normalised
+from mvsa_tune.finetuning.model import PreparedSamples
+from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer, parts
+from mvsa_tune.training.trainer import Samples, StackTrainer, generators, minibatches, normalised
 from test_training import Reference, copy_weights
 
 CPU = torch.device("cpu")
@@ -32,27 +33,31 @@ CONFIG = Config(
 )
 
 
-def prepared(demo: Dataset, dropout: float = 0.1) -> Prepared:
+def prepared(demo: Dataset, dropout: float = 0.1) -> PreparedSamples:
     towers = {"image": load_convolutions("image", None, CPU), "text": load_tokens("text", None, CPU)}
     towers["text"].model.dropout.p = dropout  # type: ignore[attr-defined]
     few = demo.samples[:COUNT]
-    return Prepared(towers, [one.picture for one in few], [one.text for one in few], 2, CPU)  # type: ignore[arg-type]
+    return PreparedSamples(towers, [sample.picture for sample in few], [sample.text for sample in few], 2, CPU)  # type: ignore[arg-type]
 
 
-def trainer(config: Config, demo: Dataset, one: Replicate | None = None, dropout: float = 0.1) -> ReplicateTrainer:
-    ready = prepared(demo, dropout)
-    ready.towers = {modality: ready.towers[modality] for modality in config.modalities}
-    labels = torch.tensor(demo.labels[:COUNT])
+def trainer(
+    config: Config, demo: Dataset, replicate: Replicate | None = None, dropout: float = 0.1
+) -> ReplicateTrainer:
+    samples = prepared(demo, dropout)
+    samples.towers = {modality: samples.towers[modality] for modality in config.modalities}
     rows = np.arange(COUNT)
-    return ReplicateTrainer(config, one or Replicate(7), ready, labels, 3, rows[:TRAIN], rows[TRAIN:], rows[:0])
+    split = Split("few", {0: rows[:TRAIN]}, {0: rows[TRAIN:]}, {0: rows[:0]})
+    task = FinetuneTask.on(demo, "raw", Path(), {}, split=split, replicates=(), device="cpu", threads=2)
+    task.prepared[tuple(config.encoders.items())] = samples
+    return ReplicateTrainer(config, replicate or Replicate(7), task)
 
 
 def vectors(demo: Dataset) -> dict[str, torch.Tensor]:
     ready, few = prepared(demo), demo.samples[:COUNT]
     image, text = ready.towers["image"], ready.towers["text"]
     return {
-        "image": image.encode([image.prepare(open_picture(one.picture)) for one in few]),
-        "text": text.encode([text.prepare(one.text) for one in few]),
+        "image": image.encode([image.prepare(open_picture(sample.picture)) for sample in few]),
+        "text": text.encode([text.prepare(sample.text) for sample in few]),
     }
 
 
@@ -62,14 +67,14 @@ def test_with_encoders_that_stand_still_it_trains_as_the_frozen_head_does(
 ) -> None:
     config = dataclasses.replace(CONFIG, **change, lr=1e-3, encoder_lr=STILL)  # type: ignore[arg-type]
     replicate = Replicate(3)
-    ours = trainer(config, demo, replicate, dropout=0.0).fit()
-    scaled = {name: normalised(one, config.normalise) for name, one in vectors(demo).items()}
+    finetuned = trainer(config, demo, replicate, dropout=0.0).fit()
+    scaled = {name: normalised(block, config.normalise) for name, block in vectors(demo).items()}
     samples = Samples(scaled, torch.tensor(demo.labels[:COUNT]), 3)
     rows = torch.arange(TRAIN)[None], torch.arange(TRAIN, COUNT)[None]
-    theirs = StackTrainer(dataclasses.replace(config, encoder_lr=0.0), [replicate], samples, *rows).fit()
-    np.testing.assert_allclose(ours.train_loss, theirs.train_loss, rtol=1e-4)
-    np.testing.assert_allclose(ours.val_loss, theirs.val_loss, rtol=2e-3)
-    assert (ours.last == theirs.last).mean() > 0.95
+    frozen = StackTrainer(dataclasses.replace(config, encoder_lr=0.0), [replicate], samples, *rows).fit()
+    np.testing.assert_allclose(finetuned.train_loss, frozen.train_loss, rtol=1e-4)
+    np.testing.assert_allclose(finetuned.val_loss, frozen.val_loss, rtol=2e-3)
+    assert (finetuned.predicted[-1] == frozen.predicted[-1]).mean() > 0.95
 
 
 @pytest.mark.parametrize(
@@ -109,21 +114,21 @@ def test_an_epoch_is_that_of_a_plain_torch_loop(change: dict[str, object], demo:
         total = 0.0
         head.train()
         for batch in minibatches(TRAIN, 16):
-            mine = rows[batch]
-            words = text.collate([ready.tokens[row] for row in mine])
-            logits = head({"image": image.model(pixels[mine]), "text": text.model(*words)}, None, 0.0)
-            loss = F.cross_entropy(logits, labels[mine], label_smoothing=config.label_smoothing)
+            members = rows[batch]
+            words = text.collate([ready.tokens[row] for row in members])
+            logits = head({"image": image.model(pixels[members]), "text": text.model(*words)}, None, 0.0)
+            loss = F.cross_entropy(logits, labels[members], label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             rates.step()
-            total += float(loss) * len(mine)
+            total += float(loss) * len(members)
         losses.append(total / TRAIN)
-    found = ours.fit()
-    np.testing.assert_allclose(found.train_loss[:, 0], losses, rtol=1e-4)
-    for mine, theirs in zip(ours.network.encoders["image"].parameters(), image.model.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=4e-4)  # Adam scales rounding up
-        assert mine.grad is None
+    result = ours.fit()
+    np.testing.assert_allclose(result.train_loss[:, 0], losses, rtol=1e-4)
+    for tuned, expected in zip(ours.network.encoders["image"].parameters(), image.model.parameters(), strict=True):
+        torch.testing.assert_close(tuned, expected, rtol=1e-3, atol=4e-4)  # Adam scales rounding up
+        assert tuned.grad is None
 
 
 def test_a_plateau_of_the_validation_loss_lowers_both_learning_rates_as_torch_does(demo: Dataset) -> None:
@@ -140,12 +145,12 @@ def test_a_plateau_of_the_validation_loss_lowers_both_learning_rates_as_torch_do
 
 
 def test_the_towers_themselves_stay_as_they_were(demo: Dataset) -> None:
-    one = trainer(CONFIG, demo)
-    before = {name: tensor.clone() for name, tensor in one.prepared.towers["image"].model.state_dict().items()}
-    one.train_epoch()
-    for name, tensor in one.prepared.towers["image"].model.state_dict().items():
+    tuner = trainer(CONFIG, demo)
+    before = {name: tensor.clone() for name, tensor in tuner.samples.towers["image"].model.state_dict().items()}
+    tuner.train_epoch()
+    for name, tensor in tuner.samples.towers["image"].model.state_dict().items():
         assert torch.equal(tensor, before[name])
-    moved = one.network.encoders["image"].state_dict()
+    moved = tuner.network.encoders["image"].state_dict()
     assert not torch.equal(moved["0.weight"], before["0.weight"])
 
 
@@ -187,11 +192,11 @@ def test_gone_on_from_its_state_it_continues_bit_for_bit(change: dict[str, objec
     torch.manual_seed(99)  # what others draw in between does not matter
     second = trainer(config, demo)
     second.load_state(state)
-    found = second.fit()
-    for name in ("train_loss", "val_loss", "confusion", "best", "last"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(undisturbed, name), err_msg=name)
-    for mine, theirs in zip(second.network.parameters(), whole.network.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
+    result = second.fit()
+    for name in ("train_loss", "val_loss", "confusion", "best", "predicted"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(undisturbed, name), err_msg=name)
+    for tensor, expected in zip(second.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(tensor, expected)
 
 
 def test_another_seed_is_another_training(demo: Dataset) -> None:
@@ -200,8 +205,9 @@ def test_another_seed_is_another_training(demo: Dataset) -> None:
 
 
 def test_a_picture_that_cannot_be_read_is_named(demo: Dataset, tmp_path: Path) -> None:
-    one = trainer(CONFIG, demo)
+    tuner = trainer(CONFIG, demo)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    one.prepared.pictures = [*one.prepared.pictures[:5], tmp_path / "broken.jpg", *one.prepared.pictures[6:]]
+    pictures = tuner.samples.pictures
+    tuner.samples.pictures = [*pictures[:5], tmp_path / "broken.jpg", *pictures[6:]]
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read: not a picture"):
-        one.train_epoch()
+        tuner.train_epoch()

@@ -15,7 +15,7 @@ from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.demo import WORDS
 from mvsa_tune.data.labels import SCALE
 from mvsa_tune.embeddings.cache import default_folder, open_cache, open_vectors
-from mvsa_tune.inference.export import load_head
+from mvsa_tune.inference.trained import load_head
 from mvsa_tune.results.store import Store
 
 LABELLED, UNLABELLED = 60, 6
@@ -47,7 +47,7 @@ def make_table(path: Path, classes: tuple[str, ...]) -> Path:
     return path
 
 
-def test_a_picture_of_two_rows_that_cannot_be_read_is_told_of_both(tmp_path: Path) -> None:
+def test_an_unreadable_picture_of_two_rows_skips_both(tmp_path: Path) -> None:
     table = make_table(tmp_path / "pairs.csv", SETS["pairs.csv"])
     frame = pd.read_csv(table, keep_default_na=False)
     frame.loc[7, "image"] = "shots/3.png"
@@ -63,12 +63,12 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = make_table(tmp_path / name, SETS[name])
-    classes = SETS[name][::-1]  # their usual order
+    classes = SETS[name][::-1]  # the usual order
     count = len(classes)
     assert main(["embed", "--data", str(table), "--encoder", "demo-pixels", "demo-words"]) == 0
-    told = capsys.readouterr().out
-    assert f"{table}: the form table; 60 labelled samples, 6 unlabelled" in told
-    assert f"classes, their usual order: {classes[0]} " in told
+    printed = capsys.readouterr().out
+    assert f"{table}: layout table; 60 labelled samples, 6 unlabelled" in printed
+    assert f"classes in the usual order: {classes[0]} " in printed
     dataset = read_dataset(table)
 
     flags = [
@@ -87,15 +87,15 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     ]
     flags += ["--scheduler", "none", "--name", "s", "--results", tmp_path, "--data", table]
     assert sweep([*map(str, flags), "--dry-run"]) == 0
-    counts = ", ".join(f"{one} {dataset.labels.count(index)}" for index, one in enumerate(classes))
-    assert f"classes, their usual order: {counts}" in capsys.readouterr().out
-    ended = grid(*flags, "--quiet", cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
+    counts = ", ".join(f"{name} {dataset.labels.count(index)}" for index, name in enumerate(classes))
+    assert f"classes in the usual order: {counts}" in capsys.readouterr().out
+    process = grid(*flags, "--quiet", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
     store = Store(tmp_path / "s")
     assert store.manifest.classes == classes and store.manifest.layout == "table"
     config = store.configs()[0]
-    outcome = store.result(config.id)
-    assert outcome.confusion.shape[2:] == (count, count) and set(np.unique(outcome.last)) <= set(range(count))
+    result = store.result(config.id)
+    assert result.confusion.shape[2:] == (count, count) and set(np.unique(result.predicted[-1])) <= set(range(count))
 
     assert main(["errors", str(store.folder), "--texts"]) == 0
     page = capsys.readouterr().out
@@ -103,18 +103,21 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     assert tuple(cell.strip() for cell in heading.split("|")[2 : 2 + count]) == classes
     labels = np.array(dataset.labels)
     mean = np.mean(
-        [confusion_matrix(labels[rows], best, labels=range(count)) for rows, best in zip(outcome.rows, outcome.best, strict=True)],
+        [
+            confusion_matrix(labels[rows], best, labels=range(count))
+            for rows, best in zip(result.rows, result.best, strict=True)
+        ],
         axis=0,
-    )  # fmt: skip
-    for index, one in enumerate(classes):
-        line = next(line for line in page.splitlines() if line.startswith(f"| {one} "))
+    )
+    for index, label in enumerate(classes):
+        line = next(line for line in page.splitlines() if line.startswith(f"| {label} "))
         assert [float(cell) for cell in line.split("|")[2 : 2 + count]] == pytest.approx(mean[index], abs=0.05)
 
     out = tmp_path / "labels.csv"
     assert main(["predict", str(store.folder), "--out", str(out), "--probabilities"]) == 0
-    said = pd.read_csv(out)
-    assert said["guid"].tolist() == [f"pair, {number}|" for number in range(66) if number % 11 == 5]
-    assert set(said["tag"]) <= set(classes)
+    predictions = pd.read_csv(out)
+    assert predictions["guid"].tolist() == [f"pair, {number}|" for number in range(66) if number % 11 == 5]
+    assert set(predictions["tag"]) <= set(classes)
     assert main(["export", str(store.folder), "--out", str(tmp_path / "head")]) == 0
     head = load_head(tmp_path / "head")
     assert head.about["labels"] == list(classes)
@@ -125,11 +128,11 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
         vectors[modality] = open_vectors(cache.path)[LABELLED:]
     probabilities = head(vectors)
     assert probabilities.shape == (UNLABELLED, count)
-    assert [classes[index] for index in probabilities.argmax(axis=1)] == said["tag"].tolist()
+    assert [classes[index] for index in probabilities.argmax(axis=1)] == predictions["tag"].tolist()
     table_of = pd.read_csv(tmp_path / "labels.probabilities.csv")
     np.testing.assert_allclose(table_of[list(classes)], probabilities, atol=2e-6)
 
-    # New pairs in another form than the sweep's: the same pairs in the reference's lists, and one with a label of the sweep.
+    # New pairs in another layout than the sweep's: the same pairs in the reference's lists, and one that is labelled.
     new = tmp_path / "new"
     (new / "data").mkdir(parents=True)
     for number, sample in enumerate(dataset.samples[LABELLED - 1 :]):
@@ -138,7 +141,7 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
     (new / "train.txt").write_text(f"0,{classes[0]}\n")
     (new / "test_without_label.txt").write_text("".join(f"{number + 1},null\n" for number in range(UNLABELLED)))
     assert main(["predict", str(store.folder), "--data", str(new), "--out", str(out)]) == 0
-    assert pd.read_csv(out)["tag"].tolist() == said["tag"].tolist()
+    assert pd.read_csv(out)["tag"].tolist() == predictions["tag"].tolist()
 
     # Another order of the labels is another sweep.
     capsys.readouterr()

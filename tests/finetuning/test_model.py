@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from mvsa_tune.finetuning.network import Network, Noise, freeze, layers, recompute, train_mode
+from mvsa_tune.finetuning.model import Network, drawing_from, freeze, layers, random_states, recompute, train_mode
 from mvsa_tune.tune.estimate import saved_bytes
+
+CPU = torch.device("cpu")
 
 
 def encoder() -> nn.Sequential:
@@ -26,8 +28,7 @@ class Sum(nn.Module):
 
 
 def test_layers_come_in_the_order_of_the_data_through_them() -> None:
-    found = layers(encoder())
-    assert [type(one).__name__ for one in found] == ["Linear", "BatchNorm1d"] * 3
+    assert [type(layer).__name__ for layer in layers(encoder())] == ["Linear", "BatchNorm1d"] * 3
     transformer = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8), 2)
     assert (
         len(layers(transformer)) == 2 * 6
@@ -38,7 +39,7 @@ def test_layers_come_in_the_order_of_the_data_through_them() -> None:
 def test_the_first_share_of_the_layers_is_frozen(share: float, frozen: int) -> None:
     model = encoder()
     freeze(model, share)
-    assert [all(not p.requires_grad for p in one.parameters()) for one in layers(model)] == [True] * frozen + [
+    assert [all(not p.requires_grad for p in layer.parameters()) for layer in layers(model)] == [True] * frozen + [
         False
     ] * (6 - frozen)
 
@@ -52,7 +53,7 @@ def test_batchnorm_keeps_its_statistics_unless_they_are_updated_and_never_moves_
         train_mode(network, how)
         network({"image": (x,)})
         norms = [module for module in network.encoders.modules() if isinstance(module, nn.BatchNorm1d)]
-        moved[how] = [bool(one.running_mean.abs().sum() > 0) for one in norms]
+        moved[how] = [bool(norm.running_mean.abs().sum() > 0) for norm in norms]
         assert network.head.norm.training and network.encoders["image"][0][3].training  # dropout is on
     assert moved == {"kept": [False] * 3, "updated": [False, True, True]}
 
@@ -64,7 +65,7 @@ def test_a_network_is_its_encoders_then_the_normalisation_then_its_head() -> Non
         logits = Network({"image": image, "text": text}, Sum(), how)({"image": (x,), "text": (y,)})
         vectors = [image(x), text(y)]
         if how == "l2":
-            vectors = [one / one.norm(dim=1, keepdim=True) for one in vectors]
+            vectors = [block / block.norm(dim=1, keepdim=True) for block in vectors]
         torch.testing.assert_close(logits, vectors[0] + vectors[1])
 
 
@@ -94,16 +95,16 @@ def test_saved_bytes_counts_what_a_product_keeps() -> None:
         product = weight @ x
         assert kept() == 2 * 8 * 8 * 4  # both factors
         product.exp().sum().backward()
-        assert kept() == 3 * 8 * 8 * 4  # and exp's own output
+        assert kept() == 3 * 8 * 8 * 4  # and the output of exp
 
 
-def test_noise_is_ones_own_and_leaves_that_of_others_alone() -> None:
+def test_each_replicate_continues_its_random_numbers_and_leaves_the_global_ones_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, second = Noise(1, torch.device("cpu")), Noise(2, torch.device("cpu"))
+    first, second = random_states(1, CPU), random_states(2, CPU)
     drawn = []
-    for noise in (first, second, first):
-        with noise.drawn():
+    for states in (first, second, first):
+        with drawing_from(states, CPU):
             drawn.append(torch.rand(3))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)

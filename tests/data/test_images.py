@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvsa_tune.data.images import UnreadablePictureError, open_picture, open_small, unreadable
+from mvsa_tune.data.images import UnreadablePictureError, find_unreadable, open_picture
 
 GREEN = (20, 200, 60)
 
@@ -16,8 +16,8 @@ def photo(size: tuple[int, int] = (40, 20)) -> Image.Image:
     return picture
 
 
-def save(path: Path, picture: Image.Image, **how: object) -> Path:
-    picture.save(path, **how)
+def save(path: Path, picture: Image.Image, **options: object) -> Path:
+    picture.save(path, **options)
     return path
 
 
@@ -27,12 +27,14 @@ MESS = {
     "palette": lambda p: save(p / "a.gif", photo().quantize(8)),
     "CMYK": lambda p: save(p / "a.tif", photo().convert("CMYK")),
     "opaque alpha": lambda p: save(p / "a.png", photo().convert("RGBA")),
-    "animated": lambda p: save(p / "a.webp", photo(), save_all=True, append_images=[Image.new("RGB", (40, 20))], lossless=True),
+    "animated": lambda p: save(
+        p / "a.webp", photo(), save_all=True, append_images=[Image.new("RGB", (40, 20))], lossless=True
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", MESS)
-def test_every_form_of_a_picture_gives_its_colours(tmp_path: Path, case: str) -> None:
+def test_a_picture_has_its_colours_in_every_format(tmp_path: Path, case: str) -> None:
     picture = open_picture(MESS[case](tmp_path))
     assert picture.mode == "RGB" and picture.size == (40, 20)
     np.testing.assert_allclose(np.asarray(picture), np.asarray(photo()), atol=3)
@@ -45,7 +47,7 @@ def test_grey_keeps_its_brightness_at_any_depth(tmp_path: Path) -> None:
         assert open_picture(tmp_path / name).getpixel((3, 3)) == (128, 128, 128)
 
 
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+def test_transparent_pixels_are_white(tmp_path: Path) -> None:
     picture = Image.new("RGBA", (6, 6), (10, 20, 30, 0))
     picture.putpixel((0, 0), (10, 20, 30, 255))
     assert open_picture(save(tmp_path / "a.png", picture)).getpixel((3, 3)) == (255, 255, 255)
@@ -59,16 +61,16 @@ def test_a_rotated_camera_gives_an_upright_picture(tmp_path: Path) -> None:
     assert picture.size == (20, 40)
 
 
-def test_a_small_reading_is_the_picture_shrunk_and_never_below_what_was_asked(tmp_path: Path) -> None:
+def test_a_jpeg_may_be_decoded_smaller_but_no_side_below_the_least(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", photo((800, 640)))
     for side, size in ((1, (100, 80)), (81, (200, 160)), (320, (400, 320)), (321, (800, 640)), (5000, (800, 640))):
-        picture = open_small(path, side)
+        picture = open_picture(path, side)
         assert picture.size == size
         assert picture.getpixel((size[0] // 8, 9))[0] > 200 > picture.getpixel((size[0] // 2, 9))[0]
-    assert open_small(save(tmp_path / "a.png", photo()), 5).size == (40, 20)
+    assert open_picture(save(tmp_path / "a.png", photo()), 5).size == (40, 20)
 
 
-def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_pictures_are_listed_with_their_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = save(tmp_path / "good.jpg", photo((400, 300)))
     whole = good.read_bytes()
     bad = {
@@ -83,11 +85,11 @@ def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path, monkeypatc
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:9000])
     save(tmp_path / "bomb.png", Image.new("1", (1200, 1000)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    found = unreadable(sorted(tmp_path.iterdir()), workers=2)
-    assert {path.name for path in found} == {*bad, "cut.png", "bomb.png"}
-    for name, (_, why) in bad.items():
-        assert why in found[tmp_path / name]
-    assert "pixels" in found[tmp_path / "bomb.png"]
-    for path in found:
+    unreadable = find_unreadable(sorted(tmp_path.iterdir()), workers=2)
+    assert {path.name for path in unreadable} == {*bad, "cut.png", "bomb.png"}
+    for name, (_, reason) in bad.items():
+        assert reason in unreadable[tmp_path / name]
+    assert "pixels" in unreadable[tmp_path / "bomb.png"]
+    for path in unreadable:
         with pytest.raises(UnreadablePictureError):
             open_picture(path)

@@ -7,13 +7,17 @@ import pytest
 from scipy import stats
 
 from mvsa_tune.errors import InputError
-from mvsa_tune.stats.intervals import Crossed, SeedVariance
-from mvsa_tune.stats.tests import MCNEMAR, PAIRED_T, Among, difference, family, holm, p_values
+from mvsa_tune.stats.intervals import Crossed
+from mvsa_tune.stats.tests import MCNEMAR, PAIRED_T, Comparisons, Difference, family, holm, p_values
 from simulated import case
 
 
 def answers(seed: int, *shape: int, share: float = 0.7) -> np.ndarray:
     return np.random.default_rng(seed).random(shape) < share
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> Difference:
+    return family([Crossed(first.astype(float) - second)])[0]
 
 
 def test_one_replicate_is_tested_by_mcnemar() -> None:
@@ -22,7 +26,7 @@ def test_one_replicate_is_tested_by_mcnemar() -> None:
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
     assert found.test == MCNEMAR and found.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
     assert found.interval.mean == pytest.approx(a.mean() - b.mean())
-    assert difference(a, b, SeedVariance(0.001, 5)).test == PAIRED_T
+    assert difference(answers(0, 2, 60), answers(1, 2, 60)).test == PAIRED_T
 
 
 def test_where_samples_are_all_that_varies_the_test_is_the_paired_t() -> None:
@@ -70,11 +74,14 @@ def test_all_pairs_at_once_are_what_each_is_alone(seeds: int) -> None:
         answers(0, seeds, 100, share=0.5)
     ]
     pairs = list(combinations(range(6), 2))
-    every = Among(configs)
+    every = Comparisons([array.astype(float) for array in configs])
     alone = p_values([Crossed(configs[i].astype(float) - configs[j]) for i, j in pairs])
-    assert every.p.tolist() == pytest.approx(alone) and every.corrected.tolist() == pytest.approx(holm(alone))
-    for (i, j), p in zip(pairs, every.p, strict=True):
+    upper = np.triu_indices(6, 1)
+    assert every.p[upper].tolist() == pytest.approx(alone) and every.count == 15
+    assert every.corrected[upper].tolist() == pytest.approx(holm(alone).tolist())
+    for (i, j), p in zip(pairs, alone, strict=True):
         there, back = every.difference(i, j), every.difference(j, i)
+        assert there is not None and back is not None
         assert there.p == back.p == pytest.approx(p) and there.comparisons == 15
         assert (
             there.interval.mean
@@ -85,7 +92,8 @@ def test_all_pairs_at_once_are_what_each_is_alone(seeds: int) -> None:
         assert (there.interval.low, there.interval.high) == pytest.approx(
             (-back.interval.high, -back.interval.low), abs=0.01
         )
-    assert every.difference(0, 5).p == 1  # the same answers
+    same = every.difference(0, 5)  # the same answers
+    assert same is not None and same.p == 1
 
 
 @pytest.mark.parametrize(("seeds", "samples"), [(1, 200), (5, 400)])
@@ -109,4 +117,4 @@ def test_where_nothing_differs_little_is_found(seeds: int, samples: int) -> None
 
 def test_what_was_scored_on_other_seeds_is_refused() -> None:
     with pytest.raises(InputError, match="same seeds and samples"):
-        difference(answers(0, 2, 10), answers(0, 3, 10))
+        Comparisons([answers(0, 2, 10).astype(float), answers(0, 3, 10).astype(float)])

@@ -1,0 +1,119 @@
+"""Results folders of version 0.1 (tests/fixtures/README.md): read with the same numbers, and added to; nothing is trained again."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT, grid
+from mvsa_tune.config import Replicate
+from mvsa_tune.errors import InputError
+from mvsa_tune.report.write import write_results
+from mvsa_tune.results.store import Store
+from mvsa_tune.results.upgrade import upgrade
+
+FOLDERS = ("grid", "asha", "holdout", "search", "search/confirmed", "demo-finetune")
+COMMAND = ("--data", "data", "--pairs", "eye+ear", "--batch-size", 8, "--seeds", 2, "--results", "results")
+GRID = (
+    "--D",
+    4,
+    8,
+    "--lr",
+    0.01,
+    0.003,
+    "--ablation",
+    0,
+    1,
+    "--head",
+    "concat",
+    "late",
+    "--epochs",
+    6,
+    "--scheduler",
+    "none",
+)
+PUBLISHED = ("best_mean", "best_std", "last_mean", "cross_mean", "n")  # columns of tables.csv that no wording touches
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(ROOT / "tests" / "fixtures" / "results_format_1.zip") as archive:
+        archive.extractall(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_of_version_0_1_is_read_with_the_same_numbers(work: Path, name: str) -> None:
+    folder = work / "results" / name
+    rows, summary = (pd.read_csv(folder / file) for file in ("trials.csv", "summary.csv"))
+    tables = pd.read_csv(folder / "tables.csv")
+    store = Store(folder)
+    analysis, _ = write_results(store)
+    scores = ["seed", "fold", "status", "val_acc_best", "best_epoch", "val_acc_last", "val_loss_last", "val_acc_cross"]
+    pd.testing.assert_frame_equal(store.rows()[scores], rows[scores], check_dtype=False)
+    assert set(store.rows()["trial_id"]) == {config.id for config in store.configs()} & set(store.statuses())
+    now = pd.read_csv(folder / "summary.csv")
+    same = [column for column in summary.columns.intersection(now.columns) if column != "trial_id"]
+    assert len(same) > 40
+    pd.testing.assert_frame_equal(now[same], summary[same])
+    written = pd.read_csv(folder / "tables.csv")
+    for column in PUBLISHED:
+        pd.testing.assert_series_equal(written[column], tables[column])
+    for trial in store.recorded():
+        assert store.result(trial).epochs == next(config.epochs for config in store.configs() if config.id == trial)
+        assert len(store.correctness(trial).accuracy) == len(store.replicates(trial))
+    assert len(analysis.summary) == len(summary)
+
+
+def test_the_same_command_adds_to_it_and_trains_nothing_again(work: Path) -> None:
+    folder = work / "results" / "grid"
+    before = pd.read_csv(folder / "trials.csv")
+    again = grid(*COMMAND, *GRID, "--name", "grid", cwd=work)
+    assert again.returncode == 0, again.stderr
+    assert "16 of 16 configurations are recorded" in again.stdout and "; 0 to train" in again.stdout
+    pd.testing.assert_series_equal(Store(folder).rows()["finished_at"], before["finished_at"])
+    more = grid(*COMMAND, *GRID, "--seeds", 3, "--D", 4, 8, 12, "--name", "grid", "--quiet", cwd=work)
+    assert more.returncode == 0, more.stderr
+    store = Store(folder)
+    rows = store.rows()
+    assert rows["finished_at"].isin(before["finished_at"]).sum() == len(before) == 32
+    assert len(rows) == 24 * 3 and set(rows["status"]) == {"finished"}
+
+
+def test_an_upgrade_that_was_cut_off_goes_on(work: Path) -> None:
+    folder = work / "results" / "search"
+    first = (folder / "sweep.json").read_text()
+    upgrade(folder)
+    upgraded = {path: path.read_bytes() for path in folder.glob("*") if path.suffix in (".csv", ".json")}
+    (folder / "sweep.json").write_text(first)  # as if it had ended before its last step
+    upgrade(folder)
+    assert {path: path.read_bytes() for path in upgraded} == upgraded
+    assert Store(folder).recorded() and all(Store(folder).correctness(trial) for trial in Store(folder).recorded())
+
+
+def test_a_damaged_line_stays_and_costs_itself_alone(work: Path) -> None:
+    path = work / "results" / "grid" / "trials.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], lines[3].replace("finished", "fin", 1), *lines[4:], "half"]))
+    store = Store(path.parent)
+    assert len(store.rows()) == 31
+    assert "fin," in path.read_text() and path.read_text().endswith("half")
+    assert sorted(map(len, store.statuses().values()))[:2] == [1, 2]
+    assert Replicate(42) in store.manifest.replicates
+
+
+def test_numbers_of_other_sources_can_be_read_but_not_added_to(work: Path) -> None:
+    folder = work / "results" / "grid"
+    values = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps({**values, "code": "0.1.0 0123456789ab"}))
+    assert len(Store(folder).rows()) == 32
+    refused = grid(*COMMAND, *GRID, "--name", "grid", cwd=work)
+    assert refused.returncode == 2 and "numerics version: 0 there, 1 now" in refused.stderr
+
+
+def test_a_folder_that_another_process_writes_is_not_upgraded(work: Path) -> None:
+    folder = work / "results" / "grid"
+    with Store(folder).lock, pytest.raises(InputError, match="is in use by process"):
+        Store(folder).manifest  # noqa: B018

@@ -40,11 +40,13 @@ def watched(started: float, flags: list[str]) -> None:
     note("Python has started")
     sys.path.insert(0, str(SWEEPS))
     import grid
+    from mvsa_tune.tune.plan import make_plan
 
     note("flags can be read")
-    note_return(grid, "make_plan", "the plan is made and the caches are checked")
     note_return(grid, "carry_out", "tables are written")
-    grid.make_plan(grid.parse(flags), grid.configurations(grid.parse(flags)))
+    options = grid.parse(flags)
+    make_plan(options, grid.configurations(options))
+    note("the plan is made and the caches are checked")
     from mvsa_tune.tune import runner
 
     note("Ray and Tune are imported")

@@ -12,7 +12,7 @@ from mvsa_tune.config import Asha, Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.embeddings.cache import Cache
-from mvsa_tune.encoders.registry import find_encoder
+from mvsa_tune.encoders.registry import find_encoder, is_encoder
 from mvsa_tune.training.task import Task
 from mvsa_tune.tune.space import Search
 
@@ -77,8 +77,8 @@ class Plan:
             if cache := self.caches.get((name, modality)):
                 widths[modality] = cache.manifest.width
             else:
-                encoder = find_encoder(name, fetch=False)
-                widths[modality] = encoder.widths.get(modality, 0) if encoder else 0
+                known = find_encoder(name, fetch=False).widths if is_encoder(name) else {}
+                widths[modality] = known.get(modality, 0)
         return widths
 
     def origins(self, config: Config) -> dict[str, str]:

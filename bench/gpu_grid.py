@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from rivals import Fusion
 
-from mvsa_tune.config import Config, Replicate
+from mvsa_tune.config import Config, Replicate, union
 from mvsa_tune.encoders.registry import ENCODERS
 from mvsa_tune.training.trainer import Samples, StackTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))
-from grid import reference_grid
+from grid import REFERENCE
 
 
 def samples_of(config: Config, device: torch.device, made: dict[tuple[str, str], torch.Tensor]) -> Samples:
@@ -72,7 +72,7 @@ def main() -> None:
     rows = torch.arange(4000).expand(options.seeds, -1)
     replicates = [Replicate(42 + seed) for seed in range(options.seeds)]
     ours = theirs = 0.0
-    configs = [replace(one, epochs=options.epochs, precision=options.precision) for one in reference_grid()]
+    configs = [replace(one, epochs=options.epochs, precision=options.precision) for one in union(REFERENCE)]
     one_by_one(configs[0], samples_of(configs[0], device, made), 1)  # warms the device
     for config in configs:
         samples = samples_of(config, device, made)

@@ -38,11 +38,13 @@ def watched(folder: Path) -> None:
 
     sys.path.insert(0, str(SWEEPS))
     import grid
+    from mvsa_tune.tune import sweep
 
     moments["flags can be read"] = time.time() - begun
-    note(grid, "make_plan", "the plan is made and the caches are checked")
+    note(sweep, "make_plan", "the plan is made and the caches are checked")
     note(grid, "carry_out", "tables are written")
-    grid.make_plan(grid.parse(flags(folder)), grid.configurations(grid.parse(flags(folder))))
+    options = grid.parse(flags(folder))
+    sweep.make_plan(options, grid.configurations(options))
     import mvsa_tune.tune.runner
 
     moments["Ray and Tune are imported"] = time.time() - begun

@@ -5,7 +5,7 @@ import pytest
 
 import finetune
 import grid
-from mvsa_tune.config import AXES, FINETUNING, Config, config_from_texts, product, setting, within
+from mvsa_tune.config import AXES, FINETUNING, Config, config_from_texts, product, setting, union, within
 from mvsa_tune.errors import InputError
 from mvsa_tune.formats import short
 
@@ -92,7 +92,7 @@ def test_product_is_every_combination_once() -> None:
 
 
 def test_the_reference_grid_has_the_24_frozen_configurations() -> None:
-    configs = grid.reference_grid()
+    configs = union(grid.REFERENCE)
     assert len(configs) == 24
     assert sum(config.batch_size == 32 for config in configs) == 8
     assert sum(config.ablation != 0 for config in configs) == 4
@@ -134,7 +134,7 @@ def test_fine_tuning_flags_make_a_grid_with_the_encoders_learning_rate_apart_or_
     assert len(same) == 4 and all(config.encoder_lr == config.lr for config in same)
     apart = finetune.configurations(finetune.parse([*flags, "--encoder-lr", "1e-5", "2e-5"]))
     assert len(apart) == 8 and {config.encoder_lr for config in apart} == {1e-5, 2e-5}
-    with pytest.raises(InputError, match=r"--encoder-lr 0: frozen encoders are for sweeps/grid\.py"):
+    with pytest.raises(InputError, match=r"--encoder-lr 0: encoders that are not trained are for sweeps/grid\.py"):
         finetune.configurations(finetune.parse(["--encoder-lr", "0"]))
 
 

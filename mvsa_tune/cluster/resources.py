@@ -1,4 +1,4 @@
-"""What a trial gets of the machine, or of a cluster's nodes."""
+"""What a trial gets of this machine, or of a cluster's nodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from mvsa_tune.errors import InputError, some
 
 @dataclass(frozen=True)
 class Placement:
-    """What a trial gets of where it runs.
+    """What a trial gets of the machine that it runs on.
 
     Attributes:
         cpus: CPU cores, and threads, of a trial.
-        gpus: share of a GPU, or whole GPUs, of a trial.
-        concurrent: how many trials fit at once.
-        address: of the Ray cluster that trials run on; None for a Ray of our own on this machine.
-        nodes: those that the cluster had when this was decided; none on this machine alone.
-        memory: bytes that a trial is given, where the user said so.
+        gpus: GPUs of a trial; below 1, a share of one.
+        concurrent: number of trials that run at once.
+        address: the Ray cluster's; None for this machine.
+        nodes: the cluster's, as it was when the sweep was planned; empty for this machine.
+        memory: bytes of a trial, where the user gives them.
     """
 
     cpus: int
@@ -29,84 +29,75 @@ class Placement:
 
     @property
     def device(self) -> str:
-        """Where trials train: `cuda` if they get a GPU, or part of one, else `cpu`."""
+        """Where trials train: `cuda` or `cpu`."""
         return "cuda" if self.gpus else "cpu"
 
     def check_memory(self, need: int) -> None:
-        """InputError where no node that could hold a trial has `need` bytes: Ray would wait for one for ever."""
-        able = [node for node in self.nodes if _slots(node, self.cpus, self.gpus)]
+        """InputError where no node that could run a trial has `need` bytes: Ray would wait for such a node for ever."""
+        able = [node for node in self.nodes if _slots([node], self.cpus, self.gpus)]
         if able and not any(node.memory >= need for node in able):
             raise InputError(
                 f"a trial needs about {need / 2**30:.2f} GiB of memory, and no node has so much for Ray "
-                f"({some([f'{node.memory / 2**30:.1f}' for node in able])} GiB): --memory-per-trial GIB if you know better"
+                f"({some([f'{node.memory / 2**30:.1f}' for node in able])} GiB): give --memory-per-trial GIB if it needs less"
             )
 
 
 def place(
     trials: int,
-    cpus_per_trial: int | None,
-    gpus_per_trial: float | None,
+    cpus: int | None,
+    gpus: float | None,
     nodes: Sequence[Node],
     address: str | None = None,
     memory: int | None = None,
 ) -> Placement:
-    """Choose what a trial gets, from what the machine or the cluster has and what was asked.
+    """Choose what a trial gets.
 
-    By default one CPU a trial, more where there are fewer trials than CPUs; where there are GPUs as many trials share one as there
-    are CPUs for, up to four.
+    By default it gets one CPU, and more where there are fewer trials than CPUs. Up to four trials share a GPU, if there are
+    CPUs for them.
 
     Args:
-        trials: how many there will be.
-        cpus_per_trial: what was asked, None for the default.
-        gpus_per_trial: the same.
-        nodes: what there is: this machine, or the nodes of the cluster at `address`.
+        trials: number of trials.
+        cpus: CPUs of a trial; None for the default.
+        gpus: GPUs of a trial; None for the default.
+        nodes: this machine, or the nodes of the cluster.
         address: the cluster's; None for this machine.
-        memory: bytes a trial, where the user said so.
+        memory: bytes of a trial, where the user gives them.
 
     Raises:
-        InputError: more was asked for than any node has, so that no trial could ever start.
+        InputError: no node has what a trial needs, so that none could ever start.
     """
-    for flag, value, least in (("cpus", cpus_per_trial, 1), ("gpus", gpus_per_trial, 0)):
+    for flag, value, least in (("cpus", cpus, 1), ("gpus", gpus, 0)):
         if value is not None and not least <= value < float("inf"):
             raise InputError(f"--{flag}-per-trial {value:g}: must be {least} or more")
-    if gpus_per_trial is None:
-        having = [node for node in nodes if node.gpus]
-        gpus, beside = sum(node.gpus for node in having), sum(node.cpus for node in having)
-        gpus_per_trial = 1 / min(4, max(1, beside // gpus)) if gpus else 0.0
-    asked = cpus_per_trial or 1
-    if not _total(nodes, asked, gpus_per_trial):
-        raise InputError(_never(asked, gpus_per_trial, nodes, on_cluster=address is not None))
-    # The most threads with which as many trials run at once as with one each, or all there are.
-    wanted = min(trials, _total(nodes, 1, gpus_per_trial))
+    if gpus is None:
+        total = sum(node.gpus for node in nodes)
+        beside = sum(node.cpus for node in nodes if node.gpus)
+        gpus = 1 / min(4, max(1, beside // total)) if total else 0.0
+    if not _slots(nodes, cpus or 1, gpus):
+        raise InputError(_too_large(cpus or 1, gpus, nodes, on_cluster=address is not None))
+    # As many CPUs as leave room for as many trials at once as with one CPU each.
+    wanted = min(trials, _slots(nodes, 1, gpus))
     widest = max(node.cpus for node in nodes)
-    share = cpus_per_trial or next(
-        share for share in range(widest, 0, -1) if _total(nodes, share, gpus_per_trial) >= wanted
-    )
-    at_once = max(1, min(trials, _total(nodes, share, gpus_per_trial)))
-    return Placement(share, gpus_per_trial, at_once, address, tuple(nodes) if address else (), memory)
+    cpus = cpus or next(count for count in range(widest, 0, -1) if _slots(nodes, count, gpus) >= wanted)
+    concurrent = max(1, min(trials, _slots(nodes, cpus, gpus)))
+    return Placement(cpus, gpus, concurrent, address, tuple(nodes) if address else (), memory)
 
 
-def _slots(node: Node, cpus: int, gpus: float) -> int:
-    """How many trials of `cpus` CPUs and `gpus` GPUs a node holds at once. Ray puts a share of a GPU on one GPU."""
-    by_cpu = node.cpus // cpus
-    if not gpus:
-        return by_cpu
-    return min(by_cpu, node.gpus * int(1 / gpus + 1e-9) if gpus <= 1 else int(node.gpus // gpus))
+def _slots(nodes: Sequence[Node], cpus: int, gpus: float) -> int:
+    """Return how many trials nodes can run at once. Ray puts a share of a GPU on one GPU."""
+    slots = 0
+    for node in nodes:
+        by_gpu = node.gpus * int(1 / gpus + 1e-9) if 0 < gpus <= 1 else int(node.gpus // (gpus or 1))
+        slots += min(node.cpus // cpus, by_gpu) if gpus else node.cpus // cpus
+    return slots
 
 
-def _total(nodes: Sequence[Node], cpus: int, gpus: float) -> int:
-    return sum(_slots(node, cpus, gpus) for node in nodes)
-
-
-def _never(cpus: int, gpus: float, nodes: Sequence[Node], *, on_cluster: bool) -> str:
-    """Say what was asked for and what there is."""
-    if not on_cluster:
-        (machine,) = nodes
-        flag, has = (
-            (f"--cpus-per-trial {cpus}", f"{machine.cpus} CPUs")
-            if cpus > machine.cpus
-            else (f"--gpus-per-trial {gpus:g}", f"{machine.gpus} GPUs")
-        )
-        return f"{flag}: this machine has {has}; no trial could ever start"
-    there = some([f"{node.name} {node.cpus} CPUs, {node.gpus} GPUs" for node in nodes]) or "none"
-    return f"a trial asks for {cpus} CPUs and {gpus:g} GPUs, which no node of the cluster has ({there}): no trial could ever start"
+def _too_large(cpus: int, gpus: float, nodes: Sequence[Node], *, on_cluster: bool) -> str:
+    if on_cluster:
+        sizes = some([f"{node.name} {node.cpus} CPUs, {node.gpus} GPUs" for node in nodes]) or "none"
+        request = f"a trial asks for {cpus} CPUs and {gpus:g} GPUs, which no node of the cluster has ({sizes})"
+    elif cpus > nodes[0].cpus:
+        request = f"--cpus-per-trial {cpus}: this machine has {nodes[0].cpus} CPUs"
+    else:
+        request = f"--gpus-per-trial {gpus:g}: this machine has {nodes[0].gpus} GPUs"
+    return f"{request}; no trial could ever start"

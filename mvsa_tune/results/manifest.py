@@ -15,7 +15,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class SweepManifest:
-    """What a results folder is about: all that was asked of it so far.
+    """What a results folder is about: all that was requested so far.
 
     Attributes:
         data: the data folder, as the last command named it.
@@ -28,8 +28,8 @@ class SweepManifest:
         split: the split's name.
         folds: a digest of the rows of each fold.
         protocol: whose defaults were taken, for the tables' heading.
-        replicates: every seed and fold that a command asked for; a trial may have fewer.
-        configs: every configuration that was asked for, in order; none in a search.
+        replicates: every seed and fold that a command requested; a trial may have fewer.
+        configs: every requested configuration, in order; none in a search.
         space: the search space, each dimension as its flag writes it; empty in a grid.
         not_run: why a configuration could not run, by its id.
         skipped: guids of the samples left out, whose pictures could not be read, and why.
@@ -104,11 +104,11 @@ class SweepManifest:
 
         More configurations, seeds or folds are no conflict, nor is a cache that one of the two does not use.
         """
-        mine, theirs = self.facts(), other.facts()
+        before, now = self.facts(), other.facts()
         return [
-            f"{name}: {text} there, {theirs[name][1]} now"
-            for name, (value, text) in mine.items()
-            if name in theirs and theirs[name][0] != value
+            f"{name}: {text} there, {now[name][1]} now"
+            for name, (value, text) in before.items()
+            if name in now and now[name][0] != value
         ]
 
     def differences(self, other: "SweepManifest") -> list[str]:
@@ -123,7 +123,7 @@ class SweepManifest:
         ]
 
     def extent(self) -> dict[str, str]:
-        """Return which seeds, how many folds and how many configurations were asked for, as texts by name."""
+        """Return which seeds, how many folds and how many configurations were requested, as texts by name."""
         seeds = dict.fromkeys(str(replicate.seed) for replicate in self.replicates)
         ids = hashlib.sha256(" ".join(sorted(config.id for config in self.configs)).encode()).hexdigest()
         return {
@@ -134,14 +134,14 @@ class SweepManifest:
 
     def joined(self, other: "SweepManifest") -> "SweepManifest":
         """Return the manifest of a folder that holds both: what a later command `other` asks for is added."""
-        asked_again = {config.id for config in other.configs}
+        requested_again = {config.id for config in other.configs}
         return replace(
             other,
             protocol=self.protocol,
             folds={**self.folds, **other.folds},
             replicates=_union(self.replicates, other.replicates),
             configs=_union(self.configs, other.configs),
-            not_run={trial: why for trial, why in self.not_run.items() if trial not in asked_again}
+            not_run={trial: why for trial, why in self.not_run.items() if trial not in requested_again}
             | dict(other.not_run),
             vectors={**self.vectors, **other.vectors},
             finetuned={**self.finetuned, **other.finetuned},

@@ -223,15 +223,17 @@ class Store:
 
     @property
     def _replicate_order(self) -> dict[Replicate, int]:
-        return {replicate: place for place, replicate in enumerate(self.manifest.replicates)}
+        return {replicate: index for index, replicate in enumerate(self.manifest.replicates)}
 
     def _newest(self, rows: Sequence[Row]) -> list[Row]:
         """Return the newest row of each replicate, in the order of the sweep; a search's in the order they came."""
         trials = dict.fromkeys([*(config.id for config in self.manifest.configs), *(row["trial_id"] for row in rows)])
-        places = {trial: place for place, trial in enumerate(trials)}
+        trial_order = {trial: index for index, trial in enumerate(trials)}
         order = self._replicate_order
         newest = {key_of(row): row for row in rows}
-        return [newest[key] for key in sorted(newest, key=lambda key: (places[key[0]], order.get(key[1], len(order))))]
+        return [
+            newest[key] for key in sorted(newest, key=lambda key: (trial_order[key[0]], order.get(key[1], len(order))))
+        ]
 
     def _rows(self) -> list[Row]:
         _ = self.manifest  # first: it upgrades a folder of an older format
@@ -254,10 +256,10 @@ class Store:
         return pd.read_csv(self.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)
 
     def configs(self) -> list[Config]:
-        """Return the configurations that were asked for, then those that a search has recorded."""
+        """Return the requested configurations, then those that a search has recorded."""
         recorded = {row["trial_id"]: row for row in self._rows()}
-        asked = {config.id: config for config in self.manifest.configs}
-        return [*asked.values(), *(config_from_texts(recorded[key]) for key in recorded if key not in asked)]
+        requested = {config.id: config for config in self.manifest.configs}
+        return [*requested.values(), *(config_from_texts(recorded[key]) for key in recorded if key not in requested)]
 
     def statuses(self) -> dict[str, dict[Replicate, str]]:
         """Return by trial the status of each recorded replicate, in the order of the sweep."""

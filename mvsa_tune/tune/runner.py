@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 from mvsa_tune import NUMERICS_VERSION, machine
 from mvsa_tune.cluster.nodes import check_nodes
 from mvsa_tune.cluster.session import joined_ray, local_ray
+from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
@@ -290,7 +291,13 @@ def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
 def _costs_beside(plan: Plan, todo: list[Trial]) -> Iterator[Future[Mapping[str, float]]]:
     """Estimate the trials' relative costs (of a search none) while Ray starts: it imports torch meanwhile."""
     with ThreadPoolExecutor(1) as beside:
-        yield beside.submit(plan.work, [] if plan.search else [trial.config for trial in todo])
+        yield beside.submit(_work, plan, [] if plan.search else [trial.config for trial in todo])
+
+
+def _work(plan: Plan, configs: list[Config]) -> Mapping[str, float]:
+    from mvsa_tune.tune.estimate import relative_work  # imports torch
+
+    return relative_work(plan, configs)
 
 
 def _ray(plan: Plan) -> AbstractContextManager[None]:

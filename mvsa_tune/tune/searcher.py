@@ -57,14 +57,14 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
         if self.search.budget.spent(len(self.known) + len(running), sum(self.epochs.values())):
             return Searcher.FINISHED
         for _ in range(REPEATS):
-            asked = self.study.ask(self.distributions)
-            config = make_config(asked.params, self.search.fixed)
+            proposal = self.study.ask(self.distributions)
+            config = make_config(proposal.params, self.search.fixed)
             if config.id not in self.known and config.id not in running:
-                self.running[trial_id] = asked, config
+                self.running[trial_id] = proposal, config
                 self.epochs[config.id] = 0
                 return Trial(config, self.replicates).to_tune()
             score = self.known.get(config.id)
-            self.study.tell(asked, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+            self.study.tell(proposal, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
         # What is still running may be all that is left.
         return None if running else Searcher.FINISHED
 
@@ -75,10 +75,10 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Learn a trial's score, or that it failed."""
         self._count(trial_id, result or {})
-        asked, config = self.running.pop(trial_id)
+        proposal, config = self.running.pop(trial_id)
         score = None if error or not result else float(result[METRIC])
         self.known[config.id] = score
-        self.study.tell(asked, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+        self.study.tell(proposal, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
 
     def _count(self, trial_id: str, result: Mapping[str, Any]) -> None:
         config_id = self.running[trial_id][1].id

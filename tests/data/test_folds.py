@@ -13,7 +13,7 @@ import grid as script
 import search
 from conftest import add_cache, grid, make_set
 from mvsa_tune.cli import main as cli
-from mvsa_tune.config import Config, Replicate
+from mvsa_tune.config import Config, Replicate, union
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import make_split
 from mvsa_tune.errors import InputError
@@ -22,7 +22,7 @@ from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import best, choose, summarise
 from mvsa_tune.training.trainer import Samples, StackTrainer, normalised
-from mvsa_tune.tune.prepare import make_plan
+from mvsa_tune.tune.plan import Plan, make_plan
 from test_splits import word, write
 
 FEW = ["--pairs", "eye+ear", "--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "4", "--scheduler", "none"]
@@ -139,7 +139,7 @@ def test_a_protocol_is_its_papers_settings_where_no_flag_says_otherwise(cheema: 
     assert [(config.lr, config.epochs) for config in store.configs()] == [(0.1, 20), (0.02, 20)]
     assert store.manifest.replicates == (Replicate(42, 1), Replicate(42, 2)) and store.manifest.split == "files:splits"
     assert PROTOCOLS["cheema2021"].split_for(cheema) == "kfold:10:test"  # no files beside it
-    assert script.configurations(script.parse([])) == script.reference_grid()
+    assert script.configurations(script.parse([])) == union(script.REFERENCE)
     assert script.parse([]).split == "reference"
 
 
@@ -217,15 +217,15 @@ def test_the_plan_shows_the_folds(data: Path, capsys: pytest.CaptureFixture[str]
         return capsys.readouterr().out
 
     printed = plan("--split", "kfold:3:test", "--seeds", "2")
-    assert "kfold:3:test, 3 folds: 13 to 14 to train on, 13 to 14 to validate, 13 to 14 to test" in printed
+    assert "kfold:3:test, 3 folds: 13 to 14 samples to train, 13 to 14 to validate, 13 to 14 to test" in printed
     assert "each with 6 replicates (seeds 42, 43 on 3 folds)" in printed
     printed = plan("--split", "holdout:0.25", "--seeds", "2")
-    assert "holdout:0.25, a draw for each seed: 30 to train on, 11 to validate" in printed
+    assert "holdout:0.25, one fold for each seed: 30 samples to train, 11 to validate" in printed
     assert "each with 2 replicates (seeds 42, 43)" in printed
 
 
 def test_each_seed_of_a_holdout_has_its_own_fold(data: Path) -> None:
-    def plan(*seeds: str):  # type: ignore[no-untyped-def]
+    def plan(*seeds: str) -> Plan:
         options = script.parse(["--data", str(data), *FEW, "--split", "holdout:0.25", "--seed-list", *seeds])
         return make_plan(options, script.configurations(options))
 
@@ -234,6 +234,6 @@ def test_each_seed_of_a_holdout_has_its_own_fold(data: Path) -> None:
 
 
 def test_a_protocol_fixes_what_a_search_does_not_vary(data: Path) -> None:
-    study = search.search_of(search.parse(["--data", str(data), "--protocol", "cheema2021", "--lr", "1e-5..1e-3"]))
+    study = search.search(search.parse(["--data", str(data), "--protocol", "cheema2021", "--lr", "1e-5..1e-3"]))
     assert str(study.space["D"]) == "128" and str(study.space["lr"]) == "1e-5..0.001"
     assert study.fixed["select"] == "loss" and study.fixed["epochs"] == 100

@@ -22,7 +22,7 @@ from mvsa_tune.inference.predict import predict
 from mvsa_tune.inference.select import chosen_network
 from mvsa_tune.inference.trained import load_finetuned
 from mvsa_tune.results.store import Store, sweep_data
-from mvsa_tune.tune import finetune_plan
+from mvsa_tune.tune import sweep
 
 NUMBERS = ["seed", "status", "val_acc_best", "best_epoch", "val_acc_last", "val_loss_last", "epochs_run"]
 
@@ -197,7 +197,7 @@ def test_onnx_and_weights_that_are_gone_are_one_line(
         (["--weights", "demo-tokens=nowhere"], "there is no such file or folder"),
         (["--frozen", "1"], "--frozen 1.0: must be at least 0 and below 1"),
         (["--checkpoint-seconds", "-1"], "--checkpoint-seconds -1"),
-        (["--gradient-checkpointing", "--batchnorm", "updated"], "would move the statistics twice"),
+        (["--gradient-checkpointing", "--batchnorm", "updated"], "would update the statistics twice"),
     ],
 )
 def test_wrong_input_is_one_line_before_anything_starts(
@@ -227,7 +227,7 @@ def test_unreadable_pictures_are_listed_and_left_out_on_request(
     assert "1 pictures cannot be read" in printed and "139.jpg: not a picture" in printed
     torch.manual_seed(0)
     assert finetune.main([*command, "--dry-run", "--skip-bad"]) == 0
-    assert "left out  1 samples, unreadable: 139; leaves reference, " in capsys.readouterr().out
+    assert "left out  1 samples, unreadable: 139; leaves reference: " in capsys.readouterr().out
 
 
 def test_trials_that_do_not_fit_into_memory_are_told_before_they_start(
@@ -236,7 +236,7 @@ def test_trials_that_do_not_fit_into_memory_are_told_before_they_start(
     class Free:
         available = 2**20
 
-    monkeypatch.setattr(finetune_plan.psutil, "virtual_memory", lambda: Free)
+    monkeypatch.setattr(sweep.psutil, "virtual_memory", lambda: Free)
     command = [*flags(demo, "--D", 4, 8, "--results", tmp_path / "results"), "--cpus-per-trial", "1"]
     assert finetune.main(command) == 2
     printed = capsys.readouterr().err

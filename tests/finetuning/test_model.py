@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mvsa_tune.finetuning.model import Network, drawing_from, freeze, layers, random_states, recompute, train_mode
-from mvsa_tune.tune.saved import saved_bytes
+from mvsa_tune.tune.estimate import saved_bytes
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def test_running_blocks_again_gives_the_same_gradients_and_keeps_less() -> None:
         if again:
             recompute(model)
         torch.manual_seed(2)
-        with saved_bytes() as kept:
+        with saved_bytes(nn.Module()) as kept:
             model(x).square().sum().backward()
             memory.append(kept())
         gradients.append([parameter.grad for parameter in model.parameters()])
@@ -91,7 +91,7 @@ def test_running_blocks_again_gives_the_same_gradients_and_keeps_less() -> None:
 
 def test_saved_bytes_counts_what_a_product_keeps() -> None:
     weight, x = torch.randn(8, 8, requires_grad=True), torch.randn(8, 8, requires_grad=True)
-    with saved_bytes() as kept:
+    with saved_bytes(nn.Module()) as kept:
         product = weight @ x
         assert kept() == 2 * 8 * 8 * 4  # both factors
         product.exp().sum().backward()

@@ -1,12 +1,13 @@
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import finetune
 from conftest import ROOT, make_set
-from grid import reference_grid
-from mvsa_tune.config import Config
+from grid import REFERENCE
+from mvsa_tune.config import Config, union
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.report.leaderboard import leaderboard
 from mvsa_tune.report.tables import REFERENCE_COUNTS, published_lines, table_rows, tables_markdown
@@ -16,6 +17,10 @@ from mvsa_tune.results.schema import SCORES
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse
 from test_store import PROVENANCE, SEEDS, outcome, sweep
+
+
+def reference_grid(pairs: Sequence[str] = ()) -> list[Config]:
+    return union({**grid, "pair": pairs or grid["pair"]} for grid in REFERENCE)
 
 
 def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_at: int = 0, **change: object) -> str:

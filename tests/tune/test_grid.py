@@ -25,7 +25,7 @@ from mvsa_tune.data.splits import reference_split
 from mvsa_tune.results import provenance
 from mvsa_tune.training.trainer import Samples, StackTrainer
 from mvsa_tune.tune import runner as sweep
-from test_prepare import FEW, refused
+from test_input import FEW, refused
 
 TIMES = ["seconds", "finished_at", "command", "sweep"]
 

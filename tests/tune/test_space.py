@@ -1,10 +1,11 @@
 import time
+from collections.abc import Mapping
 
 import pytest
 
 from mvsa_tune.dimensions import Choice, Range
 from mvsa_tune.errors import InputError
-from mvsa_tune.tune.space import PAIR, Budget, corners, make_config, parse, point_of
+from mvsa_tune.tune.space import PAIR, Budget, Search, corners, make_config, parse, point_of
 
 SPACE = {
     PAIR: Choice(("eye+ear", "eye+nose")),
@@ -13,6 +14,10 @@ SPACE = {
     "dropout": Range(0.0, 0.5),
     "batch_size": Choice((32, 512)),
 }
+
+
+def search(dimensions: Mapping[str, Choice | Range] | None = None, **fixed: object) -> Search:
+    return Search({**SPACE, **(dimensions or {})}, fixed, Budget(), 0)
 
 
 def test_a_dimension_is_read_as_it_is_written() -> None:
@@ -24,7 +29,7 @@ def test_a_dimension_is_read_as_it_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "told"),
+    ("name", "words", "message"),
     [
         ("lr", ["1e-3..1e-5"], r"--lr 0.001\.\.1e-5: write LOW\.\.HIGH, low below high and above 0"),
         ("lr", ["0..1e-5"], "above 0"),
@@ -33,33 +38,34 @@ def test_a_dimension_is_read_as_it_is_written() -> None:
         ("D", ["1..2..3"], r"--D 1\.\.2\.\.3"),
     ],
 )
-def test_a_dimension_that_makes_no_sense_is_refused(name: str, words: list[str], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_dimension_that_makes_no_sense_is_refused(name: str, words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse(name, words, SPACE[name])
 
 
 def test_corners_check_every_value_of_every_dimension() -> None:
-    found = corners(SPACE, {"epochs": 7})
-    assert {config.D for config in found} == {8, 64} and {config.text_encoder for config in found} == {"ear", "nose"}
-    assert all(config.epochs == 7 for config in found)
+    configs = corners(search(epochs=7))
+    assert {config.D for config in configs} == {8, 64}
+    assert {config.text_encoder for config in configs} == {"ear", "nose"}
+    assert all(config.epochs == 7 for config in configs)
     for name, wrong in (
         ("dropout", Range(0.0, 1.0)),
         ("batch_size", Choice((512, 1))),
         ("head", Choice(("concat", "x"))),
     ):
         with pytest.raises(InputError, match=f"--{name.replace('_', '-')}"):
-            corners({**SPACE, name: wrong}, {})
+            corners(search({name: wrong}))
     with pytest.raises(InputError, match="--pairs"):
-        corners({**SPACE, PAIR: Choice(("eye",))}, {})
+        corners(search({PAIR: Choice(("eye",))}))
 
 
 @pytest.mark.parametrize("widths", [Range(32, 1024, log=True), Choice((64, 12))])
 def test_a_head_that_attends_is_searched_over_listed_multiples_of_eight(widths: Range | Choice) -> None:
     heads = Choice(("concat", "co-attention"))
     with pytest.raises(InputError, match=r"--D .*: --head co-attention needs multiples of 8; list them"):
-        corners({**SPACE, "head": heads, "D": widths}, {})
-    assert corners({**SPACE, "head": heads, "D": Choice((64, 8))}, {})
-    assert corners({**SPACE, "head": Choice(("concat", "gated")), "D": widths}, {})
+        corners(search({"head": heads, "D": widths}))
+    assert corners(search({"head": heads, "D": Choice((64, 8))}))
+    assert corners(search({"head": Choice(("concat", "gated")), "D": widths}))
 
 
 def test_a_configuration_lies_at_its_point_of_the_space() -> None:

@@ -90,7 +90,7 @@ def test_a_bad_set_is_one_clear_line(case: str, tiny: Path, capsys: pytest.Captu
     assert told in refused(capsys, "--data", tiny, "--pairs", "eye+ear")
 
 
-def test_a_missing_cache_is_told_before_anything_starts(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_cache_is_reported_before_anything_starts(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "--data", tiny, "--pairs", "eye+ear", "clip-vit-b-32+ear", "--results", tiny / "results")
     assert "1 of 2 configurations have no embedding cache" not in told  # the reference's grid: more than two
     assert f"python -m mvsa_tune embed --data {tiny} --encoder clip-vit-b-32" in told
@@ -98,7 +98,7 @@ def test_a_missing_cache_is_told_before_anything_starts(tiny: Path, capsys: pyte
     assert not (tiny / "results").exists()
 
 
-def test_the_plan_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "--data",
         tiny,
@@ -120,11 +120,11 @@ def test_the_plan_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str])
     assert not (tiny / "results").exists()
 
 
-def test_a_width_that_nothing_here_tells_is_said_to_be_unknown(
+def test_an_encoder_that_is_not_here_has_no_estimate(
     open_pair: tuple[Path, str], tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--data", tiny, "--pairs", "eye+hf:someone/model", "eye+ear", "--dry-run", *FEW]
     assert script.main([*map(str, arguments)]) == 0
     printed = capsys.readouterr().out
-    assert "not counting 1 configurations: an encoder's width shows once it is loaded" in printed
-    assert "? parameters × 2  no text cache of hf:someone/model" in printed and "99 parameters × 2" in printed
+    assert "not counting 1 configurations whose encoders have not been loaded" in printed
+    assert "? parameters × 2  left out: no text cache of hf:someone/model" in printed and "99 parameters × 2" in printed

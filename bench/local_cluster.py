@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine: each node is a `ray start` with separate temporary, working and cache folders.
+"""A Ray cluster on this machine: each node is a `ray start` with a separate temporary and working folder.
 
 The network between machines is missing. A folder can be hidden from a node (Linux, with a mount namespace).
 """
@@ -83,10 +83,9 @@ class LocalCluster:
         if hidden:
             shell = f'mount -t tmpfs none "{hidden}" && exec "$@"'
             command = ["unshare", *_unshare_flags(), "bash", "-c", shell, "bash", *command]
-        environment = {**self.environment, "XDG_CACHE_HOME": str(folder / "cache")}
         with (folder / "log").open("wb") as log:
             self.nodes[name] = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+                command, cwd=folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def _wait_for_head(self) -> None:

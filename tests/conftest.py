@@ -154,7 +154,7 @@ def result_of(
 def grid(
     *arguments: object, cwd: Path, timeout: float = 300, script: str = "grid.py", report: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python sweeps/grid.py`, or another script, in `cwd`, as a user would; without the report, which takes seconds."""
+    """Run `python sweeps/grid.py`, or another script, in `cwd`, as a user would; by default without the slow report."""
     command = [
         sys.executable,
         str(ROOT / "sweeps" / script),

@@ -64,6 +64,11 @@ class TrialResult:
     test_confusion: NDArray[np.int32] = field(default_factory=NO_TEST)
 
     @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays by name; those of the test samples only if there are any."""
+        return {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray) and array.size}
+
+    @property
     def epochs(self) -> int:
         """Number of epochs trained, E."""
         return len(self.confusion)
@@ -189,7 +194,7 @@ def cross_fitted(correct: NDArray[np.bool_], parts: int = PARTS, rounds: int = R
 
 def take(result: TrialResult, indices: Sequence[int]) -> TrialResult:
     """Return the result of some replicates, in the order of `indices`, with their share of the seconds."""
-    arrays: dict[str, Any] = {name: np.take(array, indices, _axis(name)) for name, array in _arrays(result).items()}
+    arrays: dict[str, Any] = {name: np.take(array, indices, _axis(name)) for name, array in result.arrays.items()}
     return replace(result, **arrays, seconds=result.seconds * len(indices) / len(result.rows))
 
 
@@ -199,7 +204,7 @@ def join(results: Sequence[TrialResult]) -> TrialResult:
     Replicates with fewer samples than others are padded; the seconds are summed; the device is the first one's.
     """
     joined: dict[str, Any] = {}
-    for name in _arrays(results[0]):
+    for name in results[0].arrays:
         parts = [getattr(result, name) for result in results]
         if name.endswith(("rows", "labels", "predicted")):  # an entry for each sample
             longest, value = max(part.shape[-1] for part in parts), NO_ROW if name.endswith("rows") else NO_CLASS
@@ -209,11 +214,6 @@ def join(results: Sequence[TrialResult]) -> TrialResult:
             ]
         joined[name] = np.concatenate(parts, _axis(name))
     return replace(results[0], **joined, seconds=sum(result.seconds for result in results))
-
-
-def _arrays(result: TrialResult) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a result by name; those of test samples where there are any."""
-    return {name: array for name, array in vars(result).items() if isinstance(array, np.ndarray) and array.size}
 
 
 def _axis(name: str) -> int:

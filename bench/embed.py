@@ -84,7 +84,6 @@ def main() -> None:
     """Measure and print."""
     options = read_flags()
     encoder = find_encoder(options.encoder)
-    assert encoder is not None, options.encoder
     modality, device = next(iter(encoder.widths)), torch.device(options.device)
     tower = encoder.load(modality, options.weights, device)
     samples = read_dataset(options.data).samples

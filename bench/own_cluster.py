@@ -1,4 +1,4 @@
-"""A Ray cluster on this one machine: every node a `ray start` of its own, with its own temporary and working folders.
+"""A Ray cluster on this one machine: every node a `ray start` of its own, with its own temporary and working folder.
 
 What it leaves out is the network between machines. A node can be kept from seeing a folder (Linux, with a mount
 namespace).
@@ -77,13 +77,13 @@ class OwnCluster:
         ]
         self._start(name, flags + (["--memory", str(memory)] if memory else []), hidden)
 
-    def place(self, name: str) -> Path:
-        """A node's own folder."""
+    def node_folder(self, name: str) -> Path:
+        """Return the folder of a node."""
         return self.folder / name
 
     def has_trained(self, name: str) -> bool:
         """Return whether trials have run on a node: the log of a worker process says what it ran."""
-        logs = self.place(name).glob("t/session_2*/logs/worker-*.out")
+        logs = self.node_folder(name).glob("t/session_2*/logs/worker-*.out")
         return any("TrialTrainable" in log.read_text() for log in logs)
 
     def kill(self, name: str) -> None:
@@ -102,18 +102,18 @@ class OwnCluster:
             self.kill(name)
 
     def _start(self, name: str, flags: list[str], hidden: Path | None = None) -> None:
-        place = self.place(name)
-        place.mkdir(exist_ok=True)
-        command = [str(RAY), "start", *flags, "--temp-dir", str(place / "t"), "--object-store-memory", str(self.store)]
+        folder = self.node_folder(name)
+        folder.mkdir(exist_ok=True)
+        command = [str(RAY), "start", *flags, "--temp-dir", str(folder / "t"), "--object-store-memory", str(self.store)]
         command += ["--disable-usage-stats", "--block"]
         if hidden:
             shell = f'mount -t tmpfs none "{hidden}" && exec "$@"'
             command = ["unshare", *_unshare_flags(), "bash", "-c", shell, "bash", *command]
-        with (place / "log").open("wb") as log:
+        with (folder / "log").open("wb") as log:
             self.nodes[name] = subprocess.Popen(
                 command,
-                cwd=place,
-                env={**self.environment, "XDG_CACHE_HOME": str(place / "cache")},
+                cwd=folder,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -128,7 +128,7 @@ class OwnCluster:
                 time.sleep(0.1)
             if self.nodes["head"].poll() is not None:
                 break
-        raise SystemExit(f"the head node did not start: {(self.place('head') / 'log').read_text()[-2000:]}")
+        raise SystemExit(f"the head node did not start: {(self.node_folder('head') / 'log').read_text()[-2000:]}")
 
 
 @contextmanager
@@ -158,9 +158,9 @@ def _unshare_flags() -> list[str]:
 def _free_port() -> int:
     """A port below those that Ray and the kernel give out by themselves."""
     for port in range(20100 + os.getpid() % 5000, 32000):
-        with socket.socket() as one:
+        with socket.socket() as probe:
             try:
-                one.bind(("", port))
+                probe.bind(("", port))
             except OSError:
                 continue
             if port not in _taken:
@@ -174,9 +174,9 @@ _taken: set[int] = set()
 
 def _own_ip() -> str:
     """The address that Ray takes for this machine: that of the way out, else loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            one.connect(("8.8.8.8", 80))  # a datagram socket sends nothing by this
-            return str(one.getsockname()[0])
+            probe.connect(("8.8.8.8", 80))  # a datagram socket sends nothing by this
+            return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"

@@ -5,8 +5,8 @@ r"""Fine-tune encoders end to end with the head: the reference experiment's fine
     python sweeps/finetune.py --pairs mobilenet_v2+minilm --weights mobilenet_v2=FILE minilm=FOLDER --epochs 4 \
         --lr 1e-3 --encoder-lr 2e-5 5e-5 --frozen 0.75 --warmup 0.1 --schedule cosine
 
-The encoders are trained at the head's learning rate unless --encoder-lr is given. A trial that is killed continues from its last
-checkpoint. --dry-run shows what would run, and for how long.
+The encoders are trained at the head's learning rate unless --encoder-lr is given. A trial that is killed continues from
+its last checkpoint. --dry-run shows what would run, and for how long.
 """
 
 import sys

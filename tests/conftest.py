@@ -83,7 +83,7 @@ def make_set(folder: Path, count: int = 40, unlabelled: int = 4, pairs: str = "d
     for guid in guids:
         (folder / pairs / f"{guid}.jpg").write_bytes(b"picture " + guid.encode())
         (folder / pairs / f"{guid}.txt").write_text(f"tweet {guid}", encoding="utf-8")
-    lines = [f"{guid},{TAGS[place % 3]}" for place, guid in enumerate(guids[:count])]
+    lines = [f"{guid},{TAGS[row % 3]}" for row, guid in enumerate(guids[:count])]
     (folder / "train.txt").write_text("guid,tag\n" + "\n".join(lines) + "\n", encoding="utf-8")
     lines = [f"{guid},null" for guid in guids[count:]]
     (folder / "test_without_label.txt").write_text("guid,tag\n" + "\n".join(lines) + "\n", encoding="utf-8")
@@ -128,7 +128,7 @@ def real() -> Path:
     return Path(folder)
 
 
-def found(
+def result_of(
     labels: np.ndarray, rows: np.ndarray, predicted: np.ndarray, loss: float = 1.0, seconds: float = 1.0
 ) -> TrialResult:
     """Return the result of R replicates that predicted `predicted` `(E, R, N)` for the samples in `rows` `(R, N)`.
@@ -136,7 +136,7 @@ def found(
     `labels` are by row number, of three classes.
     """
     counts = [
-        [confusion_matrix(labels[r], said, labels=range(3)) for r, said in zip(rows, epoch, strict=True)]
+        [confusion_matrix(labels[r], classes, labels=range(3)) for r, classes in zip(rows, epoch, strict=True)]
         for epoch in predicted
     ]
     return TrialResult(

@@ -1,4 +1,4 @@
-"""The plan of the house: which library lives in which room, and what must stay true of the files."""
+"""Which library is imported where, and rules that hold for every file."""
 
 import ast
 import re
@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "mvsa_tune").rglob("*.py")) + sorted((ROOT / "sweeps").glob("*.py"))
-ROOMS = {
-    # cluster.nodes: what travels to a node goes through Ray's object store, and each node is asked by a task.
+HOMES = {
+    # cluster.nodes: vectors reach a node through Ray's object store, and a task checks each node.
     "ray": {
         "cluster.session",
         "cluster.nodes",
@@ -35,23 +35,23 @@ ROOMS = {
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {name.name.split(".")[0] for name in node.names}
+            names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-    return found
+            names.add(node.module.split(".")[0])
+    return names
 
 
 def dotted(path: Path) -> str:
-    """A module's name below the package."""
+    """Return a module's name below the package."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts[1:])
 
 
-@pytest.mark.parametrize("library", ROOMS)
-def test_each_library_stays_in_its_rooms(library: str) -> None:
-    strays = [name for path in MODULES if library in imports(path) and (name := dotted(path)) not in ROOMS[library]]
+@pytest.mark.parametrize("library", HOMES)
+def test_each_library_is_imported_in_its_modules_alone(library: str) -> None:
+    strays = [name for path in MODULES if library in imports(path) and (name := dotted(path)) not in HOMES[library]]
     assert not strays
 
 
@@ -65,7 +65,7 @@ def test_nothing_is_unpickled() -> None:
                 assert "allow_pickle=False" in line, (path, line)
 
 
-def test_modules_are_rooms_not_halls() -> None:
+def test_modules_are_short() -> None:
     for path in MODULES:
         assert path.read_text(encoding="utf-8").count("\n") <= 350, path
 

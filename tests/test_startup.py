@@ -23,7 +23,7 @@ HEAVY = {
 
 
 def imported(code: str, cwd: Path) -> set[str]:
-    """Which of the heavy libraries a fresh process has imported after it ran `code`, whatever that ended with."""
+    """Return the heavy libraries that a fresh process has imported after it ran `code`, even if that failed."""
     lines = ("import contextlib, sys", "with contextlib.suppress(SystemExit):", f"    {code}")
     whole = "\n".join([*lines, "print(*sys.modules, file=sys.stderr)"])
     ended = subprocess.run([sys.executable, "-c", whole], cwd=cwd, capture_output=True, text=True, check=True)

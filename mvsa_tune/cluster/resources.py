@@ -36,9 +36,10 @@ class Placement:
         """InputError where no node that could run a trial has `need` bytes: Ray would wait for such a node for ever."""
         able = [node for node in self.nodes if _slots([node], self.cpus, self.gpus)]
         if able and not any(node.memory >= need for node in able):
+            sizes = some([f"{node.memory / 2**30:.1f}" for node in able])
             raise InputError(
-                f"a trial needs about {need / 2**30:.2f} GiB of memory, and no node has so much for Ray "
-                f"({some([f'{node.memory / 2**30:.1f}' for node in able])} GiB): give --memory-per-trial GIB if it needs less"
+                f"a trial needs about {need / 2**30:.2f} GiB of memory, and no node has so much for Ray ({sizes} GiB): "
+                "if it needs less, say so with --memory-per-trial GIB"
             )
 
 
@@ -52,8 +53,8 @@ def place(
 ) -> Placement:
     """Choose what a trial gets.
 
-    By default it gets one CPU, and more where there are fewer trials than CPUs. Up to four trials share a GPU, if there are
-    CPUs for them.
+    By default it gets one CPU, and more where there are fewer trials than CPUs. Up to four trials share a GPU, if there
+    are CPUs for them.
 
     Args:
         trials: number of trials.

@@ -24,19 +24,11 @@ FINETUNED_SAMPLES = {"cpu": 8, "cuda": 64}
 
 @dataclass(frozen=True)
 class Step:
-    """What one replicate takes, measured in a step.
+    """What training and scoring a sample takes one replicate."""
 
-    Attributes:
-        parameters: number of parameters that it trains.
-        fixed_bytes: memory for its weights, gradients and the optimizer's state.
-        sample_bytes: memory for each sample of a minibatch.
-        train_seconds: time to train on a sample.
-        score_seconds: time to score a sample.
-    """
-
-    parameters: int
-    fixed_bytes: float
-    sample_bytes: float
+    weights: int  # parameters of the model
+    trained: int  # parameters that are trained
+    kept_bytes: float  # that the sample's forward pass keeps for the backward pass
     train_seconds: float
     score_seconds: float
 
@@ -44,7 +36,7 @@ class Step:
 def estimate(plan: Plan) -> dict[str, Cost]:
     """Return what the trials of a plan take, by configuration id; those that cannot be measured are left out.
 
-    Half a second for the reference's grid on a CPU. On a cluster, whose GPUs are elsewhere, times are those of this machine:
+    It takes half a second for the reference's grid on a CPU. Times are this machine's: on a cluster with other machines
     they tell which trials take longer, not how long.
     """
     device = plan.placement.device if torch.cuda.is_available() else "cpu"
@@ -60,76 +52,70 @@ def estimate(plan: Plan) -> dict[str, Cost]:
             continue
         size = FINETUNED_SAMPLES[device] if task else min(config.batch_size, largest_fold(plan.split.train))
         inputs = config.encoders if task else widths
-        shape = (*inputs.items(), size, config.head, config.D, config.frozen, config.precision)
-        if shape not in measured:
-            measured[shape] = _finetuned(config, task, size) if task else _stacked(config, plan, widths, size, device)
-        costs[config.id] = _scale(config, plan, measured[shape])
+        key = (*inputs.items(), size, config.head, config.D, config.frozen, config.precision)
+        if key not in measured:
+            step = _finetuned(config, task, size) if task else _stacked(config, plan, widths, size, device)
+            measured[key] = step
+        costs[config.id] = _scale(config, plan, measured[key])
     torch.set_num_threads(threads)
     return costs
 
 
 def _scale(config: Config, plan: Plan, step: Step) -> Cost:
-    folds = [replicate.fold for replicate in plan.replicates]
-    split = plan.split
-    trained = sum(len(split.train[fold]) for fold in folds)
-    scored = sum(len(split.validation[fold]) + len(split.test[fold]) for fold in folds)
-    at_once = min(config.batch_size, largest_fold(split.train)) / config.accumulation
-    if not plan.finetuning:  # scoring takes half the memory of training, but more samples at once
-        at_once = max(at_once, min(max(largest_fold(split.validation), largest_fold(split.test)), EVALUATION_BLOCK) / 2)
-    in_memory = 1 if plan.finetuning else len(folds)
-    return Cost(
-        parameters=step.parameters,
-        memory=round(in_memory * (step.fixed_bytes + at_once * step.sample_bytes)),
-        seconds=config.epochs * (trained * step.train_seconds + scored * step.score_seconds),
-    )
+    """Return a trial's cost.
+
+    Memory is weights, gradients and Adam's two moments, and what a minibatch's forward pass keeps. A stack takes as much
+    again for the gradients of what it keeps and for what the allocator holds: measured memory is 0.5 to 1.4 of that
+    (bench/LOG.md). A sample that is only scored takes half. Fine-tuning, one replicate is in memory, and its encoders'
+    weights as they were loaded.
+    """
+    split, folds = plan.split, [replicate.fold for replicate in plan.replicates]
+    samples = min(config.batch_size, largest_fold(split.train)) / config.accumulation
+    if plan.finetuning:
+        memory = 4 * (2 * step.weights + 3 * step.trained) + samples * step.kept_bytes
+    else:
+        scored = min(max(largest_fold(split.validation), largest_fold(split.test)), EVALUATION_BLOCK)
+        samples = max(samples, scored / 2)
+        memory = len(folds) * (4 * (step.weights + 3 * step.trained) + 2 * samples * step.kept_bytes)
+    train = sum(len(split.train[fold]) for fold in folds)
+    score = sum(len(split.validation[fold]) + len(split.test[fold]) for fold in folds)
+    seconds = config.epochs * (train * step.train_seconds + score * step.score_seconds)
+    return Cost(step.trained, round(memory), seconds)
 
 
 def _stacked(config: Config, plan: Plan, widths: Mapping[str, int], size: int, device: str) -> Step:
-    """Measure a step of a stack on random vectors.
-
-    Memory is four times the weights (gradients and Adam's two moments), and twice what a minibatch keeps for its backward
-    pass and a copy of its vectors: as much again for gradients and for what the allocator holds. Measured memory is 0.5 to
-    1.4 of that (bench/LOG.md).
-    """
+    """Measure a step of a stack, on `size` random vectors."""
     replicates = plan.replicates[: max(1, STACK_SAMPLES // size)]
     classes = len(plan.dataset.classes)
     vectors = {modality: torch.randn(size, width, device=device) for modality, width in widths.items()}
     samples = Samples(vectors, torch.arange(size, device=device) % classes, classes)
     rows = [torch.arange(size)] * len(replicates)
     trainer = StackTrainer(replace(config, batch_size=size), replicates, samples, rows, rows)
-    kept, train, score = _measure(trainer, trainer.head)
-    parameters = count_parameters(config.head, widths, config.D, classes)
-    count = size * len(replicates)
-    sample_bytes = 2 * (kept / count + 4 * sum(widths.values()))
-    return Step(parameters, 4 * 4 * parameters, sample_bytes, train / count, score / count)
+    step = _measure(trainer, trainer.head, len(replicates), size)
+    return replace(step, kept_bytes=step.kept_bytes + 4 * sum(widths.values()))  # with the minibatch's vectors
 
 
 def _finetuned(config: Config, task: FinetuneTask, size: int) -> Step:
-    """Measure a step of one replicate on samples of the data set, pictures read and prepared.
-
-    Memory is the weights twice (one copy stays as it was loaded), gradients and two moments of those that are trained, and
-    what a part of a minibatch keeps for its backward pass.
-    """
+    """Measure a step of one replicate, on `size` samples of the data set, pictures read and prepared."""
     replicate = task.replicates[0]
     rows = task.split.train[replicate.fold][:size]
-    step = replace(config, batch_size=max(2, len(rows)), accumulation=1, epochs=2)
     few = Split("few", {replicate.fold: rows}, {replicate.fold: rows}, {replicate.fold: rows[:0]})
+    step = replace(config, batch_size=max(2, len(rows)), accumulation=1, epochs=2)
     trainer = ReplicateTrainer(step, replicate, replace(task, split=few))
-    kept, train, score = _measure(trainer, trainer.network)
-    weights = sum(parameter.numel() for parameter in trainer.network.parameters())
-    trained = sum(parameter.numel() for parameter in trainable_parameters([trainer.network]))
-    count = len(rows)
-    return Step(trained, 4 * (2 * weights + 3 * trained), kept / count, train / count, score / count)
+    return _measure(trainer, trainer.network, 1, len(rows))
 
 
-def _measure(trainer: Trainer, model: nn.Module) -> tuple[int, float, float]:
-    """Return the bytes that a forward pass keeps for its backward pass, and the seconds to train and to score an epoch."""
+def _measure(trainer: Trainer, model: nn.Module, replicates: int, size: int) -> Step:
+    """Train and score an epoch of one minibatch of `size` samples; the first of each is not timed."""
     with saved_bytes(model) as count:
         trainer.train_epoch().cpu()
         kept = count()
-    train = _seconds(trainer.train_epoch)
     trainer.evaluate(trainer.validation)
-    return kept, train, _seconds(lambda: trainer.evaluate(trainer.validation)[0])
+    train, score = _seconds(trainer.train_epoch), _seconds(lambda: trainer.evaluate(trainer.validation)[0])
+    weights = sum(parameter.numel() for parameter in model.parameters()) // replicates
+    trained = sum(parameter.numel() for parameter in trainable_parameters([model])) // replicates
+    samples = replicates * size
+    return Step(weights, trained, kept / samples, train / samples, score / samples)
 
 
 def _seconds(work: Callable[[], Tensor]) -> float:
@@ -144,12 +130,12 @@ def _seconds(work: Callable[[], Tensor]) -> float:
 
 @contextmanager
 def saved_bytes(model: nn.Module) -> Iterator[Callable[[], int]]:
-    """Yield a function that counts the bytes kept for backward passes so far, each storage once, without the model's weights."""
+    """Yield a function that returns the bytes kept for backward passes so far, the model's weights not counted."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        # The reference in `kept` prevents that another tensor gets the same address before all are counted.
+        # While `kept` refers to it, no other tensor gets its address.
         kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor  # itself, not the first of its storage: views differ
 

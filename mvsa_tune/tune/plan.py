@@ -35,14 +35,7 @@ WORKER_MEMORY = 600 * 2**20  # bytes of a worker process besides its trial: Pyth
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How the encoders are fine-tuned.
-
-    Attributes:
-        weights: files and folders of encoders' weights, by encoder, where they are not the hub's.
-        text: name of the normalisation of tweets.
-        recomputed: gradient checkpointing.
-        checkpoint_seconds: seconds of training after which a replicate's state is saved again.
-    """
+    """How the encoders are fine-tuned: the arguments of `FinetuneTask.on`."""
 
     weights: Mapping[str, Path]
     text: str
@@ -52,17 +45,11 @@ class Finetuning:
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate of what a trial takes.
+    """An estimate of what a trial takes."""
 
-    Attributes:
-        parameters: number of parameters that one replicate trains.
-        memory: bytes of the worker's memory, torch and cached vectors not counted.
-        seconds: time of the whole trial.
-    """
-
-    parameters: int
-    memory: int
-    seconds: float
+    parameters: int  # that one replicate trains
+    memory: int  # bytes of its worker, torch and cached vectors not counted
+    seconds: float  # from its first epoch to its last
 
 
 @dataclass(frozen=True)
@@ -73,7 +60,7 @@ class Plan:
         dataset: the samples.
         split: the rows of each part, samples that cannot be read left out.
         replicates: seeds and folds of each trial.
-        configs: all configurations of a grid, in order; of a search, the corners of its space, to check and to estimate.
+        configs: the configurations of a grid, in order; of a search, the corners of its space, for estimates.
         placement: CPUs, GPUs and memory of a trial.
         caches: the embedding caches, by encoder and modality.
         widths: lengths of the vectors, by encoder and modality; 0 where they are not known.
@@ -132,7 +119,7 @@ class Plan:
         return self.placement.memory or WORKER_MEMORY + self.memory
 
     def origins(self, config: Config) -> dict[str, str]:
-        """Return what a trial starts from, by modality: the first digits of its vectors' SHA-256, or its encoders' weights."""
+        """Return what identifies a trial's vectors, or its encoders' weights, by modality."""
         if self.finetuning:
             return {kind: self.finetuned[f"{name} {kind}"]["weights"] for kind, name in config.encoders.items()}
         return {kind: self.caches[name, kind].manifest.sha256[:12] for kind, name in config.encoders.items()}
@@ -203,8 +190,8 @@ def _finetuning(options: Namespace, configs: Sequence[Config]) -> Finetuning:
         raise InputError(f"--checkpoint-seconds {options.checkpoint_seconds:g}: must be 0 or more")
     if options.gradient_checkpointing and any(config.batchnorm == "updated" for config in configs):
         raise InputError(
-            "--gradient-checkpointing with --batchnorm updated: each minibatch would update the statistics twice; leave one "
-            "of the two out"
+            "--gradient-checkpointing with --batchnorm updated: each minibatch would update the statistics twice; "
+            "leave one of the two out"
         )
     weights = weights_by_name(options.weights)
     return Finetuning(weights, options.text, options.gradient_checkpointing, options.checkpoint_seconds)
@@ -222,8 +209,8 @@ def split_and_replicates(text: str, dataset: Dataset, seeds: Sequence[int]) -> t
     replicates = tuple(Replicate(seed, fold) for seed in seeds for fold in split.folds_of(seed))
     if len(replicates) > 1000:
         raise InputError(
-            f"--split {split.name}: {len(replicates):,} replicates of each trial are too many: take fewer --seeds, for at "
-            "most 1,000"
+            f"--split {split.name}: {len(replicates):,} replicates of each trial are too many: take fewer --seeds, for "
+            "1,000 at most"
         )
     return split, replicates
 
@@ -247,7 +234,7 @@ def _place(options: Namespace, trials: int, finetuning: Finetuning | None) -> Pl
 
 
 def _with_caches(plan: Plan, options: Namespace) -> Plan:
-    """Add the embedding caches; those that are missing are made if that is requested, else their configurations left out."""
+    """Add the embedding caches, missing ones made if that is requested; configurations without are left out."""
     dataset, folder = plan.dataset, options.cache or default_folder(plan.dataset.folder)
     caches, missing = find_caches(dataset, folder, plan.configs)
     if missing and ((options.embed and not options.dry_run) or options.demo):
@@ -263,8 +250,7 @@ def _with_caches(plan: Plan, options: Namespace) -> Plan:
         _report_missing(missing, len(not_run), len(plan.configs), options)
     widths = {key: cache.manifest.width for key, cache in caches.items()}
     for name, modality in missing:
-        encoder = find_encoder(name, fetch=False)
-        widths[name, modality] = encoder.widths.get(modality, 0) if encoder else 0
+        widths[name, modality] = find_encoder(name, fetch=False).widths.get(modality, 0)
     skipped = {guid: reason for cache in caches.values() for guid, reason in cache.manifest.skipped.items()}
     split = without(plan.split, dataset, skipped)
     plan = replace(plan, caches=caches, widths=widths, not_run=not_run, skipped=skipped, split=split)

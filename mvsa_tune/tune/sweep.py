@@ -27,7 +27,7 @@ def carry_out(options: Namespace, requested: Callable[[Namespace], Sequence[Conf
         The exit code.
 
     Raises:
-        InputError: the plan needs more memory than there is or encoders that cannot be loaded, or the folder cannot be used.
+        InputError: the plan needs more memory than there is, encoders cannot be loaded, or the folder cannot be used.
     """
     plan = make_plan(options, requested(options))
     if options.dry_run:
@@ -64,7 +64,7 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _check_memory(plan: Plan, *, is_run: bool) -> None:
-    """InputError where trials cannot get their memory: on a cluster they would wait, on one machine Ray would end them."""
+    """InputError where memory is too small: on a cluster trials would wait, on one machine Ray would end them."""
     place = plan.placement
     if place.nodes:
         place.check_memory(plan.trial_memory)
@@ -78,22 +78,19 @@ def _check_memory(plan: Plan, *, is_run: bool) -> None:
         free, flag, at_once = psutil.virtual_memory().available, "--cpus-per-trial", place.concurrent
     if (need := plan.memory * at_once) > free:
         raise InputError(
-            f"{at_once} trials at once need about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free: run fewer "
-            f"with a larger {flag}, or make each smaller with --accumulation, --frozen or --gradient-checkpointing"
+            f"{at_once} trials at once need about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free: "
+            f"run fewer with a larger {flag}, or smaller ones with --accumulation, --frozen or --gradient-checkpointing"
         )
 
 
 def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, Path], int]) -> int:
-    """Train a search's finalists again, to the end, on seeds that the search has not seen, and print the tables of both.
+    """Train a search's finalists again, to the end and on fresh seeds, and print the tables; return the exit code.
 
     Args:
         plan: the search's.
-        folder: the search's results; those of the finalists go into a folder in it.
+        folder: the search's results; the finalists' go into a folder in it.
         options: the flags of `flags.add_search_flags`.
         run: runs a plan in a folder and returns the exit code.
-
-    Returns:
-        The exit code.
     """
     from mvsa_tune.report.leaderboard import confirmed_folder, finalists
     from mvsa_tune.report.write import write_results

@@ -28,7 +28,7 @@ SWEEP = (*FEW, "--D", *range(4, 22), "--epochs", 120)
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnCluster]:
-    """A head node, and one that runs trials; this process may join it."""
+    """Start a head node and a node that runs trials; this process may join them."""
     with own_cluster() as started:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             monkeypatch.setenv(name, started.environment[name])
@@ -37,7 +37,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnCluster]:
 
 
 def wait(process: subprocess.Popen[str], until: Callable[[], bool], seconds: float = 90) -> None:
-    """Wait until something holds of a sweep that runs."""
+    """Wait until a condition holds, while a sweep runs."""
     deadline = time.monotonic() + seconds
     while not until():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -47,7 +47,7 @@ def wait(process: subprocess.Popen[str], until: Callable[[], bool], seconds: flo
 
 
 def trained_here(data: Path, store: Store) -> dict[str, TrialResult]:
-    """Every third configuration of a sweep, trained in this process."""
+    """Train every third configuration of a sweep in this process; return the results by id."""
     dataset = read_dataset(data)
     caches, _ = find_caches(dataset, default_folder(data), store.manifest.configs)
     split = reference_split(dataset.labels)
@@ -69,36 +69,36 @@ def test_a_sweep_whose_first_node_dies_and_whose_second_one_joins_late_and_sees_
 ) -> None:
     work, caches = tiny.parent, default_folder(tiny)
     process = chaos.start(work, "--data", tiny, *SWEEP, "--address", cluster.address)
-    place = work / "results" / "grid"
-    wait(process, lambda: chaos.rows(place) >= 2)
+    results = work / "results" / "grid"
+    wait(process, lambda: chaos.rows(results) >= 2)
     cluster.add("late", hidden=caches)
     wait(process, lambda: cluster.has_trained("late"))
     cluster.kill("first")
-    left = 36 - chaos.rows(place)
+    left = 36 - chaos.rows(results)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and left > 2, out
-    store = Store(place)
+    store = Store(results)
     assert store.recorded() == [config.id for config in store.manifest.configs]
     for trial, expected in trained_here(tiny, store).items():
-        found = store.result(trial)
+        result = store.result(trial)
         for name, value in vars(expected).items():
             if isinstance(value, np.ndarray):
-                np.testing.assert_array_equal(getattr(found, name), value, err_msg=f"{trial} {name}")
+                np.testing.assert_array_equal(getattr(result, name), value, err_msg=f"{trial} {name}")
     # what no node can hold is refused at once, with what there is
-    asked = ("--data", tiny, *FEW, "--D", 99, "--address", cluster.address, "--memory-per-trial", 99999)
-    refused = grid(*asked, cwd=work, timeout=30)
+    requested = ("--data", tiny, *FEW, "--D", 99, "--address", cluster.address, "--memory-per-trial", 99999)
+    refused = grid(*requested, cwd=work, timeout=30)
     assert refused.returncode == 2 and "no node has so much for Ray" in refused.stderr, refused.stderr
 
 
 def test_an_address_where_no_cluster_answers_is_one_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for address, told in (
+    for address, message in (
         ("127.0.0.1:9", "no Ray cluster answers there"),
         ("ray://host:10001", "give the head node's HOST:PORT"),
         ("somewhere", "no Ray cluster answers there"),
     ):
         assert script.main(["--data", str(tiny), "--pairs", "eye+ear", "--address", address]) == 2
         printed = capsys.readouterr().err
-        assert told in printed and printed.count("\n") == 1
+        assert message in printed and printed.count("\n") == 1
     # and what starts from this process afterwards does not listen for a cluster
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
 

@@ -24,7 +24,7 @@ from mvsa_tune import cli
 FILES = ROOT / "sweeps" / "cluster"
 SCRIPTS = {"sweeps/grid.py": grid, "sweeps/search.py": search, "sweeps/finetune.py": finetune}
 TEXTS = [*sorted(FILES.iterdir()), ROOT / "docs" / "cluster.md", ROOT / "README.md"]
-# The fields of KubeRay's API (ray-operator/apis/ray/v1, KubeRay 1.5.1) that may stand at each place.
+# The fields of KubeRay's API (ray-operator/apis/ray/v1, KubeRay 1.5.1) that are allowed in each object.
 RAY_JOB = {
     "entrypoint", "submissionMode", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
     "rayClusterSpec", "activeDeadlineSeconds", "runtimeEnvYAML", "submitterPodTemplate", "suspend", "metadata", "jobId",
@@ -47,27 +47,27 @@ def commands_in(text: str) -> list[list[str]]:
     What a shell would put in is made up.
     """
     joined = re.sub(r"\\\n\s*#?\s*", " ", re.sub(r"python /\S*/sweeps/", "python sweeps/", text))
-    found = []
+    commands = []
     for line in joined.splitlines():
         line = re.sub(r"\s#\s.*$", "", line).replace("…", "").replace('"$@"', "").strip("# `-")
         for piece in re.findall(rf"(?:python sweeps/\w+\.py|python -m mvsa_tune|ray (?:{RAY}))\b[^`|&;']*", line):
             if "..." in piece or "[" in piece:
                 continue
             words = shlex.split(re.sub(r"\$\{?\w+\}?", "7", piece.split(" — ")[0]))
-            found.append([word for word in words if word != "&"])
-    return found
+            commands.append([word for word in words if word != "&"])
+    return commands
 
 
 def check(words: list[str]) -> None:
-    """A command's program, subcommand and flags exist."""
+    """Check that a command's program, subcommand and flags exist."""
     if words[0] == "ray":
         name, rest = words[1], words[2:]
         known = ray_cli.commands[name]
         if name == "job":
             return
-        flags = {flag for one in known.params for flag in [*one.opts, *one.secondary_opts]}
-        given = [word.partition("=")[0] for word in rest if word.startswith("-")]
-        assert set(given) <= flags, (words, set(given) - flags)
+        flags = {flag for option in known.params for flag in [*option.opts, *option.secondary_opts]}
+        used = [word.partition("=")[0] for word in rest if word.startswith("-")]
+        assert set(used) <= flags, (words, set(used) - flags)
     elif words[1] == "-m":
         cli.parse(words[3:])
     else:
@@ -76,13 +76,13 @@ def check(words: list[str]) -> None:
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_every_command_exists_and_its_flags_parse(path: Path) -> None:
-    found = [
+    commands = [
         words
         for words in commands_in(path.read_text(encoding="utf-8"))
         if words[0] == "ray" or "--address" in words or path.name != "README.md"
     ]
-    assert found
-    for words in found:
+    assert commands
+    for words in commands:
         check(words)
 
 
@@ -113,18 +113,20 @@ def test_the_file_for_kuberay_has_fields_that_kuberay_knows() -> None:
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob") and set(job["spec"]) <= RAY_JOB
     cluster = job["spec"]["rayClusterSpec"]
     head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
-    assert set(cluster) <= RAY_CLUSTER and set(head) <= HEAD_GROUP and all(set(one) <= WORKER_GROUP for one in workers)
+    assert (
+        set(cluster) <= RAY_CLUSTER and set(head) <= HEAD_GROUP and all(set(group) <= WORKER_GROUP for group in workers)
+    )
     assert cluster["authOptions"] == {"mode": "token"} and head["serviceType"] == "ClusterIP"
     for group in (head, *workers):
-        flags = {flag for one in ray_cli.commands["start"].params for flag in one.opts}
+        flags = {flag for option in ray_cli.commands["start"].params for flag in option.opts}
         assert {f"--{name}" for name in group["rayStartParams"]} <= flags
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
         check_pod(group["template"]["spec"])
-    assert all(one["minReplicas"] <= one["replicas"] <= one["maxReplicas"] for one in workers)
+    assert all(group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] for group in workers)
 
 
 def check_pod(pod: dict[str, Any]) -> None:
-    """Volumes that are mounted are there, and a container asks for what it may have: Ray counts by the limits."""
+    """Check that mounted volumes exist, and that containers request what their limits are: Ray counts by the limits."""
     volumes = {volume["name"] for volume in pod.get("volumes", [])}
     for container in pod["containers"]:
         assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes

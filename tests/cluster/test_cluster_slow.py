@@ -28,29 +28,29 @@ def test_two_nodes_that_die_one_after_another_change_no_number_and_no_table(tiny
     work = tiny.parent
     assert grid("--data", tiny, *SWEEP, "--name", "calm", cwd=work).returncode == 0
     flags = ("--data", tiny, *SWEEP, "--name", "chaos", "--max-failures", 0, "--address", cluster.address)
-    process, place = chaos.start(work, *flags), work / "results" / "chaos"
+    process, results = chaos.start(work, *flags), work / "results" / "chaos"
     for count, dies, comes in ((4, "first", "second"), (16, "second", "third")):
-        wait(process, lambda count=count: chaos.rows(place) >= count)
+        wait(process, lambda count=count: chaos.rows(results) >= count)
         cluster.add(comes)
         cluster.kill(dies)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
-    chaos.check_same(Store(place), Store(work / "results" / "calm"))
+    chaos.check_same(Store(results), Store(work / "results" / "calm"))
 
 
 def test_the_heads_death_is_told_and_the_same_command_goes_on_on_another_cluster(
     tiny: Path, cluster: OwnCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tiny.parent
-    place = work / "results" / "grid"
+    results = work / "results" / "grid"
     process = chaos.start(work, "--data", tiny, *SWEEP, "--storage", work / "there", "--address", cluster.address)
-    wait(process, lambda: chaos.rows(place) >= 6)
+    wait(process, lambda: chaos.rows(results) >= 6)
     began = time.monotonic()
     cluster.kill("head")
     out, _ = process.communicate(timeout=70)
     assert process.returncode != 0 and "the same command goes on" in out, out
     assert time.monotonic() - began < 40
-    before = Store(place).rows()
+    before = Store(results).rows()
     assert 6 <= len(before) < 36
     with own_cluster() as other:
         other.add("fresh")
@@ -58,10 +58,10 @@ def test_the_heads_death_is_told_and_the_same_command_goes_on_on_another_cluster
             monkeypatch.setenv(name, other.environment[name])
         ended = grid("--data", tiny, *SWEEP, "--storage", work / "there", "--address", other.address, cwd=work)
     assert ended.returncode == 0, ended.stderr
-    after = Store(place).rows()
+    after = Store(results).rows()
     assert len(after) == 36 and before.merge(after, how="inner").shape == before.shape
-    assert (work / "there" / "grid" / "trials.csv").read_bytes() == (place / "trials.csv").read_bytes()
-    assert list((place / "tensorboard").rglob("events*"))
+    assert (work / "there" / "grid" / "trials.csv").read_bytes() == (results / "trials.csv").read_bytes()
+    assert list((results / "tensorboard").rglob("events*"))
 
 
 def test_asha_on_a_cluster_stops_what_it_would_stop_and_keeps_curves(tiny: Path, cluster: OwnCluster) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import found
+from conftest import result_of
 from mvsa_tune.config import Config
 from mvsa_tune.results.schema import NAMES, append_rows, read_rows, result_rows, write_rows
 from mvsa_tune.training.result import TrialResult
@@ -16,7 +16,9 @@ CONFIG = Config(image_encoder="eye", text_encoder=None, ablation=2, D=8, lr=2e-5
 def outcome(epochs: int = 2) -> TrialResult:
     """Two replicates on ten samples; six, and seven, told right after every epoch."""
     predicted = np.arange(10) >= np.array([[6], [7]])
-    return found(np.zeros(10, dtype=int), np.tile(np.arange(10), (2, 1)), np.stack([predicted] * epochs), seconds=4.0)
+    return result_of(
+        np.zeros(10, dtype=int), np.tile(np.arange(10), (2, 1)), np.stack([predicted] * epochs), seconds=4.0
+    )
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import found, make_set
+from conftest import make_set, result_of
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.labels import LABELS
@@ -35,12 +35,12 @@ def sweep(dataset: Dataset, **change: object) -> SweepManifest:
 def outcome(right: list[list[int]], loss: float = 1.0) -> TrialResult:
     """Two replicates on ten samples, all of class 0; `right[e][r]` of them told right."""
     predicted = (np.arange(10) >= np.array(right)[:, :, None]).astype(np.uint8)
-    return found(np.zeros(10, dtype=int), np.tile(np.arange(10), (len(right[0]), 1)), predicted, loss, 4.0)
+    return result_of(np.zeros(10, dtype=int), np.tile(np.arange(10), (len(right[0]), 1)), predicted, loss, 4.0)
 
 
 def outcome_of(labels: np.ndarray, rows: np.ndarray, best: np.ndarray, last: np.ndarray) -> TrialResult:
     """What R replicates said of the samples in `rows` `(R, N)` at their best epoch, the first of two, and at the last."""
-    return found(labels, rows, np.stack([best, last]))
+    return result_of(labels, rows, np.stack([best, last]))
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ def test_answers_are_right_where_prediction_and_label_agree() -> None:
     """Two replicates, the second of one sample less; the first's epochs are right about the first, or about all but the last."""
     labels, rows = np.array([0, 1, 2, 0]), np.array([[0, 1, 2, 3], [3, 2, 1, -1]])
     said = np.array([[[0, 0, 0, 1], [0, 2, 0, 255]], [[0, 1, 2, 1], [1, 2, 1, 255]]])
-    whole = found(labels, rows.clip(0), np.minimum(said, 2))
+    whole = result_of(labels, rows.clip(0), np.minimum(said, 2))
     right = np.array([[1, 2], [3, 2]])
     confusion = np.zeros((2, 2, 3, 3), dtype=np.int32)
     confusion[:, :, 0, 0], confusion[:, :, 0, 1] = right, np.array([4, 3]) - right

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from conftest import found, make_set
+from conftest import make_set, result_of
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import Split
@@ -54,7 +54,7 @@ def recorded(
             continue  # never trained
         wrong = rng.random((2, len(scored), longest)) > share
         results = {
-            replicate: found(labels, own, (labels[own] + wrong[:, r : r + 1, : own.shape[1]]) % 3)
+            replicate: result_of(labels, own, (labels[own] + wrong[:, r : r + 1, : own.shape[1]]) % 3)
             for r, (replicate, own) in enumerate(zip(replicates, scored, strict=True))
         }
         has = (only or {}).get(config, replicates)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
 
-from conftest import found, make_set
+from conftest import make_set, result_of
 from mvsa_tune.cli import main
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
@@ -28,7 +28,7 @@ def hand_made() -> TrialResult:
     labels = np.array([0, 0, 2, 1, 0, 0])  # by row number
     wrong = (labels[rows] + 1) % 3
     first = np.where(np.array([[1], [0], [1]]), best, wrong)
-    return found(labels, rows, np.stack([first, np.where(np.array([[0], [1], [0]]), best, wrong)]))
+    return result_of(labels, rows, np.stack([first, np.where(np.array([[0], [1], [0]]), best, wrong)]))
 
 
 def test_votes_counted_by_hand() -> None:

@@ -19,7 +19,7 @@ from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.embeddings.cache import default_folder, find_caches
 from mvsa_tune.machine import cpu_count, keep_freed_memory
 from mvsa_tune.models.heads import HEADS
-from mvsa_tune.training.stack import Samples, StackTrainer
+from mvsa_tune.training.trainer import Samples, StackTrainer
 from mvsa_tune.tune.describe import clock
 from mvsa_tune.tune.estimate import estimate, relative_work
 from mvsa_tune.tune.plan import Plan
@@ -76,8 +76,9 @@ def stack_megabytes(config: Config) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
+@pytest.mark.long
 def test_memory_is_estimated_for_every_head(tiny: Path) -> None:
-    """What is measured is from half to 1.4 of it: half for `linear`, whose vectors get no gradients, and which is small."""
+    """Measured memory is about that, and half of it for `linear`, whose vectors get no gradients."""
     some = Config("eye", "ear", D=128)
     configs = [dataclasses.replace(some, head=head) for head in HEADS]
     configs += [dataclasses.replace(some, head=head, precision="bf16") for head in ("co-attention",)]

@@ -24,7 +24,7 @@ CONFIG = Config(image_encoder="eye", text_encoder="ear")
 
 def row(seed: int, reason: str = "no reason", split: str = "reference") -> dict[str, object]:
     return {
-        "sweep": "one",
+        "sweep": "small",
         **asdict(CONFIG),
         "trial_id": CONFIG.id,
         "seed": seed,
@@ -36,7 +36,7 @@ def row(seed: int, reason: str = "no reason", split: str = "reference") -> dict[
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    results = tmp_path / "results" / "one"
+    results = tmp_path / "results" / "small"
     (results / "predictions").mkdir(parents=True)
     (results / "predictions" / "a.npz").write_bytes(b"predictions of a")
     (results / ".lock").write_bytes(b"")
@@ -56,14 +56,14 @@ def test_what_is_in_the_folder_is_there_in_the_end_and_comes_back_on_another_mac
 ) -> None:
     with Mirror(folder, storage):
         (folder / "predictions" / "b.npz").write_bytes(b"predictions of b")
-    other = tmp_path / "elsewhere" / "one"
-    left = other.with_name(".one.part") / "half.npz"  # by a process that was killed
+    other = tmp_path / "elsewhere" / "small"
+    left = other.with_name(".small.part") / "half.npz"  # by a process that was killed
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     with Mirror(other, storage):
         kept = {name: data for name, data in content(folder).items() if not name.startswith(".")}
         assert content(other) == kept and len(kept) == 3
-    assert [path.name for path in other.parent.iterdir()] == ["one"]
+    assert [path.name for path in other.parent.iterdir()] == ["small"]
 
 
 def test_an_update_copies_only_what_changed_and_rows_last_as_they_were_before(
@@ -73,13 +73,13 @@ def test_an_update_copies_only_what_changed_and_rows_last_as_they_were_before(
     write = fsspec.implementations.local.LocalFileSystem.pipe_file
 
     def noted(self: object, path: str, data: bytes) -> None:
-        written.append(Path(path).relative_to(tmp_path / "shared" / "one").as_posix())
+        written.append(Path(path).relative_to(tmp_path / "shared" / "small").as_posix())
         if path.endswith("b.npz"):  # a row that comes meanwhile waits for the next copy
             (folder / "trials.csv").write_bytes(b"rows of b")
         write(self, path, data)
 
     monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "pipe_file", noted)
-    there = tmp_path / "shared" / "one" / "trials.csv"
+    there = tmp_path / "shared" / "small" / "trials.csv"
     with Mirror(folder, str(tmp_path / "shared")) as mirror:
         before = (folder / "trials.csv").read_bytes()
         mirror.update()
@@ -102,23 +102,23 @@ def test_a_copy_with_rows_that_the_folder_lacks_or_of_another_split_is_not_overw
         pass
     for present, lacking in (([row(2), row(3)], 1), ([row(1, split="kfold:5"), row(2, split="kfold:5")], 2)):
         write_rows(rows, present)
-        with pytest.raises(InputError, match=rf"it has {lacking} rows that .*one lacks"):
+        with pytest.raises(InputError, match=rf"it has {lacking} rows that .*small lacks"):
             Mirror(folder, storage)
     write_rows(rows, [row(1, "another reason"), row(2), row(3)])
     with rows.open("a") as file:
         file.write("half a line")
     with Mirror(folder, storage):
-        assert "half written" in read_rows(rows)[1][0]  # it stays, to be told
+        assert "half written" in read_rows(rows)[1][0]  # the damage stays, to be reported
 
 
-def test_a_place_that_cannot_be_used_is_told_before_anything_starts(folder: Path, tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_used_is_reported_before_anything_starts(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for storage, message in ((f"{tmp_path}/file", "cannot be used"), ("nowhere://x", "nowhere")):
         with pytest.raises(InputError, match=message), Mirror(folder, storage):
             raise AssertionError("it began")
 
 
-def test_a_place_that_fails_is_told_once_and_in_the_end_and_the_results_stay(
+def test_a_storage_that_fails_is_reported_once_and_in_the_end_and_the_results_stay(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*arguments: object, **options: object) -> None:

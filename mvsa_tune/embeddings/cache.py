@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.encoders.registry import ENCODERS, find_encoder, is_encoder
+from mvsa_tune.encoders.registry import find_encoder, is_encoder
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import sha256_of
 from mvsa_tune.plugins import LOADED
@@ -191,16 +191,9 @@ def find_caches(
         if cache := open_cache(dataset, folder, name, modality):
             caches[name, modality] = cache
             continue
-        encoder, cached = find_encoder(name, fetch=False), cached_encoders(folder)
-        if encoder and encoder.widths and modality not in encoder.widths:
-            raise InputError(f"encoder {name} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
-        if not encoder and name in cached:
+        cached = cached_encoders(folder)
+        if name in cached and not is_encoder(name):
             raise InputError(f"no {modality} cache of {name} in {folder}; pairs are IMAGE_ENCODER+TEXT_ENCODER")
-        if not encoder:
-            known = ", ".join(dict.fromkeys([*ENCODERS, *ENCODERS.installed, *cached]))
-            raise InputError(
-                f"unknown encoder {name}: known are {known}, and open names such as timm:NAME or hf:FOLDER; vectors "
-                "made elsewhere become an encoder by `python -m mvsa_tune import --encoder NAME …`"
-            )
+        find_encoder(name, modality, fetch=False, caches=cached)
         missing[name, modality] = how_to_make(dataset, folder, name, modality)
     return caches, missing

@@ -42,8 +42,6 @@ def embed(dataset: Dataset, folder: Path, name: str, settings: Settings | None =
             cache of that name was made with other settings.
     """
     encoder = find_encoder(name)
-    if encoder is None:
-        raise InputError(f"unknown encoder {name}; `python -m mvsa_tune encoders` lists the known ones")
     settings = settings or Settings()
     return [_embed_modality(dataset, folder, name, encoder, modality, settings) for modality in encoder.widths]
 

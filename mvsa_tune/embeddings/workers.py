@@ -61,10 +61,9 @@ def embed_on_ray(
 
         load_plugins(plugins)
         torch.set_num_threads(task.threads)
-        known = find_encoder(encoder)
-        assert known is not None
         # A worker sees only its GPU, whatever its number outside.
-        yield from embed_blocks(known.load(task.modality, weights, torch.device(device.type)), task, share)
+        tower = find_encoder(encoder).load(task.modality, weights, torch.device(device.type))
+        yield from embed_blocks(tower, task, share)
 
     weights, address, plugins = task.settings.weights, task.settings.address, tuple(LOADED)
     with joined_ray(address) if address else local_ray(task.threads * workers):

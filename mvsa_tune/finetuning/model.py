@@ -45,12 +45,7 @@ def load_towers(config: Config, weights: Mapping[str, Path]) -> dict[str, ModelT
 
 @lru_cache(maxsize=8)
 def _load_tower(name: str, modality: str, weights: Path | None) -> ModelTower:
-    encoder = find_encoder(name)
-    if encoder is None:
-        raise InputError(f"unknown encoder {name}: `python -m mvsa_tune encoders` lists the known ones and open names")
-    if modality not in encoder.widths:
-        raise InputError(f"encoder {name} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
-    tower = encoder.load(modality, weights, torch.device("cpu"))
+    tower = find_encoder(name, modality).load(modality, weights, torch.device("cpu"))
     if not isinstance(tower, ModelTower) or not list(tower.model.parameters()):
         raise InputError(f"encoder {name} has no weights that could be fine-tuned")
     return tower

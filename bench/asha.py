@@ -1,38 +1,37 @@
-"""What ASHA saves, and what it costs: its winner against the full grid's, over repetitions with other seeds.
+"""What ASHA saves, and what it costs: compare its winner with the full grid's, over repetitions with other seeds.
 
-    python bench/asha.py --name twins --data DIR --pairs mobilenet_v2+minilm --D 128 256 --lr 2e-5 1e-4 --ablation 0 1 2
+    python bench/asha.py --name twins --data DIR --pairs mobilenet_v2+minilm --D 128 256 --lr 2e-5 1e-4
 
-The full grid is trained once with the seeds of all repetitions (a replicate's numbers do not depend on who else is in
-its stack), ASHA once a repetition with its own. Results stay in --results and are reused. Flags of sweeps/grid.py
-pass through.
+The full grid is trained once with the seeds of all repetitions (a replicate's numbers do not depend on the others in
+its stack), ASHA once in each repetition with that repetition's seeds. Results stay in --results and are reused. All
+other flags are those of sweeps/grid.py.
 
-A repetition's *regret* is the full grid's best mean less that of ASHA's winner when trained to the end, on the same
-seeds. *Elsewhere* are the two winners' means on the seeds of the other repetitions, which had no part in choosing
-them.
+The *regret* of a repetition is the full grid's best mean minus the mean of ASHA's winner trained to the end, on the
+same seeds. *Elsewhere* are the means of both winners on the seeds of the other repetitions, which had no part in
+choosing them.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))
-import grid
+from mvsa_tune.config import Asha
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import ranked, summarise
+from workload import load_sweep
 
 
 def compare(full: pd.DataFrame, asha: Store) -> dict[str, float]:
-    """One repetition.
+    """Return the figures of a repetition.
 
     Args:
         full: accuracy of every trial and seed of the full grid, trials down, seeds across.
         asha: the sweep with ASHA, on some of those seeds.
     """
-    seeds = [one.seed for one in asha.manifest.replicates]
-    others = [seed for seed in full.columns if seed not in seeds]
+    seeds = [replicate.seed for replicate in asha.manifest.replicates]
+    others = sorted(set(full.columns) - set(seeds))
     means = full[seeds].mean(axis=1)
     summary = summarise(asha)
     winner, best = ranked(summary)["trial_id"][0], means.idxmax()
@@ -47,22 +46,18 @@ def compare(full: pd.DataFrame, asha: Store) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run what is not there yet; print a line a repetition."""
+    """Run the sweeps that are missing; print a line for each repetition."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--name", required=True)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3, help="of each repetition")
-    for flag in ("--grace-period", "--reduction-factor"):
-        parser.add_argument(flag)
+    parser.add_argument("--grace-period", default=str(Asha().grace_period))
+    parser.add_argument("--reduction-factor", default=str(Asha().reduction_factor))
     options, rest = parser.parse_known_args()
+    grid = load_sweep("grid")
     shared = [*rest, "--results", str(options.results), "--quiet"]
-    asha = [
-        word
-        for name in ("grace_period", "reduction_factor")
-        if (value := getattr(options, name))
-        for word in (f"--{name.replace('_', '-')}", value)
-    ]
+    asha = ["--grace-period", options.grace_period, "--reduction-factor", options.reduction_factor]
     count = options.repetitions * options.seeds
     grid.main([*shared, "--scheduler", "none", "--seeds", str(count), "--name", f"{options.name}-full"])
     full = Store(options.results / f"{options.name}-full")
@@ -75,13 +70,13 @@ def main() -> None:
         lines.append(compare(accuracy, Store(options.results / name)))
     table = pd.DataFrame(lines)
     print(table.to_string(float_format="{:.3f}".format))
+    epochs, regret = table["epochs"], table["regret"]
     elsewhere = table["elsewhere, ASHA"] - table["elsewhere, full"]
     print(
         f"{options.name}: {len(accuracy)} configurations, {options.repetitions} repetitions of {options.seeds} seeds: "
-        f"{table['epochs'].mean():.0%} of the epochs ({table['epochs'].min():.0%} to {table['epochs'].max():.0%}), "
-        f"regret {table['regret'].mean():.4f} (at most {table['regret'].max():.4f}; one standard error of the best: "
-        f"{table['standard error'].mean():.4f}), elsewhere {elsewhere.mean():+.4f} ± "
-        f"{elsewhere.std(ddof=1) / np.sqrt(len(table)):.4f}"
+        f"{epochs.mean():.0%} of the epochs ({epochs.min():.0%} to {epochs.max():.0%}), regret {regret.mean():.4f} "
+        f"(at most {regret.max():.4f}; one standard error of the best: {table['standard error'].mean():.4f}), "
+        f"elsewhere {elsewhere.mean():+.4f} ± {elsewhere.std(ddof=1) / np.sqrt(len(table)):.4f}"
     )
 
 

@@ -1,9 +1,9 @@
-"""The bias of choosing, before and after its correction: the best of K configurations, the best of E epochs.
+"""Measure the bias of choosing, before and after correction: the best of K configurations, the best of E epochs.
 
     python bench/choosing.py [--cases 1000] [--replicates 5] [--samples 400]
 
-On the simulated replicates of `simulated.py`. Bias is the estimate minus the true accuracy of what was chosen, in
-points; error is the root of the mean square of the same difference.
+The replicates are simulated (`simulated.py`). Bias is the mean of the estimate minus the true accuracy of what was
+chosen, in points; error is the root of the mean square of that difference.
 """
 
 import argparse
@@ -16,9 +16,7 @@ from mvsa_tune.formats import markdown
 from mvsa_tune.stats.intervals import Interval, accuracy
 from mvsa_tune.stats.selection import covariance, winner
 from mvsa_tune.training.result import cross_fitted
-from simulated import case, curves
-
-TRUTH = 0.76
+from simulated import TRUTH, case, curves
 
 
 def truths(rng: np.random.Generator, kind: str, count: int) -> NDArray[np.float64]:
@@ -30,14 +28,13 @@ def truths(rng: np.random.Generator, kind: str, count: int) -> NDArray[np.float6
     return TRUTH + float(kind.split()[-1]) * rng.standard_normal(count)
 
 
-def table(found: dict[str, list[list[float]]]) -> list[list[str]]:
-    """Return the bias of each method with its standard error, and the error; in points."""
+def table(differences: dict[str, list[list[float]]]) -> list[list[str]]:
+    """Return a line for each method: its bias with the bias's standard error, and its error, in points."""
     lines = []
-    for method, errors in found.items():
-        off = 100 * np.array(errors).ravel()
-        lines.append(
-            [method, f"{off.mean():+.2f} ± {off.std() / np.sqrt(len(errors)):.2f}", f"{np.sqrt((off**2).mean()):.2f}"]
-        )
+    for method, cases in differences.items():
+        points = 100 * np.array(cases).ravel()
+        bias = f"{points.mean():+.2f} ± {points.std() / np.sqrt(len(cases)):.2f}"
+        lines.append([method, bias, f"{np.sqrt((points**2).mean()):.2f}"])
     return lines
 
 
@@ -58,46 +55,50 @@ def of_winners(cases: int, replicates: int, samples: int) -> str:
     body = []
     for count in (8, 24):
         for kind in ("equal", "deviation 0.005", "deviation 0.010", "deviation 0.020", "one 3 points ahead"):
-            rng, found, lucky = np.random.default_rng(1), defaultdict(list), []
+            rng, differences, leads = np.random.default_rng(1), defaultdict(list), []
             for _ in range(cases):
-                one = case(rng, truths(rng, kind, count), replicates, samples)
-                best, means = winner(list(one.correct), 2000), one.correct.mean(axis=(1, 2))
-                truth = one.truth[best.index]
+                simulated = case(rng, truths(rng, kind, count), replicates, samples)
+                correct, means = list(simulated.correct), simulated.correct.mean(axis=(1, 2))
+                best = winner(correct, 2000)
+                truth = simulated.truth[best.index]
                 centring, variance = np.eye(count) - 1 / count, means.var(ddof=1)
-                noise = np.trace(centring @ covariance(list(one.correct)) @ centring) / (count - 1)
-                kept = max(0.0, 1 - (count - 3) / (count - 1) * min(1.0, noise / variance))
-                found["as shown"].append([best.mean - truth])
-                found["corrected"].append([best.corrected - truth])
-                found["shrunk to the mean"].append([means.mean() + kept * best.lead - truth])
-                lucky.append([best.lead, best.luck, best.p < 0.05])
-            lead, luck, small = np.mean(lucky, axis=0)
-            for line in table(found):
+                noise = np.trace(centring @ covariance(correct) @ centring) / (count - 1)
+                share = max(0.0, 1 - (count - 3) / (count - 1) * min(1.0, noise / variance))
+                differences["as shown"].append([best.mean - truth])
+                differences["corrected"].append([best.corrected - truth])
+                differences["shrunk to the mean"].append([means.mean() + share * best.lead - truth])
+                leads.append([best.lead, best.luck, best.p < 0.05])
+            lead, luck, small = np.mean(leads, axis=0)
+            for line in table(differences):
                 body.append([str(count), kind, f"{100 * lead:.2f}", f"{100 * luck:.2f}", f"{small:.3f}", *line])
     return markdown(["K", "truths", "lead", "luck", "p < 0.05", "estimate", "bias", "error"], body)
 
 
 def of_epochs(cases: int, replicates: int, samples: int, epochs: int = 50) -> str:
     """Return the table of the best epoch, compared with the true accuracy of the network at its best epoch."""
-    rng, found, chosen_truths = np.random.default_rng(2), defaultdict(list), []
+    rng, differences, chosen_truths = np.random.default_rng(2), defaultdict(list), []
     intervals: dict[str, list[Interval]] = defaultdict(list)
     each = np.arange(replicates)
     for _ in range(cases):
-        right, truth = curves(rng, epochs, replicates, samples)
-        shown = right.mean(axis=2)
+        correct, truth = curves(rng, epochs, replicates, samples)
+        shown = correct.mean(axis=2)
         best = shown.argmax(axis=0)
         chosen = truth[best, each]
         chosen_truths.append(chosen.mean())
-        answers = {"best epoch, as shown": right[best, each], "last epoch": right[-1]}
-        answers |= {f"cross-fitted, {parts} parts": cross_fitted(right, parts) for parts in (2, 5, 10)}
-        for method, values in answers.items():
-            found[method].append(values.mean(axis=1) - chosen)
+        estimates = {"best epoch, as shown": correct[best, each], "last epoch": correct[-1]}
+        estimates |= {f"cross-fitted, {parts} parts": cross_fitted(correct, parts) for parts in (2, 5, 10)}
+        for method, values in estimates.items():
+            differences[method].append(values.mean(axis=1) - chosen)
             intervals[method].append(accuracy(values))
-        found["last epoch, against its own truth"].append(shown[-1] - truth[-1])
+        differences["last epoch, against its own truth"].append(shown[-1] - truth[-1])
         if replicates > 1:
-            found["by the other replicates"].append(by_the_others(shown) - chosen)
+            differences["by the other replicates"].append(by_the_others(shown) - chosen)
     expected = np.mean(chosen_truths)
-    held = {method: np.mean([one.low <= expected <= one.high for one in ones]) for method, ones in intervals.items()}
-    body = [[*line, f"{held[line[0]]:.3f}" if line[0] in held else "–"] for line in table(found)]
+    coverage = {
+        method: np.mean([interval.low <= expected <= interval.high for interval in of_method])
+        for method, of_method in intervals.items()
+    }
+    body = [[*line, f"{coverage[line[0]]:.3f}" if line[0] in coverage else "–"] for line in table(differences)]
     return markdown(["estimate", "bias", "error", "interval holds the truth"], body)
 
 

@@ -1,19 +1,17 @@
-"""Samples per second of the embedding pipeline, against the same encoder's forward alone on ready batches.
+"""Compare the rate of the embedding pipeline with that of the same encoder's forward alone on ready batches.
 
     python bench/embed.py --data DIR --encoder mobilenet_v2 --weights FILE [--samples 128] [--rounds 5] [--device cuda]
 
-One process and one loaded encoder, the same threads and batches for all; loading it is not counted. A round takes the
-next samples of the set through forward, pipeline, forward; its ratio is the pipeline's rate by that of the two
-forwards around it, because what else the machine does weighs on all. Beside them: preparing alone (read, decode,
+All ways use one process, one loaded encoder, the same threads and batches; loading is not counted. A round takes the
+next samples of the set through forward, pipeline, forward. Its ratio is the pipeline's rate over that of the two
+forwards around it, since other work on the machine slows both. Also measured: preparing alone (read, decode,
 transform) on as many threads, which with the forward gives the bound for work that shares the same cores; and one
 sample at a time, as the older scripts did, on an eighth of the samples.
 """
 
 import argparse
 import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +24,7 @@ from mvsa_tune.embeddings.embed import BATCH
 from mvsa_tune.embeddings.pipeline import Settings, Task, embed_blocks, preparing_threads
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import Tower
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+from stacks import seconds, spread
 
 
 def read_flags() -> argparse.Namespace:
@@ -43,13 +35,13 @@ def read_flags() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--samples", type=int, default=128, help="a round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, help="default: the pipeline's own for the device")
+    parser.add_argument("--batch-size", type=int, help="default: the pipeline's for the device")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 
 def measure(tower: Tower, task: Task, samples: Sequence[Sample]) -> dict[str, float]:
-    """Return the seconds a sample that each way takes."""
+    """Return the seconds that each way takes for a sample."""
 
     def prepare(sample: Sample) -> Any:
         return tower.prepare(open_picture(sample.picture) if task.modality == "image" else normalise(sample.text))
@@ -66,7 +58,7 @@ def measure(tower: Tower, task: Task, samples: Sequence[Sample]) -> dict[str, fl
             for _ in pool.map(prepare, samples):
                 pass
 
-    def one_by_one() -> None:
+    def one_at_a_time() -> None:
         for sample in few:
             tower.encode([prepare(sample)])
 
@@ -76,7 +68,7 @@ def measure(tower: Tower, task: Task, samples: Sequence[Sample]) -> dict[str, fl
         "forward": (before + seconds(forward)) / 2 / len(samples),
         "pipeline": piped / len(samples),
         "preparing": seconds(preparing) / len(samples),
-        "one": seconds(one_by_one) / len(few),
+        "one at a time": seconds(one_at_a_time) / len(few),
     }
 
 
@@ -84,7 +76,6 @@ def main() -> None:
     """Measure and print."""
     options = read_flags()
     encoder = find_encoder(options.encoder)
-    assert encoder is not None, options.encoder
     modality, device = next(iter(encoder.widths)), torch.device(options.device)
     tower = encoder.load(modality, options.weights, device)
     samples = read_dataset(options.data).samples
@@ -102,9 +93,9 @@ def main() -> None:
     for name, ratios in {
         "pipeline / forward": [times["forward"] / times["pipeline"] for times in rounds],
         "bound on shared cores": [times["forward"] / (times["forward"] + times["preparing"]) for times in rounds],
-        "pipeline / one at a time": [times["one"] / times["pipeline"] for times in rounds],
+        "pipeline / one at a time": [times["one at a time"] / times["pipeline"] for times in rounds],
     }.items():
-        print(f"  {name:<25} {statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"  {name:<25} {spread(ratios)}")
 
 
 if __name__ == "__main__":

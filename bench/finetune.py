@@ -1,20 +1,18 @@
-"""Samples per second of fine-tuning, against the same network's bare forward, backward and step on a ready batch.
+"""Compare the rate of fine-tuning with the same network's bare forward, backward and step on a ready batch.
 
     python bench/finetune.py --data DIR --pair mobilenet_v2+minilm --weights mobilenet_v2=FILE minilm=FOLDER
     python bench/finetune.py --data DIR --random --device cuda --precision bf16 --samples 1024
 
-Needs no Ray. One process and one network, the same threads and batches for both; loading is not counted. A round is
-bare, epoch, bare: its ratio is the epoch's rate (pictures read and prepared beside the training, texts tokenised
-before) by that of the two bare runs around it. `--random` makes weights for ResNet-50 and RoBERTa-base at random, for
-speed and memory alone.
+It needs no Ray. Both use one process, one network, the same threads and batches; loading is not counted. A round is
+bare, epoch, bare: its ratio is the epoch's rate (pictures are read and prepared during the training, texts tokenised
+before) over that of the two bare runs around it. `--random` uses ResNet-50 and RoBERTa-base in full size with random
+weights, for speed and memory alone.
 """
 
 import argparse
 import os
 import resource
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.finetuning.model import train_mode
 from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer
 from mvsa_tune.machine import keep_freed_memory
+from stacks import seconds, spread
 
 
 def read_flags() -> argparse.Namespace:
@@ -38,7 +37,7 @@ def read_flags() -> argparse.Namespace:
     parser.add_argument("--pair", default="resnet50+roberta-base")
     parser.add_argument("--weights", nargs="+", default=[])
     parser.add_argument("--random", action="store_true")
-    parser.add_argument("--samples", type=int, default=64, help="an epoch")
+    parser.add_argument("--samples", type=int, default=64, help="of an epoch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--accumulation", type=int, default=1)
@@ -50,14 +49,16 @@ def read_flags() -> argparse.Namespace:
 
 
 def random_weights(folder: Path, texts: list[str]) -> dict[str, Path]:
-    """ResNet-50 and RoBERTa-base in full size, their weights drawn at random; the tokenizer is trained on the texts."""
+    """Write random weights of ResNet-50 and RoBERTa-base, its tokenizer trained on `texts`; return their paths."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from torchvision.models import resnet50
     from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
     torch.save(resnet50().state_dict(), folder / "resnet50.pth")
-    place = folder / "roberta"
-    RobertaModel(RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)).save_pretrained(place)
+    roberta = folder / "roberta"
+    RobertaModel(RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)).save_pretrained(
+        roberta
+    )
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
     tokenizer.train_from_iterator(
@@ -67,21 +68,12 @@ def random_weights(folder: Path, texts: list[str]) -> dict[str, Path]:
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(place)
-    return {"resnet50": folder / "resnet50.pth", "roberta-base": place}
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds that a call takes, the device's work included."""
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(roberta)
+    return {"resnet50": folder / "resnet50.pth", "roberta-base": roberta}
 
 
 def bare(trainer: ReplicateTrainer) -> Callable[[], None]:
-    """As many steps as an epoch has, each on the same ready batch."""
+    """Return a function that does as many steps as an epoch has, each on the same ready batch."""
     rows = trainer.train_rows[: trainer.config.batch_size // trainer.config.accumulation]
     inputs = next(trainer.samples.batches([rows]))
     labels = trainer.labels[torch.from_numpy(rows).to(trainer.device)]
@@ -113,10 +105,16 @@ def main() -> None:
         weights = random_weights(Path(folder), texts) if options.random else weights_by_name(options.weights)
         threads, rows = len(os.sched_getaffinity(0)), np.arange(options.samples)
         task = FinetuneTask.on(
-            dataset, "reference", Path(folder), weights, split=Split("all", {0: rows}, {0: rows[:2]}, {0: rows[:0]}),
-            replicates=(Replicate(42),), device=options.device, threads=threads,
+            dataset,
+            "reference",
+            Path(folder),
+            weights,
+            split=Split("all", {0: rows}, {0: rows[:2]}, {0: rows[:0]}),
+            replicates=(Replicate(42),),
+            device=options.device,
+            threads=threads,
             recomputed=options.gradient_checkpointing,
-        )  # fmt: skip
+        )
         trainer = ReplicateTrainer(config, task.replicates[0], task)
     steps = bare(trainer)
     seconds(steps, device), seconds(trainer.train_epoch, device)
@@ -126,17 +124,15 @@ def main() -> None:
         ratios.append((first + second) / 2 / epoch)
         rates = f"bare {2 * options.samples / (first + second):.1f}/s   epoch {options.samples / epoch:.1f}/s"
         print(f"round {number + 1}: {rates}   ratio {ratios[-1]:.2f}   load {os.getloadavg()[0]:.1f}", flush=True)
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
     trained = sum(parameter.numel() for group in trainer.optimizer.param_groups for parameter in group["params"])
     print(
-        f"{options.pair}, {trained:,} parameters trained, {device}, {threads} threads, batch size "
-        f"{options.batch_size}, {options.precision}; peak memory {peak / 2**30:.1f} GiB"
+        f"{options.pair}, {trained:,} parameters trained, {device}, {threads} threads, "
+        f"batch size {options.batch_size}, {options.precision}; peak memory {peak / 2**30:.1f} GiB"
     )
-    print(f"  epoch / bare   {statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"  epoch / bare   {spread(ratios)}")
 
 
 if __name__ == "__main__":

@@ -1,61 +1,45 @@
-"""The reference's frozen grid in one process on a GPU, against a careful torch loop, one training after another.
+"""Time the reference's frozen grid in one process on a GPU, and a careful torch loop that trains one after another.
 
     python bench/gpu_grid.py [--device cuda] [--epochs 100] [--seeds 10] [--rival-epochs 5]
 
-Random vectors of CLIP's and ResNet-50's and RoBERTa's widths, 4,000 samples, 24 configurations; time of training
-alone, and the most memory that was taken. The loop trains one seed of each configuration for --rival-epochs, and is
-counted for all.
+The vectors are random, of the widths of CLIP, ResNet-50 and RoBERTa: 4,000 samples, 24 configurations. It prints the
+time of training alone and the peak of memory. The loop trains one seed of each configuration for --rival-epochs, which
+is counted for all.
 """
 
 import argparse
-import sys
-import time
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from rivals import Fusion
+from torch import Tensor
 
-from mvsa_tune.config import Config, Replicate, union
+from mvsa_tune.config import Config, union
 from mvsa_tune.encoders.registry import ENCODERS
-from mvsa_tune.training.trainer import Samples, StackTrainer
+from rivals import Fusion, accuracy, train_epoch
+from stacks import make_stack, seconds
+from workload import load_sweep
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))
-from grid import REFERENCE
-
-
-def samples_of(config: Config, device: torch.device, made: dict[tuple[str, str], torch.Tensor]) -> Samples:
-    """Random vectors of a configuration's widths, each encoder's once."""
-    for modality, name in config.encoders.items():
-        if (name, modality) not in made:
-            made[name, modality] = torch.randn(4000, ENCODERS[name].widths[modality], device=device)
-    vectors = {modality: made[name, modality] for modality, name in config.encoders.items()}
-    return Samples(vectors, torch.arange(4000, device=device) % 3, 3)
+SAMPLES, TRAIN = 4000, 3600
 
 
-def wait(device: torch.device) -> float:
-    """The time, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def one_by_one(config: Config, samples: Samples, epochs: int) -> None:
-    """`rivals.train_one`'s loop."""
-    device = samples.labels.device
-    vectors = list(samples.vectors.values())
-    model = Fusion([one.shape[1] for one in vectors], config.D).to(device)
+def train_alone(config: Config, vectors: Sequence[Tensor], epochs: int) -> None:
+    """Train one seed in a torch loop, as a trial of `rivals.py` does."""
+    device = vectors[0].device
+    labels = torch.arange(SAMPLES, device=device) % 3
+    model = Fusion([tensor.shape[1] for tensor in vectors], config.D).to(device)
     adam = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     for _ in range(epochs):
-        model.train()
-        for rows in torch.randperm(3600, device=device).split(config.batch_size):
-            loss = torch.nn.functional.cross_entropy(model(*(one[rows] for one in vectors)), samples.labels[rows])
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-        model.eval()
-        with torch.no_grad():
-            (model(*(one[3600:] for one in vectors)).argmax(dim=1) == samples.labels[3600:]).float().mean().item()
+        train_epoch(model, adam, vectors, labels, torch.randperm(TRAIN, device=device).split(config.batch_size))
+        accuracy(model, [tensor[TRAIN:] for tensor in vectors], labels[TRAIN:])
+
+
+def measure(config: Config, vectors: dict[str, Tensor], seeds: int, rival_epochs: int) -> tuple[float, float]:
+    """Return the seconds of a stack of `seeds` replicates, and those that the torch loop would take for them."""
+    device = next(iter(vectors.values())).device
+    stacked = seconds(lambda: make_stack(vectors, seeds, config).fit(), device)
+    alone = seconds(lambda: train_alone(config, list(vectors.values()), rival_epochs), device)
+    return stacked, alone * seeds * config.epochs / rival_epochs
 
 
 def main() -> None:
@@ -68,25 +52,17 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     options = parser.parse_args()
     device = torch.device(options.device)
-    made: dict[tuple[str, str], torch.Tensor] = {}
-    rows = torch.arange(4000).expand(options.seeds, -1)
-    replicates = [Replicate(42 + seed) for seed in range(options.seeds)]
-    ours = theirs = 0.0
-    configs = [replace(one, epochs=options.epochs, precision=options.precision) for one in union(REFERENCE)]
-    one_by_one(configs[0], samples_of(configs[0], device, made), 1)  # warms the device
-    for config in configs:
-        samples = samples_of(config, device, made)
-        started = wait(device)
-        StackTrainer(config, replicates, samples, rows[:, :3600], rows[:, 3600:]).fit()
-        between = wait(device)
-        one_by_one(config, samples, options.rival_epochs)
-        ours += between - started
-        theirs += (wait(device) - between) * options.seeds * options.epochs / options.rival_epochs
+    grid = union(load_sweep("grid").REFERENCE)
+    configs = [replace(config, epochs=options.epochs, precision=options.precision) for config in grid]
+    widths = {(name, m): ENCODERS[name].widths[m] for config in configs for m, name in config.encoders.items()}
+    vectors = {key: torch.randn(SAMPLES, width, device=device) for key, width in widths.items()}
+    inputs = [{m: vectors[name, m] for m, name in config.encoders.items()} for config in configs]
+    train_alone(configs[0], list(inputs[0].values()), 1)  # warms the device up
+    times = [measure(*pair, options.seeds, options.rival_epochs) for pair in zip(configs, inputs, strict=True)]
+    ours, rival = (sum(column) for column in zip(*times, strict=True))
     memory = f", at most {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB" if device.type == "cuda" else ""
     print(f"{len(configs)} configurations × {options.seeds} seeds × {options.epochs} epochs: ours {ours:.1f} s{memory}")
-    print(
-        f"one training after another {theirs:.0f} s (a part of it, counted for all): {theirs / ours:.1f} times as long"
-    )
+    print(f"one training after another {rival:.0f} s (a part of it, counted for all): {rival / ours:.1f} times as long")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""The same trainings four ways, in turn, in one go: how fast is fast?
+"""Time the same trainings four ways, in turn.
 
     python bench/heads.py [--batch-size 512] [--precision float32] [--scheduler none] [--rounds 3]      about 10 minutes
 
 ours      python sweeps/grid.py, from a cold start to written tables
-tune      Ray Tune as its examples write it: one trial and one process a seed, a careful float32 torch loop inside
-script    a script a training, as the reference's work did: vectors from JSON, a DataLoader, all cores; the first of
+tune      Ray Tune as its examples write it: a trial and a process for each seed, with a careful float32 torch loop
+script    a script for each training, as the reference did: vectors from JSON, a DataLoader, all cores; the first of
           each D is measured, and counted for every learning rate and seed. `batched`: its data set hands out
           minibatches, not samples
 products  the matrix products alone of the same shapes (float32 or bf16), with torch's `bmm` and with oneDNN's linear
-          layer, against our training loop in the same process, one thread: the limit
+          layer, against our training loop in the same process, with one thread: the limit
 
-MobileNetV2 + MiniLM of the real set where MVSA_REAL_DATA names it, else random vectors of the same shapes. --skip
-leaves out what need not be measured again.
+The vectors are the real set's of MobileNetV2 and MiniLM if MVSA_REAL_DATA names its folder, else random ones of the
+same shapes. --skip leaves out what need not be measured again.
 """
 
 import argparse
@@ -24,41 +24,38 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from replicas import make_set, work_folder
 
-from mvsa_tune.config import Config, Replicate
+from mvsa_tune.config import Config
 from mvsa_tune.machine import keep_freed_memory
-from mvsa_tune.training.trainer import Samples, StackTrainer, minibatches
+from mvsa_tune.training.trainer import minibatches
+from stacks import epoch_seconds, make_stack
+from workload import SWEEPS, make_set, set_flags, work_folder
 
-BENCH = Path(__file__).parent
-PAIR = "mobilenet_v2+minilm"
+RIVALS = Path(__file__).with_name("rivals.py")
+Multiply = Callable[..., torch.Tensor]  # two stacks of matrices → their products
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained."""
+    """What is trained: every D, learning rate and seed."""
 
     D: list[int]
     lr: list[float]
     seeds: list[int]
     batch_size: int
     epochs: int
-    batched: bool = False  # whether the scripts' data set gives minibatches, not samples
-
-    @property
-    def configurations(self) -> int:
-        """Their number."""
-        return len(self.D) * len(self.lr)
+    batched: bool = False  # whether the scripts' data set hands out minibatches, not samples
 
 
 def timed(command: list[object]) -> float:
-    """Run a command; return its seconds, by the clock."""
+    """Run a Python script; return its seconds, by the clock."""
     started = time.perf_counter()
-    # What mvsa_tune sets is for itself alone; workers that are nice would lose their cores to whatever else runs.
+    # What mvsa_tune sets must not reach the rivals; workers with a niceness would lose their cores to other processes.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
     environment |= {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     ended = subprocess.run(
@@ -70,37 +67,29 @@ def timed(command: list[object]) -> float:
 
 
 def ours(work: Work, folder: Path, precision: str, scheduler: str) -> float:
-    """`sweeps/grid.py`, in a results folder of its own."""
+    """Time `sweeps/grid.py` with a new results folder."""
     with tempfile.TemporaryDirectory(dir=folder) as results:
-        command: list[object] = [
-            BENCH.parent / "sweeps" / "grid.py",
-            "--no-report",
-            "--data",
-            folder / "set",
-            "--pairs",
-            PAIR,
-        ]
-        command += ["--cache", folder / "cache", "--D", *work.D, "--lr", *work.lr, "--seeds", len(work.seeds)]
-        command += ["--batch-size", work.batch_size, "--epochs", work.epochs, "--precision", precision]
-        return timed([*command, "--scheduler", scheduler, "--results", results, "--quiet"])
-
-
-def scripts(work: Work, folder: Path, batched: bool) -> float:
-    """A training of each D, each standing for those of all learning rates and seeds."""
-    total = 0.0
-    for D in work.D:
-        one = Work([D], work.lr[:1], work.seeds[:1], work.batch_size, work.epochs, batched)
-        total += timed([BENCH / "rivals.py", "script", folder, json.dumps(asdict(one))])
-    return total * len(work.lr) * len(work.seeds)
+        command = [SWEEPS / "grid.py", *set_flags(folder), "--results", results, "--no-report"]
+        command += ["--D", *work.D, "--lr", *work.lr, "--seeds", len(work.seeds), "--batch-size", work.batch_size]
+        return timed([*command, "--epochs", work.epochs, "--precision", precision, "--scheduler", scheduler])
 
 
 def tuned(work: Work, folder: Path) -> float:
-    """Every seed a trial."""
-    return timed([BENCH / "rivals.py", "tune", folder, json.dumps(asdict(work))])
+    """Time a sweep with Ray Tune in which every seed is a trial."""
+    return timed([RIVALS, "tune", folder, json.dumps(asdict(work))])
+
+
+def scripts(work: Work, folder: Path, batched: bool) -> float:
+    """Time a training of each D, and count it for all learning rates and seeds."""
+    total = 0.0
+    for D in work.D:
+        single = Work([D], work.lr[:1], work.seeds[:1], work.batch_size, work.epochs, batched)
+        total += timed([RIVALS, "script", folder, json.dumps(asdict(single))])
+    return total * len(work.lr) * len(work.seeds)
 
 
 def onednn(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """`left @ right`, of a stack, by oneDNN."""
+    """Return `left @ right`, of a stack, by oneDNN."""
     linear = torch.ops.mkldnn._linear_pointwise
     return torch.stack(
         [linear(a, b.t(), None, "none", [], "") for a, b in zip(left.unbind(), right.unbind(), strict=True)]
@@ -108,76 +97,79 @@ def onednn(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def products(
-    work: Work, widths: list[int], count: int, dtype: torch.dtype, multiply: Callable[..., torch.Tensor]
-) -> Callable[[int], None]:
-    """One epoch's matrix products of a stack at width D, scoring included."""
-    train = count * 9 // 10
-
-    def epoch(D: int) -> None:
-        R = len(work.seeds)
-        sizes = [batch.stop - batch.start for batch in minibatches(train, work.batch_size)]
-        made: dict[int, list[torch.Tensor]] = {}
-        for size in [*sizes, count - train]:
-            if size not in made:
-                inputs = [torch.randn(R, size, width).to(dtype) for width in widths]
-                weights = [torch.randn(R, D, width).to(dtype) for width in widths]
-                last = [torch.randn(R, *shape).to(dtype) for shape in ((4, len(widths) * D), (len(widths) * D, size))]
-                made[size] = [*inputs, *weights, *last, torch.randn(R, D, size).to(dtype), last[1][:, :4]]
-        started.append(time.perf_counter())
-        for size in [*sizes, None]:
-            *both, classifier, units, gradient, logits = made[size or count - train]
-            inputs, weights = both[: len(widths)], both[len(widths) :]
-            for x, weight in zip(inputs, weights, strict=True):
-                multiply(weight, x.transpose(1, 2))
-                if size:
-                    multiply(gradient, x)
-            multiply(classifier, units)
+    work: Work,
+    D: int,
+    widths: list[int],
+    count: int,
+    dtype: torch.dtype,
+    multiply: Multiply,
+) -> float:
+    """Time the matrix products of an epoch of a stack on `count` samples, scoring included."""
+    R, train = len(work.seeds), count * 9 // 10
+    sizes = [batch.stop - batch.start for batch in minibatches(train, work.batch_size)]
+    operands: dict[int, list[torch.Tensor]] = {}
+    for size in {*sizes, count - train}:
+        inputs = [torch.randn(R, size, width).to(dtype) for width in widths]
+        weights = [torch.randn(R, D, width).to(dtype) for width in widths]
+        last = [torch.randn(R, *shape).to(dtype) for shape in ((4, len(widths) * D), (len(widths) * D, size))]
+        operands[size] = [*inputs, *weights, *last, torch.randn(R, D, size).to(dtype), last[1][:, :4]]
+    started = time.perf_counter()
+    for size in [*sizes, None]:  # None: the validation samples, without gradients
+        *both, classifier, units, gradient, logits = operands[size or count - train]
+        inputs, weights = both[: len(widths)], both[len(widths) :]
+        for x, weight in zip(inputs, weights, strict=True):
+            multiply(weight, x.transpose(1, 2))
             if size:
-                multiply(logits, units.transpose(1, 2))
-                multiply(classifier.transpose(1, 2), logits)
-        spent.append(time.perf_counter() - started.pop())
-
-    started: list[float] = []
-    spent: list[float] = []
-    epoch.spent = spent  # type: ignore[attr-defined]
-    return epoch
+                multiply(gradient, x)
+        multiply(classifier, units)
+        if size:
+            multiply(logits, units.transpose(1, 2))
+            multiply(classifier.transpose(1, 2), logits)
+    return time.perf_counter() - started
 
 
-def fraction(work: Work, folder: Path, precision: str, rounds: int) -> None:
-    """Hold our training loop against its bare products, in turn."""
+def compare_products(work: Work, folder: Path, precision: str, rounds: int) -> None:
+    """Print the time of our training loop beside that of its matrix products alone, measured in turn."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    arrays = [torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False)) for name in ("image", "text")]
+    vectors = {m: torch.from_numpy(np.load(folder / f"{m}.npy", allow_pickle=False)) for m in ("image", "text")}
     labels = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))
-    count, widths = len(labels), [one.shape[1] for one in arrays]
-    samples = Samples(dict(zip(("image", "text"), arrays, strict=True)), labels, 3)
-    rows = torch.randperm(count).expand(len(work.seeds), -1)
-    cut = count * 9 // 10
+    widths = [tensor.shape[1] for tensor in vectors.values()]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    ways = {
-        "bmm": products(work, widths, count, dtype, torch.bmm),
-        "oneDNN": products(work, widths, count, dtype, onednn),
-    }
     for D in work.D:
         config = Config(D=D, batch_size=work.batch_size, epochs=10_000, precision=precision)
-        trainer = StackTrainer(config, [Replicate(seed) for seed in work.seeds], samples, rows[:, :cut], rows[:, cut:])
+        trainer = make_stack(vectors, len(work.seeds), config, labels=labels)
         trainer.advance(2)
         loop: list[float] = []
-        for epoch in ways.values():
-            epoch(D)
-            epoch.spent.clear()  # type: ignore[attr-defined]
+        bare: dict[str, list[float]] = {"bmm": [], "oneDNN": []}
+        ways: dict[str, Multiply] = {"bmm": torch.bmm, "oneDNN": onednn}
+        time_products = partial(products, work, D, widths, len(labels), dtype)
+        for multiply in ways.values():
+            time_products(multiply)
         for _ in range(rounds * 4):
-            started = time.perf_counter()
-            trainer.advance(trainer.epoch + 1)
-            loop.append(time.perf_counter() - started)
-            for epoch in ways.values():
-                epoch(D)
-        bare = {name: statistics.median(epoch.spent) for name, epoch in ways.items()}  # type: ignore[attr-defined]
+            loop.append(epoch_seconds(trainer))
+            for name, multiply in ways.items():
+                bare[name].append(time_products(multiply))
         ours = statistics.median(loop)
-        told = ", ".join(
-            f"{name} {1000 * seconds:.0f} ms ({seconds / ours:.0%} of our time)" for name, seconds in bare.items()
+        medians = {name: statistics.median(times) for name, times in bare.items()}
+        texts = [f"{name} {1000 * median:.0f} ms ({median / ours:.0%} of our time)" for name, median in medians.items()]
+        print(
+            f"an epoch of {len(work.seeds)} replicates, D {D}: ours {1000 * ours:.0f} ms; bare products: "
+            + ", ".join(texts)
         )
-        print(f"an epoch of {len(work.seeds)} replicates, D {D}: ours {1000 * ours:.0f} ms; bare products: {told}")
+
+
+def report(work: Work, times: dict[str, list[float]]) -> None:
+    """Print the median of each way, and how many times longer than ours it takes."""
+    print(
+        f"{len(work.D) * len(work.lr)} configurations × {len(work.seeds)} seeds, batch size {work.batch_size}, "
+        f"{work.epochs} epochs:"
+    )
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    for name, values in times.items():
+        references = [other for other in medians if other.startswith("ours") and other != name]
+        ratios = ", ".join(f"{medians[name] / medians[other]:.2f} × {other}" for other in references)
+        print(f"{name:<24} {medians[name]:7.1f} s (of {', '.join(f'{value:.1f}' for value in values)})  {ratios}")
 
 
 def main() -> None:
@@ -197,14 +189,13 @@ def main() -> None:
     work = Work(options.D, options.lr, seeds, options.batch_size, options.epochs)
     with work_folder() as folder:
         print(make_set(folder), f"{os.cpu_count()} cores, torch {torch.__version__}", sep="; ", flush=True)
-        ways: dict[str, Callable[[], float]] = {
-            f"ours {precision} {scheduler}": lambda p=precision, s=scheduler: ours(work, folder, p, s)  # type: ignore[misc]
-            for precision in options.precision
-            for scheduler in options.scheduler
-            if "ours" not in options.skip
-        }
+        ways: dict[str, Callable[[], float]] = {}
+        if "ours" not in options.skip:
+            for precision in options.precision:
+                for scheduler in options.scheduler:
+                    ways[f"ours {precision} {scheduler}"] = partial(ours, work, folder, precision, scheduler)
         if "tune" not in options.skip:
-            ways["tune"] = lambda: tuned(work, folder)
+            ways["tune"] = partial(tuned, work, folder)
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
             for name, way in ways.items():
@@ -217,21 +208,7 @@ def main() -> None:
         if "products" not in options.skip:
             for precision in options.precision:
                 print(precision)
-                fraction(work, folder, precision, options.rounds)
-
-
-def report(work: Work, times: dict[str, list[float]]) -> None:
-    """Print medians, and how many times faster ours are."""
-    print(
-        f"{work.configurations} configurations × {len(work.seeds)} seeds, batch size {work.batch_size}, "
-        f"{work.epochs} epochs:"
-    )
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    for name, seconds in times.items():
-        ratios = ", ".join(
-            f"{medians[name] / medians[own]:.2f} × {own}" for own in medians if own.startswith("ours") and own != name
-        )
-        print(f"{name:<24} {medians[name]:7.1f} s (of {', '.join(f'{one:.1f}' for one in seconds)})  {ratios}")
+                compare_products(work, folder, precision, options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time R replicates as one stack against R stacks of one, alternating, in one process.
+"""Time R replicates as one stack against R stacks of one replicate, alternating, in one process.
 
     python bench/replicates.py [--replicates 1 5 10] [--batch-size 512] [--epochs 3] [--threads 1]
 
@@ -7,18 +7,11 @@ Random vectors of the real set's shape (4,000 samples; 1,280 and 384 wide), D 25
 
 import argparse
 import statistics
-import time
 
 import torch
 
-from mvsa_tune.config import Config, Replicate
-from mvsa_tune.training.trainer import Samples, StackTrainer
-
-
-def seconds(config: Config, replicates: list[Replicate], samples: Samples) -> float:
-    """Train once; return the seconds that the epochs took."""
-    rows = torch.arange(4000).expand(len(replicates), -1)
-    return StackTrainer(config, replicates, samples, rows[:, :3600], rows[:, 3600:]).fit().seconds
+from mvsa_tune.config import Config
+from stacks import make_stack, random_vectors
 
 
 def main() -> None:
@@ -32,17 +25,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = Config(batch_size=options.batch_size, epochs=options.epochs)
-    vectors = {"image": torch.randn(4000, 1280), "text": torch.randn(4000, 384)}
-    samples = Samples(vectors, torch.arange(4000) % 3, 3)
+    vectors = random_vectors(4000)
     for count in options.replicates:
-        replicates = [Replicate(seed) for seed in range(count)]
         stacked, apart = [], []
         for _ in range(options.rounds):
-            stacked.append(seconds(config, replicates, samples))
-            started = time.perf_counter()
-            for one in replicates:
-                seconds(config, [one], samples)
-            apart.append(time.perf_counter() - started)
+            stacked.append(make_stack(vectors, count, config).fit().seconds)
+            apart.append(sum(make_stack(vectors, 1, config).fit().seconds for _ in range(count)))
         ratio = statistics.median(b / a for a, b in zip(stacked, apart, strict=True))
         print(
             f"R {count:>3}: stack {statistics.median(stacked):7.2f} s, apart {statistics.median(apart):7.2f} s, "

@@ -1,15 +1,16 @@
 """What `heads.py` compares with: the same trainings as Ray Tune's examples would write them, and as separate scripts.
 
-python bench/rivals.py tune FOLDER SETTINGS        one Tune trial, and one process, a seed
-python bench/rivals.py script FOLDER SETTINGS      one training, as the reference's scripts did it
+    python bench/rivals.py tune FOLDER WORK        a Tune trial, and a process, for each seed
+    python bench/rivals.py script FOLDER WORK      a single training, as the reference's scripts did it
 
-FOLDER holds `image.npy`, `text.npy`, `labels.npy`, and `vectors.json` for the script; SETTINGS are `heads.Work` as
-JSON.
+FOLDER holds `image.npy`, `text.npy`, `labels.npy`, and `vectors.json` for the script; WORK is a `heads.Work` as JSON.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 class Fusion(nn.Module):
     """The reference's head in plain torch.nn."""
 
-    def __init__(self, widths: list[int], D: int) -> None:
+    def __init__(self, widths: Sequence[int], D: int) -> None:
         super().__init__()
         self.towers = nn.ModuleList(
             nn.Sequential(nn.Linear(width, D), nn.BatchNorm1d(D), nn.ReLU(), nn.Dropout(0.3)) for width in widths
@@ -32,47 +33,60 @@ class Fusion(nn.Module):
         return self.classifier(torch.cat(hidden, dim=1))
 
 
+def train_epoch(
+    model: Fusion, adam: torch.optim.Adam, vectors: Sequence[Tensor], labels: Tensor, minibatches: Iterable[Tensor]
+) -> Tensor:
+    """Train on minibatches of row numbers; return the sum of the samples' losses."""
+    model.train()
+    total = torch.zeros((), device=labels.device)
+    for rows in minibatches:
+        loss = nn.functional.cross_entropy(model(*(array[rows] for array in vectors)), labels[rows])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        total += loss.detach() * len(rows)
+    return total
+
+
+def accuracy(model: Fusion, vectors: Sequence[Tensor], labels: Tensor) -> float:
+    """Return the share of samples that are classified correctly."""
+    model.eval()
+    with torch.no_grad():
+        return (model(*vectors).argmax(dim=1) == labels).float().mean().item()
+
+
 def split(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The reference's split."""
+    """Return the row numbers of the reference's training and validation samples."""
     from sklearn.model_selection import train_test_split
 
     train, validation = train_test_split(np.arange(count), test_size=0.1, random_state=42)
     return train, validation
 
 
-def train_one(config: dict[str, float], image: np.ndarray, text: np.ndarray, labels: np.ndarray) -> None:
-    """A Tune trial: a careful torch loop, with tensors in memory, minibatches by index and fused Adam."""
+def train_trial(config: dict[str, float], image: np.ndarray, text: np.ndarray, labels: np.ndarray) -> None:
+    """Run a Tune trial: a careful torch loop, with tensors in memory, minibatches by index and fused Adam."""
     from ray import tune
 
     torch.manual_seed(int(config["seed"]))
-    vectors = [torch.from_numpy(np.array(one)) for one in (image, text)]
+    vectors = [torch.from_numpy(np.array(array)) for array in (image, text)]
     targets = torch.from_numpy(np.array(labels))
     train, validation = map(torch.from_numpy, split(len(labels)))
-    model = Fusion([one.shape[1] for one in vectors], int(config["D"]))
+    model = Fusion([array.shape[1] for array in vectors], int(config["D"]))
     adam = torch.optim.Adam(model.parameters(), lr=config["lr"], fused=True)
-    held = [one[validation] for one in vectors]
+    held_out = [array[validation] for array in vectors]
     for _ in range(int(config["epochs"])):
-        model.train()
-        total = torch.zeros(())
-        for rows in train[torch.randperm(len(train))].split(int(config["batch_size"])):
-            loss = nn.functional.cross_entropy(model(*(one[rows] for one in vectors)), targets[rows])
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            total += loss.detach() * len(rows)
-        model.eval()
-        with torch.no_grad():
-            accuracy = (model(*held).argmax(dim=1) == targets[validation]).float().mean()
-        tune.report({"train_loss": total.item() / len(train), "val_acc": accuracy.item()})
+        minibatches = train[torch.randperm(len(train))].split(int(config["batch_size"]))
+        loss = train_epoch(model, adam, vectors, targets, minibatches).item() / len(train)
+        tune.report({"train_loss": loss, "val_acc": accuracy(model, held_out, targets[validation])})
 
 
-def sweep_with_tune(folder: Path, work: dict[str, object]) -> None:
-    """Every configuration and seed as a trial of its own, in a process of its own; a table at the end."""
+def sweep_with_tune(folder: Path, work: dict[str, Any]) -> None:
+    """Train each configuration and seed as a separate trial, in a separate process; write a table at the end."""
     from ray import tune
 
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("image", "text", "labels")}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(train_one, **arrays), {"cpu": 1}),
+        tune.with_resources(tune.with_parameters(train_trial, **arrays), {"cpu": 1}),
         param_space={
             "D": tune.grid_search(work["D"]),
             "lr": tune.grid_search(work["lr"]),
@@ -90,7 +104,7 @@ def sweep_with_tune(folder: Path, work: dict[str, object]) -> None:
 
 
 class Pairs(torch.utils.data.Dataset[tuple[Tensor, ...]]):
-    """A sample at a time, as torch's tutorial on data sets has it."""
+    """A data set that hands out single samples, as in torch's tutorial."""
 
     def __init__(self, *columns: Tensor) -> None:
         self.columns = columns
@@ -102,38 +116,46 @@ class Pairs(torch.utils.data.Dataset[tuple[Tensor, ...]]):
         return tuple(column[row] for column in self.columns)
 
 
-def train_by_script(folder: Path, work: dict[str, object]) -> None:
-    """One training as the reference's scripts had it: vectors from JSON, a DataLoader, torch's defaults."""
+def train_by_script(folder: Path, work: dict[str, Any]) -> None:
+    """Train once as the reference's scripts did: vectors from JSON, a DataLoader, torch's defaults."""
     from torch.utils.data import DataLoader, Subset, TensorDataset
 
     torch.manual_seed(42)
-    kept = json.loads((folder / "vectors.json").read_text())
-    vectors = [torch.tensor(kept["img_feats"]), torch.tensor(kept["txt_feats"])]
-    columns = *vectors, torch.tensor(kept["labels"])
-    # A plain data set hands out samples one by one; torch's own a minibatch at once.
-    data = TensorDataset(*columns) if work["batched"] else Pairs(*columns)
-    train, validation = (Subset(data, rows.tolist()) for rows in split(len(vectors[0])))
-    batch_size = int(work["batch_size"])  # type: ignore[call-overload]
-    loaders = DataLoader(train, batch_size, shuffle=True), DataLoader(validation, batch_size)
-    model = Fusion([one.shape[1] for one in vectors], work["D"][0])  # type: ignore[index]
-    adam = torch.optim.Adam(model.parameters(), lr=work["lr"][0])  # type: ignore[index]
+    columns = json.loads((folder / "vectors.json").read_text())
+    tensors = [torch.tensor(columns[name]) for name in ("img_feats", "txt_feats", "labels")]
+    data = TensorDataset(*tensors) if work["batched"] else Pairs(*tensors)
+    train, validation = (Subset(data, rows.tolist()) for rows in split(len(tensors[0])))
+    train_loader = DataLoader(train, work["batch_size"], shuffle=True)
+    validation_loader = DataLoader(validation, work["batch_size"])
+    model = Fusion([tensor.shape[1] for tensor in tensors[:2]], work["D"][0])
+    adam = torch.optim.Adam(model.parameters(), lr=work["lr"][0])
     best = 0.0
-    for _ in range(int(work["epochs"])):  # type: ignore[call-overload]
+    for _ in range(work["epochs"]):
         model.train()
-        for image, text, targets in loaders[0]:
-            loss = nn.functional.cross_entropy(model(image, text), targets)
+        for image, text, labels in train_loader:
+            loss = nn.functional.cross_entropy(model(image, text), labels)
             adam.zero_grad()
             loss.backward()
             adam.step()
         model.eval()
-        right = 0
+        correct = 0
         with torch.no_grad():
-            for image, text, targets in loaders[1]:
-                right += int((model(image, text).argmax(dim=1) == targets).sum())
-        best = max(best, right / len(validation))
+            for image, text, labels in validation_loader:
+                correct += int((model(image, text).argmax(dim=1) == labels).sum())
+        best = max(best, correct / len(validation))
     print(f"best validation accuracy {best:.4f}")
 
 
+def main() -> None:
+    """Train."""
+    ways = {"tune": sweep_with_tune, "script": train_by_script}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("way", choices=ways)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("work", type=json.loads)
+    options = parser.parse_args()
+    ways[options.way](options.folder, options.work)
+
+
 if __name__ == "__main__":
-    place, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
-    {"tune": sweep_with_tune, "script": train_by_script}[sys.argv[1]](place, settings)
+    main()

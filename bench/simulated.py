@@ -13,6 +13,7 @@ from scipy.stats import norm
 SHARED = 0.85  # of the variance within a replicate: the sample's difficulty, the same for every replicate
 ALIKE = 0.9  # of a difficulty's variance: the same for every configuration
 SEED_STD = 0.008  # of a replicate's true accuracy
+TRUTH = 0.76  # the true accuracy of a configuration, unless a table names another
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,17 @@ class Case:
 def case(
     rng: np.random.Generator, accuracies: NDArray[np.float64], replicates: int, samples: int, seed_std: float = SEED_STD
 ) -> Case:
-    """Simulate configurations of true `accuracies` (K,), each with seeds of its own, on the same samples."""
+    """Simulate configurations of true `accuracies` (K,), each with different seeds, on the same samples."""
     count = len(accuracies)
     seed = seed_std / norm.pdf(norm.ppf(accuracies))  # on the scale of the ability
     ability = norm.ppf(accuracies) * np.sqrt(1 + seed**2)
     difficulty = np.sqrt(ALIKE) * rng.standard_normal(samples) + np.sqrt(1 - ALIKE) * rng.standard_normal(
         (count, samples)
     )
-    able = ability[:, None] + seed[:, None] * rng.standard_normal((count, replicates))
+    abilities = ability[:, None] + seed[:, None] * rng.standard_normal((count, replicates))
     noise = rng.standard_normal((count, replicates, samples), dtype=np.float32)
-    right = able[:, :, None] + np.sqrt(SHARED) * difficulty[:, None] + np.sqrt(1 - SHARED) * noise > 0
-    return Case(right, np.asarray(accuracies, dtype=float), norm.cdf(able))
+    correct = abilities[:, :, None] + np.sqrt(SHARED) * difficulty[:, None] + np.sqrt(1 - SHARED) * noise > 0
+    return Case(correct, np.asarray(accuracies, dtype=float), norm.cdf(abilities))
 
 
 def curves(
@@ -51,19 +52,19 @@ def curves(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Return the correctness `(E, R, N)` of one configuration by epoch, and the true accuracy `(E, R)` of each network.
 
-    The truth rises to 0.76 in the first fifth of the epochs and then falls by 0.01; a replicate's own varies about it
-    (standard deviation 0.004), and so does its correctness, a third of that common to all replicates: from an epoch to
-    the next it is correlated by 0.9.
+    The truth rises to 0.76 in the first fifth of the epochs and then falls by 0.01. A replicate's truth varies about it
+    (standard deviation 0.004), and so does its correctness, of which a third is common to all replicates. Both are
+    correlated by 0.9 from an epoch to the next.
     """
     progress = np.linspace(0, 1, epochs)
-    accuracy = 0.76 - 0.2 * np.exp(-15 * progress) - 0.01 * progress
-    slope = norm.pdf(norm.ppf(0.76))
-    able = norm.ppf(accuracy)[:, None] + SEED_STD / slope * rng.standard_normal(replicates)
-    able = able + 0.004 / slope * _wandering(rng, epochs, (replicates,))
+    accuracy = TRUTH - 0.2 * np.exp(-15 * progress) - 0.01 * progress
+    slope = norm.pdf(norm.ppf(TRUTH))
+    abilities = norm.ppf(accuracy)[:, None] + SEED_STD / slope * rng.standard_normal(replicates)
+    abilities = abilities + 0.004 / slope * _wandering(rng, epochs, (replicates,))
     easy = np.sqrt(SHARED) * rng.standard_normal(samples)
-    own, common = _wandering(rng, epochs, (replicates, samples)), _wandering(rng, epochs, (1, samples))
-    noise = np.sqrt(1 - SHARED) * (np.sqrt(2 / 3) * own + np.sqrt(1 / 3) * common)
-    return able[:, :, None] + easy + noise > 0, norm.cdf(able)
+    separate, common = _wandering(rng, epochs, (replicates, samples)), _wandering(rng, epochs, (1, samples))
+    noise = np.sqrt(1 - SHARED) * (np.sqrt(2 / 3) * separate + np.sqrt(1 / 3) * common)
+    return abilities[:, :, None] + easy + noise > 0, norm.cdf(abilities)
 
 
 def _wandering(rng: np.random.Generator, epochs: int, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -124,7 +124,7 @@ def test_a_file_registers_encoders_and_heads_once(loaded: Path, tmp_path: Path) 
     load_plugins([loaded])  # a second time nothing happens
     assert Config(head="file-concat").head == "file-concat"
     encoder = find_encoder("file-words")
-    assert encoder is not None and encoder.widths == {"text": 128}
+    assert encoder.widths == {"text": 128}
     with pytest.raises(InputError, match="already"):
         register_encoder("file-words", encoder)
     assert f" --plugin {loaded} " in how_to_make(

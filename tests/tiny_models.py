@@ -15,9 +15,7 @@ TEXTS = ["a short tweet", "another, rather longer tweet about nothing at all, or
 
 
 def load(name: str, modality: str, weights: Path | None = None) -> Tower:
-    encoder = find_encoder(name)
-    assert encoder is not None
-    return encoder.load(modality, weights, CPU)
+    return find_encoder(name).load(modality, weights, CPU)
 
 
 def vectors(tower: Tower, items: list[Any]) -> torch.Tensor:

@@ -6,11 +6,14 @@ Open names: `openclip:ARCH:TAG_OR_FILE`, `hf:ID_OR_FOLDER` (`@cls`, `@mean` or `
 `torchvision:NAME`, `timm:NAME`.
 """
 
+from collections.abc import Iterable
+
 from mvsa_tune.encoders import demo
 from mvsa_tune.encoders.open_clip import open_clip_encoder, parse_open_clip
 from mvsa_tune.encoders.towers import Encoder
 from mvsa_tune.encoders.transformers import parse_transformers, transformers_encoder
 from mvsa_tune.encoders.vision import parse_torchvision, timm_encoder, torchvision_encoder
+from mvsa_tune.errors import InputError
 from mvsa_tune.plugins import Registry
 
 PRESETS = {
@@ -41,24 +44,37 @@ def register_encoder(name: str, encoder: Encoder) -> None:
 
 
 def is_encoder(name: str) -> bool:
-    """Return whether a name is an encoder's, or is written as an open name (what that stands for is not looked up)."""
+    """Return whether a name is an encoder's, or has the form of an open name (whose model may not exist)."""
     kind, _, rest = name.partition(":")
     return name in ENCODERS or (kind in OPEN_NAMES and bool(rest))
 
 
-def find_encoder(name: str, *, fetch: bool = True) -> Encoder | None:
-    """Return the encoder of a name; None if there is none.
+def find_encoder(name: str, modality: str = "", *, fetch: bool = True, caches: Iterable[str] = ()) -> Encoder:
+    """Return the encoder of a name.
 
-    With `fetch`, the config of a hub's model that is not on this machine is fetched: it tells the modality.
+    Args:
+        name: a preset, a plug-in's name or an open name.
+        modality: the modality that the encoder must have; empty if any will do.
+        fetch: whether to fetch the config of a hub's model that is not on this machine: it tells the modality.
+        caches: further names for the message that lists the known ones.
 
     Raises:
-        InputError: an open name of nothing that exists; or the hub cannot be reached.
+        InputError: the name is unknown, the model of an open name does not exist, the encoder lacks the modality, or
+            the hub cannot be reached.
     """
     kind, _, rest = name.partition(":")
     if name in ENCODERS:
-        return ENCODERS[name]
-    if not is_encoder(name):
-        return None
-    if kind == "hf":
-        return parse_transformers(rest, fetch=fetch)
-    return {"openclip": parse_open_clip, "torchvision": parse_torchvision, "timm": timm_encoder}[kind](rest)
+        encoder = ENCODERS[name]
+    elif not is_encoder(name):
+        known = ", ".join(dict.fromkeys([*ENCODERS, *ENCODERS.installed, *caches]))
+        raise InputError(
+            f"unknown encoder {name}: known are {known}, and open names such as timm:NAME or hf:FOLDER; vectors made "
+            "elsewhere become an embedding cache by `python -m mvsa_tune import --encoder NAME …`"
+        )
+    elif kind == "hf":
+        encoder = parse_transformers(rest, fetch=fetch)
+    else:
+        encoder = {"openclip": parse_open_clip, "torchvision": parse_torchvision, "timm": timm_encoder}[kind](rest)
+    if modality and encoder.widths and modality not in encoder.widths:
+        raise InputError(f"encoder {name} has no {modality} side; write pairs as IMAGE_ENCODER+TEXT_ENCODER")
+    return encoder

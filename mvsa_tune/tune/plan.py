@@ -250,8 +250,7 @@ def _with_caches(plan: Plan, options: Namespace) -> Plan:
         _report_missing(missing, len(not_run), len(plan.configs), options)
     widths = {key: cache.manifest.width for key, cache in caches.items()}
     for name, modality in missing:
-        encoder = find_encoder(name, fetch=False)
-        widths[name, modality] = encoder.widths.get(modality, 0) if encoder else 0
+        widths[name, modality] = find_encoder(name, fetch=False).widths.get(modality, 0)
     skipped = {guid: reason for cache in caches.values() for guid, reason in cache.manifest.skipped.items()}
     split = without(plan.split, dataset, skipped)
     plan = replace(plan, caches=caches, widths=widths, not_run=not_run, skipped=skipped, split=split)

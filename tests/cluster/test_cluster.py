@@ -13,6 +13,7 @@ import pytest
 import chaos
 import grid as script
 from conftest import grid
+from local_cluster import LocalCluster, can_hide, local_cluster
 from mvsa_tune.cluster.session import address_of
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import reference_split
@@ -20,16 +21,15 @@ from mvsa_tune.embeddings.cache import default_folder, find_caches
 from mvsa_tune.results.store import Store
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.training.task import Task
-from own_cluster import OwnCluster, can_hide, own_cluster
 
 FEW = ("--pairs", "eye+ear", "--batch-size", 8, "--seeds", 2, "--scheduler", "none", "--quiet")
 SWEEP = (*FEW, "--D", *range(4, 22), "--epochs", 120)
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnCluster]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
     """Start a head node and a node that runs trials; this process may join them."""
-    with own_cluster() as started:
+    with local_cluster() as started:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             monkeypatch.setenv(name, started.environment[name])
         started.add("first")
@@ -65,7 +65,7 @@ def trained_here(data: Path, store: Store) -> dict[str, TrialResult]:
 
 @pytest.mark.skipif(not can_hide(), reason="needs Linux's mount namespaces, to hide a folder from a node")
 def test_a_sweep_whose_first_node_dies_and_whose_second_one_joins_late_and_sees_no_cache_has_the_numbers_of_one_machine(
-    tiny: Path, cluster: OwnCluster
+    tiny: Path, cluster: LocalCluster
 ) -> None:
     work, caches = tiny.parent, default_folder(tiny)
     process = chaos.start(work, "--data", tiny, *SWEEP, "--address", cluster.address)

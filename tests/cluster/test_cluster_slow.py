@@ -10,12 +10,12 @@ import pytest
 
 import chaos
 from conftest import ROOT, grid
+from local_cluster import LocalCluster, can_hide, local_cluster
 from mvsa_tune.config import Asha
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.demo import TRAINABLE_PAIRS, make_demo_set
 from mvsa_tune.embeddings.cache import default_folder
 from mvsa_tune.results.store import Store
-from own_cluster import OwnCluster, can_hide, own_cluster
 from test_cluster import SWEEP, cluster, wait
 
 __all__ = ["cluster"]
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 DEMO = ("--pairs", "demo-pixels+demo-words", "--quiet")
 
 
-def test_two_nodes_that_die_one_after_another_change_no_number_and_no_table(tiny: Path, cluster: OwnCluster) -> None:
+def test_two_nodes_that_die_one_after_another_change_no_number_and_no_table(tiny: Path, cluster: LocalCluster) -> None:
     """Tune tries a trial no second time here: one whose node dies runs again all the same."""
     work = tiny.parent
     assert grid("--data", tiny, *SWEEP, "--name", "calm", cwd=work).returncode == 0
@@ -39,7 +39,7 @@ def test_two_nodes_that_die_one_after_another_change_no_number_and_no_table(tiny
 
 
 def test_the_heads_death_is_told_and_the_same_command_goes_on_on_another_cluster(
-    tiny: Path, cluster: OwnCluster, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tiny.parent
     results = work / "results" / "grid"
@@ -52,7 +52,7 @@ def test_the_heads_death_is_told_and_the_same_command_goes_on_on_another_cluster
     assert time.monotonic() - began < 40
     before = Store(results).rows()
     assert 6 <= len(before) < 36
-    with own_cluster() as other:
+    with local_cluster() as other:
         other.add("fresh")
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             monkeypatch.setenv(name, other.environment[name])
@@ -64,7 +64,7 @@ def test_the_heads_death_is_told_and_the_same_command_goes_on_on_another_cluster
     assert list((results / "tensorboard").rglob("events*"))
 
 
-def test_asha_on_a_cluster_stops_what_it_would_stop_and_keeps_curves(tiny: Path, cluster: OwnCluster) -> None:
+def test_asha_on_a_cluster_stops_what_it_would_stop_and_keeps_curves(tiny: Path, cluster: LocalCluster) -> None:
     work = tiny.parent
     flags = (
         "--data",
@@ -91,7 +91,7 @@ def test_asha_on_a_cluster_stops_what_it_would_stop_and_keeps_curves(tiny: Path,
     assert any(len(curve) < 60 for curve in cut.values())
 
 
-def test_a_search_runs_on_a_cluster(demo: Dataset, cluster: OwnCluster, tmp_path: Path) -> None:
+def test_a_search_runs_on_a_cluster(demo: Dataset, cluster: LocalCluster, tmp_path: Path) -> None:
     cluster.add("second")
     flags = (
         "--data",
@@ -119,7 +119,7 @@ def test_a_search_runs_on_a_cluster(demo: Dataset, cluster: OwnCluster, tmp_path
 
 @pytest.mark.skipif(not can_hide(), reason="needs Linux's mount namespaces, to hide a folder from a node")
 def test_embedding_and_fine_tuning_on_a_cluster_need_a_path_that_every_node_sees(
-    tmp_path: Path, cluster: OwnCluster
+    tmp_path: Path, cluster: LocalCluster
 ) -> None:
     data = tmp_path / "demo"
     make_demo_set(data)

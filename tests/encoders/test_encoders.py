@@ -32,7 +32,6 @@ def test_the_width_of_an_open_name_is_known_before_it_is_loaded(name: str, tmp_p
     made = create(model) if create else importlib.import_module("torchvision").models.get_model(model)
     torch.save(made.state_dict(), tmp_path / "weights.pth")
     encoder = find_encoder(name)
-    assert encoder is not None
     assert encoder.widths["image"] == encoder.load("image", tmp_path / "weights.pth", CPU).width > 0
 
 
@@ -124,8 +123,9 @@ def test_the_hubs_names_are_the_ones_the_libraries_ask_for() -> None:
 
 
 @pytest.mark.parametrize("name", ["mystery", "mystery:x", "hf:", ":", ""])
-def test_a_name_that_is_none_is_none(name: str) -> None:
-    assert find_encoder(name) is None
+def test_an_unknown_name_raises_an_error_that_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(InputError, match=f"unknown encoder {name}: known are clip-vit-b-32, .*, mine, and open names"):
+        find_encoder(name, caches=["mine"])
 
 
 @pytest.mark.parametrize(

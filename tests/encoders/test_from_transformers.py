@@ -66,8 +66,7 @@ def test_what_a_folder_holds_is_told_by_its_config_not_by_its_name(tmp_path: Pat
     ViTConfig(hidden_size=24, num_attention_heads=2).save_pretrained(tmp_path / "bert")
     DistilBertConfig(dim=36, n_heads=2).save_pretrained(tmp_path / "distilled")
     for name, widths in (("invitation", {"text": 16}), ("bert", {"image": 24}), ("distilled", {"text": 36})):
-        encoder = find_encoder(f"hf:{tmp_path / name}")
-        assert encoder is not None and encoder.widths == widths
+        assert find_encoder(f"hf:{tmp_path / name}").widths == widths
     CLIPConfig().save_pretrained(tmp_path / "both")
     T5Config().save_pretrained(tmp_path / "neither")
     for name, kind in (("both", "clip"), ("neither", "t5")):
@@ -99,8 +98,7 @@ def test_a_transformers_vision_model_gives_what_the_library_gives(tmp_path: Path
     model = ViTModel(ViTConfig(image_size=64, patch_size=16, **small)).eval()
     model.save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
-    encoder = find_encoder(f"hf:{tmp_path}")
-    assert encoder is not None and encoder.widths == {"image": 16}
+    assert find_encoder(f"hf:{tmp_path}").widths == {"image": 16}
     ours = vectors(load(f"hf:{tmp_path}", "image"), photos)
     pixels = AutoImageProcessor.from_pretrained(tmp_path)(photos, return_tensors="pt")
     with torch.no_grad():

@@ -38,8 +38,7 @@ def test_open_clip_gives_both_towers_raw(tiny_clip: tuple[Any, Path], photos: li
 
     model, file = tiny_clip
     name = f"openclip:tiny-clip:{file}"
-    encoder = find_encoder(name)
-    assert encoder is not None and encoder.widths == {"image": 12, "text": 12}
+    assert find_encoder(name).widths == {"image": 12, "text": 12}
     transform = open_clip.image_transform(64, is_train=False)
     with torch.no_grad():
         pictures = model.encode_image(torch.stack([transform(photo) for photo in photos]))

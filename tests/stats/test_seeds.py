@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from test_analysis import LABELLED, configs, recorded
 
 from mvsa_tune.cli import main
 from mvsa_tune.config import Replicate
@@ -22,6 +21,7 @@ from mvsa_tune.stats.questions import questions
 from mvsa_tune.stats.selection import winner
 from mvsa_tune.stats.tests import MCNEMAR, PAIRED_T, REDRAWN_T, Comparisons, holm
 from mvsa_tune.training.result import take
+from test_analysis import LABELLED, configs, recorded
 
 
 def of_seeds(*seeds: int) -> list[Replicate]:

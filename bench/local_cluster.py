@@ -1,7 +1,6 @@
-"""A Ray cluster on this one machine: every node a `ray start` of its own, with its own temporary and working folder.
+"""A Ray cluster on this machine: each node is a `ray start` with a separate temporary and working folder.
 
-What it leaves out is the network between machines. A node can be kept from seeing a folder (Linux, with a mount
-namespace).
+The network between machines is missing. A folder can be hidden from a node (Linux, with a mount namespace).
 """
 
 import os
@@ -22,21 +21,20 @@ RAY = Path(sys.executable).with_name("ray")
 STORE = 200_000_000  # bytes of a node's object store
 
 
-class OwnCluster:
+class LocalCluster:
     """The head node, which runs no trials, and the nodes that were added."""
 
     def __init__(self, folder: Path, store: int = STORE) -> None:
         self.folder = folder
         self.store = store
-        self.address = f"{_own_ip()}:{_free_port()}"
-        # Nobody else's cluster, and for nobody else; workers at the priority that a machine of their own would give
-        # them.
+        self.address = f"{_this_ip()}:{_free_port()}"
+        # A token keeps other processes out; workers run at the priority that they would have on separate machines.
         self.environment = {
             **os.environ,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_worker_niceness": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # which the package sets to 0 for a Ray of its own
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # the package sets it to 0 for a Ray without a cluster
             "OMP_NUM_THREADS": "1",
         }
         self.environment.pop("PYTHONPATH", None)  # the source comes from the driver
@@ -45,45 +43,21 @@ class OwnCluster:
     def head(self) -> None:
         """Start the head node and wait until it answers."""
         port = self.address.rpartition(":")[2]
-        self._start(
-            "head",
-            [
-                "--head",
-                "--port",
-                port,
-                "--ray-client-server-port",
-                str(_free_port()),
-                "--num-cpus",
-                "0",
-                "--include-dashboard",
-                "false",
-            ],
-        )
+        ports = ["--port", port, "--ray-client-server-port", str(_free_port())]
+        self._start("head", ["--head", *ports, "--num-cpus", "0", "--include-dashboard", "false"])
         self._wait_for_head()
 
     def add(
         self, name: str, cpus: int = 1, gpus: int = 0, memory: int | None = None, hidden: Path | None = None
     ) -> None:
-        """Start a node, which may not see a folder; it joins within a few seconds."""
-        flags = [
-            "--address",
-            self.address,
-            "--node-ip-address",
-            _own_ip(),
-            "--num-cpus",
-            str(cpus),
-            "--num-gpus",
-            str(gpus),
-        ]
+        """Start a node, which joins within a few seconds and does not see the folder `hidden`."""
+        flags = ["--address", self.address, "--node-ip-address", _this_ip()]
+        flags += ["--num-cpus", str(cpus), "--num-gpus", str(gpus)]
         self._start(name, flags + (["--memory", str(memory)] if memory else []), hidden)
-
-    def node_folder(self, name: str) -> Path:
-        """Return the folder of a node."""
-        return self.folder / name
 
     def has_trained(self, name: str) -> bool:
         """Return whether trials have run on a node: the log of a worker process says what it ran."""
-        logs = self.node_folder(name).glob("t/session_2*/logs/worker-*.out")
+        logs = (self.folder / name).glob("t/session_2*/logs/worker-*.out")
         return any("TrialTrainable" in log.read_text() for log in logs)
 
     def kill(self, name: str) -> None:
@@ -102,7 +76,7 @@ class OwnCluster:
             self.kill(name)
 
     def _start(self, name: str, flags: list[str], hidden: Path | None = None) -> None:
-        folder = self.node_folder(name)
+        folder = self.folder / name
         folder.mkdir(exist_ok=True)
         command = [str(RAY), "start", *flags, "--temp-dir", str(folder / "t"), "--object-store-memory", str(self.store)]
         command += ["--disable-usage-stats", "--block"]
@@ -111,11 +85,7 @@ class OwnCluster:
             command = ["unshare", *_unshare_flags(), "bash", "-c", shell, "bash", *command]
         with (folder / "log").open("wb") as log:
             self.nodes[name] = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                command, cwd=folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def _wait_for_head(self) -> None:
@@ -128,14 +98,14 @@ class OwnCluster:
                 time.sleep(0.1)
             if self.nodes["head"].poll() is not None:
                 break
-        raise SystemExit(f"the head node did not start: {(self.node_folder('head') / 'log').read_text()[-2000:]}")
+        raise SystemExit(f"the head node did not start: {(self.folder / 'head' / 'log').read_text()[-2000:]}")
 
 
 @contextmanager
-def own_cluster(store: int = STORE) -> Iterator[OwnCluster]:
-    """A cluster of a head node for the time of a `with`. Its folder's name is short: Ray's sockets lie in it."""
+def local_cluster(store: int = STORE) -> Iterator[LocalCluster]:
+    """Start a head node, for the time of a `with`; the folder's name is short, because Ray's sockets lie below it."""
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
-        cluster = OwnCluster(Path(folder), store)
+        cluster = LocalCluster(Path(folder), store)
         try:
             cluster.head()
             yield cluster
@@ -144,7 +114,7 @@ def own_cluster(store: int = STORE) -> Iterator[OwnCluster]:
 
 
 def can_hide() -> bool:
-    """Whether this machine lets us keep a folder from a node's sight."""
+    """Return whether a folder can be hidden from a node on this machine."""
     try:
         return subprocess.run(["unshare", *_unshare_flags(), "true"], capture_output=True, check=False).returncode == 0
     except OSError:
@@ -156,7 +126,7 @@ def _unshare_flags() -> list[str]:
 
 
 def _free_port() -> int:
-    """A port below those that Ray and the kernel give out by themselves."""
+    """Return a free port below those that Ray and the kernel choose by themselves."""
     for port in range(20100 + os.getpid() % 5000, 32000):
         with socket.socket() as probe:
             try:
@@ -172,11 +142,11 @@ def _free_port() -> int:
 _taken: set[int] = set()
 
 
-def _own_ip() -> str:
-    """The address that Ray takes for this machine: that of the way out, else loopback."""
+def _this_ip() -> str:
+    """Return the address that Ray uses for this machine: that of the route to the internet, else loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("8.8.8.8", 80))  # a datagram socket sends nothing by this
+            probe.connect(("8.8.8.8", 80))  # a datagram socket sends nothing here
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"

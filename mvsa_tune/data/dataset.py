@@ -3,7 +3,6 @@
 import hashlib
 import shlex
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,46 +25,27 @@ LAYOUT_HELP = "the layout of --data on disk (default: recognised)"
 
 @dataclass(frozen=True)
 class Sample:
-    """A tweet with its picture.
+    """A tweet with its picture."""
 
-    Attributes:
-        guid: its name in the lists.
-        label: index into the data set's classes; None where it is not known.
-        picture: path of the picture.
-        text: the tweet, decoded.
-        encoding: what it was decoded from: `utf-8` or `gb18030`.
-    """
-
-    guid: str
-    label: int | None
+    guid: str  # its name in the lists
+    label: int | None  # index into the data set's classes; None where it is not known
     picture: Path
     text: str
-    encoding: str
+    encoding: str  # of the text's file: `utf-8` or `gb18030`
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The samples of a data set: the labelled ones in the order of their list, then the unlabelled ones.
+    """The samples of a data set: the labelled ones in the order of their list, then the unlabelled ones."""
 
-    Attributes:
-        folder: where it lies: a folder, or the file of a table.
-        samples: all samples.
-        classes: the labels' names, in order; empty where nothing is labelled.
-        layout: its layout on disk, a name in `LAYOUTS`.
-        name: its name; empty where the layout does not tell.
-        class_order: the name of the order of the classes.
-        dropped: by guid, why the layout's rules drop a pair.
-        flags: the `--layout` and `--labels` with which it was read.
-    """
-
-    folder: Path
+    folder: Path  # the data folder, or the file of a table
     samples: tuple[Sample, ...]
-    classes: tuple[str, ...] = LABELS
-    layout: str = "reference"
-    name: str = ""
-    class_order: str = ""
-    dropped: Mapping[str, str] = field(default_factory=dict)
-    flags: str = ""
+    classes: tuple[str, ...] = LABELS  # the labels' names, in order; empty where nothing is labelled
+    layout: str = "reference"  # on disk, a name in `LAYOUTS`
+    name: str = ""  # of the data set; empty where the layout does not tell
+    class_order: str = ""  # what the order of the classes is called
+    dropped: Mapping[str, str] = field(default_factory=dict)  # by guid: why the layout's rules drop a pair
+    flags: str = ""  # the `--layout` and `--labels` with which it was read
 
     @cached_property
     def guids(self) -> list[str]:
@@ -94,7 +74,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the same, the labels and the classes (unless the reference's): what results depend on."""
+        """SHA-256 over the same, the labels and the classes (unless they are `LABELS`): what results depend on."""
         return self._digest(labels=True)
 
     def _digest(self, *, labels: bool) -> str:
@@ -109,17 +89,17 @@ class Dataset:
 
     def description(self) -> list[str]:
         """Return lines on what was read: the layout, the classes with their counts, and what was dropped and why."""
-        count, labelled, dropped = len(self.samples), len(self.labels), len(self.dropped)
+        total, labelled, dropped = len(self.samples), len(self.labels), len(self.dropped)
         layout = f"layout {self.layout} ({self.name})" if self.name else f"layout {self.layout}"
-        lines = [f"{self.folder}: {layout}; {labelled:,} labelled samples, {count - labelled:,} unlabelled"]
+        lines = [f"{self.folder}: {layout}; {labelled:,} labelled samples, {total - labelled:,} unlabelled"]
         if self.classes:
-            counts = (f"{name} {of:,}" for name, of in zip(self.classes, self.label_counts, strict=True))
+            counts = (f"{name} {count:,}" for name, count in zip(self.classes, self.label_counts, strict=True))
             lines.append(f"classes in {self.class_order}: {', '.join(counts)}")
         if self.layout == "mvsa":
-            lines.append(f"{count + dropped:,} pairs read, {count:,} kept, {dropped:,} dropped")
-        for reason, of in Counter(self.dropped.values()).items():
+            lines.append(f"{total + dropped:,} pairs read, {total:,} kept, {dropped:,} dropped")
+        for reason in dict.fromkeys(self.dropped.values()):
             guids = [guid for guid, why in self.dropped.items() if why == reason]
-            lines.append(f"{of:,} dropped: {reason} ({some(guids)})")
+            lines.append(f"{len(guids):,} dropped: {reason} ({some(guids)})")
         return lines
 
 
@@ -129,38 +109,33 @@ def read_dataset(
     """Read a data set in any of the layouts.
 
     Args:
-        folder: where it lies: a folder, or the file of a table.
+        folder: the data folder, or the file of a table.
         layout: a name in `LAYOUTS`; None to recognise it.
-        labels: the classes in their order; empty for the layout's, or those of the samples.
-        needs_labels: whether there must be labelled samples.
+        labels: the classes in their order; empty for the layout's classes, or else the labels of the samples.
+        needs_labels: whether data without labelled samples is an error.
 
     Raises:
-        InputError: there is no data, its layout is unknown or one of several, a list is missing or malformed, a sample
-            is listed twice, a label is unknown, a path leaves the folder, a picture or text is missing, or a text is in
-            no known encoding.
+        InputError: the data, a picture or a text is missing, the layout is not recognised, or a list or a label is bad.
     """
     name, source = find_layout(folder, layout)
     listing = LAYOUTS[name].read(source)
-    names = {pair.label for pair in listing.pairs if pair.label is not None}
+    names = {pair.line.label for pair in listing.pairs if pair.line.label is not None}
     if not listing.pairs or (needs_labels and not names):
         lacking = "labelled samples" if listing.pairs else "samples"
         raise InputError(f"{source} has no {lacking}: expected {LAYOUTS[name].expected}")
     classes, class_order = order_labels(labels, listing.labels, names)
-    samples = [_sample(pair, classes) for pair in listing.pairs]
-    samples.sort(key=lambda sample: sample.label is None)
+    samples = sorted((_sample(pair, classes) for pair in listing.pairs), key=lambda sample: sample.label is None)
     requested = {"layout": layout, "labels": ",".join(labels)}
     flags = "".join(f" --{flag} {shlex.quote(value)}" for flag, value in requested.items() if value)
     return Dataset(source, tuple(samples), classes, name, listing.name, class_order, listing.dropped, flags)
 
 
 def _sample(pair: Pair, classes: Sequence[str]) -> Sample:
-    if pair.label is not None and pair.label not in classes:
+    guid, label, position = pair.line
+    if label is not None and label not in classes:
         known = ", ".join(classes)
-        raise InputError(
-            f"{pair.position}: unknown label {pair.label!r}; known are {known} (--labels A,B,… names others)"
-        )
-    label = None if pair.label is None else classes.index(pair.label)
-    return Sample(pair.guid, label, pair.picture, pair.text, pair.encoding)
+        raise InputError(f"{position}: unknown label {label!r}; known are {known} (--labels A,B,… names others)")
+    return Sample(guid, None if label is None else classes.index(label), pair.picture, pair.text, pair.encoding)
 
 
 def find_layout(data: Path, requested: str | None = None) -> tuple[str, Path]:

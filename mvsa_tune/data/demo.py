@@ -29,7 +29,7 @@ COLOURS = {"negative": (100, 100, 120), "neutral": (128, 126, 118), "positive": 
 
 
 def make_demo_set(folder: Path) -> None:
-    """Write the demo set into `folder`, the same files every time; does nothing where it is complete.
+    """Write the demo set into `folder`, the same files every time; do nothing where it is complete.
 
     600 labelled pairs and 60 unlabelled ones. A modality alone gives the label away for about eight pairs in ten.
     """

@@ -21,9 +21,9 @@ from mvsa_tune.files import sha256_of
 from mvsa_tune.machine import cpu_count
 
 Groups = NDArray[np.int64]
-# Two pictures look the same if at most this many of the 64 bits of their hashes differ. Checked by eye on MVSA-Single:
-# all 137 pairs up to 6 are one picture (two: one product in two colours), there is none at 8, and of the 11 at 10 nine
-# have nothing in common (bench/LOG.md).
+# Two pictures look the same if at most this many of the 64 bits of their hashes differ. Checked by eye on MVSA-Single
+# (bench/LOG.md): up to 6 bits all 137 pairs show the same picture or, two of them, the same product in two colours; at
+# 8 bits there is no pair; at 10 bits nine of 11 pairs have nothing in common.
 NEAR = 6
 BITS = 64
 MIN_SIDE = 256  # larger JPEGs are decoded smaller: the hash is made of 32 × 32 pixels
@@ -32,7 +32,7 @@ WORD = re.compile(r"[a-z0-9]+")
 
 
 class Duplicates:
-    """The duplicates of a data set; each kind is looked for when it is first needed."""
+    """The duplicates of a data set; each kind is searched when it is first needed."""
 
     def __init__(self, dataset: Dataset, near: int = NEAR) -> None:
         self.dataset, self.near = dataset, near
@@ -50,7 +50,7 @@ class Duplicates:
 
     @cached_property
     def hashes(self) -> dict[str, int | str | None]:
-        """By guid: the picture's 64-bit pHash (Zauner 2010); or why it cannot be read; or None if it has one colour."""
+        """By guid: the picture's 64-bit pHash (Zauner 2010), why it cannot be read, or None if it has one colour."""
         with ThreadPoolExecutor(cpu_count()) as pool:
             hashes = pool.map(_hash, self.pictures)
             progress = tqdm(hashes, "pictures", len(self.pictures), leave=False, disable=None, unit="")
@@ -77,7 +77,7 @@ class Duplicates:
 
     @cached_property
     def by_any(self) -> Groups:
-        """The other groupings joined: the samples that must be in the same part of a split."""
+        """The other groupings joined: samples of a group must be in the same part of a split."""
         return joined(self.by_text, self.by_picture, self.by_near_picture)
 
     def groups(self) -> dict[str, Groups]:
@@ -95,7 +95,7 @@ def _hash(path: Path) -> int | str | None:
     except UnreadablePictureError as error:
         return str(error)
     low, high = grey.getextrema()
-    return None if low == high else int(str(imagehash.phash(grey)), 16)  # of one colour it would be rounding noise
+    return None if low == high else int(str(imagehash.phash(grey)), 16)  # the hash of one colour is rounding noise
 
 
 def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
@@ -123,6 +123,6 @@ def connected(count: int, pairs: NDArray[np.int64]) -> Groups:
 
 
 def joined(*groupings: Groups) -> Groups:
-    """Group together what is together in any of some groupings, transitively."""
+    """Join groupings: rows that share a group in any of them share one in the result, transitively."""
     rows = np.arange(len(groupings[0]))
     return connected(len(rows), np.concatenate([np.stack([rows, groups]) for groups in groupings], axis=1))

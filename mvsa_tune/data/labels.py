@@ -16,10 +16,7 @@ def order_labels(
 ) -> tuple[tuple[str, ...], str]:
     """Return the classes in their order, and the name of that order.
 
-    Args:
-        requested: the classes that the user names, in their order; may be empty.
-        layout_labels: the only labels that the data's layout knows; empty where it takes any.
-        labels: those of the samples; without any there may be no classes.
+    They are the `requested` labels, else the layout's (empty where it takes any), else the samples' `labels`, sorted.
 
     Raises:
         InputError: a label cannot be shown in tables or is there twice, or there are not 2 to 256 classes.
@@ -40,7 +37,7 @@ def order_labels(
 
 
 def is_label(label: str) -> bool:
-    """Whether a label fits into lists and tables: printable, not empty, without commas, bars and outer spaces."""
+    """Return whether a label fits into lists and tables: printable, not empty, no commas, bars or outer spaces."""
     return bool(label) and label.isprintable() and label == label.strip() and not set(label) & set(",|")
 
 

@@ -24,11 +24,9 @@ class Line(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A `Line` with the pair that it lists; `encoding` is what the text was decoded from, `utf-8` or `gb18030`."""
+    """A line of a list with the pair that it names; `encoding` is the text file's, `utf-8` or `gb18030`."""
 
-    guid: str
-    label: str | None
-    position: str
+    line: Line
     picture: Path
     text: str
     encoding: str
@@ -39,14 +37,14 @@ class Listing:
     """The pairs of a data set, as its layout lists them."""
 
     pairs: Sequence[Pair]  # in the order of the list
-    labels: tuple[str, ...] = ()  # the only ones that the layout knows, in its order; empty where it takes any
+    labels: tuple[str, ...] = ()  # the layout's labels in its order; empty where it takes any
     dropped: Mapping[str, str] = field(default_factory=dict)  # by guid: why the layout's rules drop a pair
     name: str = ""  # of the data set, where the layout tells
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set may lie on disk."""
+    """A way to store a data set on disk."""
 
     expected: str  # its files, in words
     matches: Callable[[Path], bool]  # whether a folder has it
@@ -55,11 +53,7 @@ class Layout:
 
 
 def read_lines(path: Path, expected: str) -> Iterator[tuple[str, str]]:
-    """Return an iterator over the lines of a text file, each with its `FILE:LINE` before it.
-
-    Raises:
-        InputError: the file is missing (`expected` says of what it is a part), or not UTF-8.
-    """
+    """Return an iterator over `(FILE:LINE, line)`; InputError if the file is missing (`expected` is), or not UTF-8."""
     if not path.is_file():
         raise InputError(f"no {path.name} in {path.parent}: expected {expected}")
     try:
@@ -73,8 +67,8 @@ def add_line(lines: dict[str, Line], line: Line, *, file_name: bool = True) -> N
     """Add a line to those read so far, by guid.
 
     Raises:
-        InputError: the guid could leave its folder (where it is a `file_name`), is not one printable line, or is listed
-            twice; or the label does not fit into tables.
+        InputError: the guid or the label is malformed, or the guid is listed twice. A guid that is a `file_name` may
+            not leave its folder.
     """
     guid, label, position = line
     if file_name and not is_file_name(guid):
@@ -89,11 +83,7 @@ def add_line(lines: dict[str, Line], line: Line, *, file_name: bool = True) -> N
 
 
 def read_pairs(folder: Path, lines: Iterable[Line]) -> list[Pair]:
-    """Return the pairs GUID.jpg and GUID.txt of a list's lines.
-
-    Raises:
-        InputError: a picture or a text is missing, or a text is in no known encoding.
-    """
+    """Return the pairs GUID.jpg and GUID.txt of a list's lines; InputError if one is missing or cannot be decoded."""
     lines = list(lines)
     folders = {name: folder / name for names in PAIR_FOLDERS for name in names}
     files = {name: _file_names(path) for name, path in folders.items()}
@@ -106,7 +96,7 @@ def read_pairs(folder: Path, lines: Iterable[Line]) -> list[Pair]:
                 "add the files or take the guids off the list"
             )
     pictures, texts = (folders[name] for name in best)
-    return [Pair(*line, pictures / f"{line.guid}.jpg", *read_text(texts / f"{line.guid}.txt")) for line in lines]
+    return [Pair(line, pictures / f"{line.guid}.jpg", *read_text(texts / f"{line.guid}.txt")) for line in lines]
 
 
 def _file_names(folder: Path) -> set[str]:
@@ -127,23 +117,25 @@ def read_text(path: Path) -> tuple[str, str]:
 def _read_reference(folder: Path) -> Listing:
     """Read the two lists, or one of them if the other is missing."""
     lines: dict[str, Line] = {}
-    for name in [name for name in (TRAIN_LIST, UNLABELLED_LIST) if (folder / name).exists()] or [TRAIN_LIST]:
+    names = [name for name in (TRAIN_LIST, UNLABELLED_LIST) if (folder / name).exists()]
+    for name in names or [TRAIN_LIST]:
+        labelled = name == TRAIN_LIST
         for position, text in read_lines(folder / name, REFERENCE.expected):
             if not text.strip() or (position.endswith(":1") and text.replace(" ", "") == "guid,tag"):
                 continue
             guid, comma, label = (part.strip() for part in text.partition(","))
             if not comma:
                 raise InputError(f"{position}: {text!r} is not `guid,tag`")
-            if name == UNLABELLED_LIST and label not in {"null", ""}:
+            if not labelled and label not in {"null", ""}:
                 raise InputError(
                     f"{position}: label {label!r} in the unlabelled list; labelled samples belong in {TRAIN_LIST}"
                 )
-            add_line(lines, Line(guid, None if name == UNLABELLED_LIST else label, position))
+            add_line(lines, Line(guid, label if labelled else None, position))
     return Listing(read_pairs(folder, lines.values()), LABELS)
 
 
 def _read_cheema(folder: Path) -> Listing:
-    """Read the list of which split files count the lines, from 0. A pair's label is its multimodal one."""
+    """Read the list, to whose lines split files refer by number, from 0. A pair's label is its multimodal one."""
     lines: dict[str, Line] = {}
     blank = ""
     for position, text in read_lines(folder / CHEEMA_LIST, CHEEMA.expected):

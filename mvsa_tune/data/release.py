@@ -23,8 +23,8 @@ AGAINST = "text and picture contradict each other, one positive and one negative
 def merge(annotators: Sequence[tuple[str, str]]) -> tuple[str | None, str]:
     """Merge the annotators' `(text, image)` labels into one; return it and "", or None and why the pair is dropped.
 
-    The label of a modality is the majority of the annotators'. If both modalities have one label, it is the pair's; if
-    one is neutral, the other's is; if one is positive and one negative, the pair is dropped.
+    A modality takes the label of more than half of the annotators. If both modalities have the same label, the pair has
+    it; if one is neutral, the pair has the other's; if one is positive and one negative, the pair is dropped.
     """
     text, image = (_majority(labels) for labels in zip(*annotators, strict=True))
     if text is None or image is None:
@@ -42,7 +42,7 @@ def _majority(labels: Sequence[str]) -> str | None:
 
 
 def _read(folder: Path) -> Listing:
-    """Read the release and merge its labels; pairs with an empty file, of which it has a few, are dropped too."""
+    """Read the release and merge its labels; drop the few pairs with an empty file, too."""
     lines: dict[str, Line] = {}
     dropped: dict[str, str] = {}
     columns = 0
@@ -60,10 +60,11 @@ def _read(folder: Path) -> Listing:
     pairs = read_pairs(folder, [line for line in lines.values() if line.guid not in dropped])
     for pair in pairs:
         if not pair.text:
-            dropped[pair.guid] = "its text is an empty file"
+            dropped[pair.line.guid] = "its text is an empty file"
         elif pair.picture.stat().st_size == 0:
-            dropped[pair.guid] = "its picture is an empty file"
-    return Listing([pair for pair in pairs if pair.guid not in dropped], LABELS, dropped, NAMES.get(columns, ""))
+            dropped[pair.line.guid] = "its picture is an empty file"
+    kept = [pair for pair in pairs if pair.line.guid not in dropped]
+    return Listing(kept, LABELS, dropped, NAMES.get(columns, ""))
 
 
 def _parse(text: str, position: str) -> tuple[str, list[tuple[str, str]]]:

@@ -25,21 +25,13 @@ SPLIT_SEED = 42  # of the folds, whatever the replicates' seeds: every sweep has
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of labelled samples, by part and fold.
+    """Row numbers of labelled samples, by part and fold; no row is in two parts of a fold."""
 
-    Attributes:
-        name: how it was made, as `--split` takes it.
-        train: by fold, the rows to train on.
-        validation: by fold; no row is in two parts of a fold.
-        test: by fold; empty arrays if the split has no test part.
-        by_seed: whether each seed has a fold of its own, whose number is the seed.
-    """
-
-    name: str
+    name: str  # how it was made, as `--split` takes it
     train: Mapping[int, Rows]
     validation: Mapping[int, Rows]
-    test: Mapping[int, Rows]
-    by_seed: bool = False
+    test: Mapping[int, Rows]  # empty arrays if the split has no test part
+    by_seed: bool = False  # whether each seed has a fold of its own, whose number is the seed
 
     def folds_of(self, seed: int) -> tuple[int, ...]:
         """Return the folds that a seed trains on: all, or its own."""
@@ -61,11 +53,7 @@ class Split:
         return {fold: _digest({part: getattr(self, part)[fold] for part in PARTS}) for fold in self.train}
 
     def union(self, other: "Split") -> "Split":
-        """Return a split with the folds of both, this one's first.
-
-        Raises:
-            ValueError: the splits were made in different ways, or a fold that both have differs in its rows.
-        """
+        """Return a split with the folds of both; ValueError if their names or a fold that both have differ."""
         if (self.name, self.by_seed) != (other.name, other.by_seed):
             raise ValueError(f"splits {self.name} and {other.name} cannot be joined: they were made in different ways")
         for fold in self.fold_digests.keys() & other.fold_digests.keys():
@@ -79,7 +67,7 @@ class Split:
         return _from_arrays(self.name, arrays, self.by_seed)
 
     def whole(self) -> "Split":
-        """Return one fold that trains on every row of any part; its validation part, a single row, chooses nothing."""
+        """Return one fold that trains on every row of any part; one of them is its validation part, unused."""
         rows = np.unique(np.concatenate(list(self.arrays().values())))
         return Split("all labelled samples", {0: rows}, {0: rows[:1]}, {0: rows[:0]})
 
@@ -164,16 +152,16 @@ def reference_split(labels: Sequence[int]) -> Split:
     return Split("reference", {0: shuffled[size:]}, {0: shuffled[:size]}, {0: shuffled[:0]})
 
 
-def _duplicate_groups(dataset: Dataset) -> Rows:
-    """Return for each labelled sample the number of its group: duplicates are never in two parts of a fold."""
-    return Duplicates(dataset).by_any[: len(dataset.labels)]
+def _labels_and_groups(dataset: Dataset) -> tuple[Rows, Rows]:
+    """Return each labelled sample's label, and the group of its duplicates, which are never in two parts of a fold."""
+    return np.array(dataset.labels, dtype=np.int64), Duplicates(dataset).by_any[: len(dataset.labels)]
 
 
 def _k_folds(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Split:
     """Split into K stratified folds: fold k validates on the k-th, or tests on it and validates on the next."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    labels, groups = np.array(dataset.labels, dtype=np.int64), _duplicate_groups(dataset)
+    labels, groups = _labels_and_groups(dataset)
     count, tested = int(match[1]), bool(match[2])
     least, most = 3 if tested else 2, np.bincount(labels).min()
     if not least <= count <= most:
@@ -196,7 +184,7 @@ def _holdouts(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> S
     """Draw a share of the groups to validate for each seed, stratified by the commonest label of a group."""
     from sklearn.model_selection import train_test_split
 
-    labels, groups = np.array(dataset.labels, dtype=np.int64), _duplicate_groups(dataset)
+    labels, groups = _labels_and_groups(dataset)
     votes = np.zeros((groups.max() + 1, labels.max() + 1), dtype=np.int64)
     np.add.at(votes, (groups, labels), 1)
     present = np.flatnonzero(votes.sum(axis=1))
@@ -213,7 +201,7 @@ def _holdouts(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> S
 
 
 def _from_files(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Split:
-    """Read `train_K.txt`, `val_K.txt` and, if there are any, `test_K.txt` as fold K, from 1 (Cheema et al. 2021)."""
+    """Read `train_K.txt`, `val_K.txt` and, if one exists, `test_K.txt` as fold K, from 1 (Cheema et al. 2021)."""
     folder, count = Path(match[1]), len(dataset.labels)
     if not folder.is_dir():
         raise InputError(f"--split files:{folder}: no such folder")
@@ -230,8 +218,7 @@ def _from_files(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) ->
         positions: dict[int, str] = {}
         arrays[f"test {fold}"] = np.zeros(0, dtype=np.int64)
         for kind, part in kinds.items():
-            rows = _read_rows(folder / f"{kind}_{fold}.txt", count, positions)
-            arrays[f"{part} {fold}"] = np.array(rows, dtype=np.int64)
+            arrays[f"{part} {fold}"] = _read_rows(folder / f"{kind}_{fold}.txt", count, positions)
         if len(positions) < count:
             absent = [str(row) for row in range(count) if row not in positions]
             raise InputError(
@@ -241,8 +228,8 @@ def _from_files(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) ->
     return _from_arrays(f"files:{folder.name}", arrays, by_seed=False)
 
 
-def _read_rows(path: Path, count: int, positions: dict[int, str]) -> list[int]:
-    """Return the row numbers in a file, and add where each of them is to `positions`, which the fold's files share."""
+def _read_rows(path: Path, count: int, positions: dict[int, str]) -> Rows:
+    """Return the row numbers in a file; add their `FILE:LINE` to `positions`, which the files of a fold share."""
     rows = []
     for position, line in read_lines(path, "one row number a line"):
         if not (text := line.strip()):
@@ -256,7 +243,7 @@ def _read_rows(path: Path, count: int, positions: dict[int, str]) -> list[int]:
             raise InputError(f"{position}: {row} is in {positions[row]} already; a fold has each sample once")
         positions[row] = position
         rows.append(row)
-    return rows
+    return np.array(rows, dtype=np.int64)
 
 
 class SplitKind(NamedTuple):

@@ -23,12 +23,8 @@ class Row(NamedTuple):
     label: str
 
 
-def find_table(data: Path) -> Path:
-    """Return the file that `--data` means: itself, or the only table of that folder.
-
-    Raises:
-        InputError: it is no CSV or Parquet file, or the folder has no table or several.
-    """
+def _find_table(data: Path) -> Path:
+    """Return the file that `--data` means: itself, or the only table of that folder."""
     if data.is_file():
         if data.suffix.lower() not in SUFFIXES:
             raise InputError(f"--data {data}: expected a folder, or {LAYOUT.expected}")
@@ -51,20 +47,17 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Listing:
-    """Read a table's rows in their order.
-
-    If all values of the column `text` end in `.txt`, they are the names of files with the texts.
-    """
+    """Read a table's rows in their order."""
     rows = list(_rows(path))
     lines: dict[str, Line] = {}
     for row in rows:
         add_line(lines, Line(row.id, row.label or None, row.position), file_name=False)
     pairs = zip(lines.values(), _files(path, rows, "image", "picture"), _texts(path, rows), strict=True)
-    return Listing([Pair(*line, picture, *text) for line, picture, text in pairs])
+    return Listing([Pair(line, picture, *text) for line, picture, text in pairs])
 
 
 def _texts(path: Path, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Return each row's text and its encoding."""
+    """Return each row's text and its encoding. If all values end in `.txt`, they are the paths of the texts' files."""
     named = [row for row in rows if row.text.strip().endswith(".txt")]
     if len(named) == len(rows):
         return [read_text(file) for file in _files(path, rows, "text", "text")]
@@ -115,7 +108,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _records(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Return an iterator over a file's column names, then its rows, each with its position before it."""
+    """Return an iterator over `(position, cells)`: first the column names, then the rows."""
     return _parquet_records(path) if path.suffix.lower() == ".parquet" else _csv_records(path)
 
 
@@ -151,7 +144,7 @@ def _parquet_records(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _text(value: Any, position: str) -> str:
-    """Return a cell as a CSV file would hold it: none and NaN are empty, and a whole number has no decimals."""
+    """Return a cell as a CSV file would hold it: None and NaN are empty, and a whole number has no decimals."""
     if value is None or value != value:
         return ""
     if not isinstance(value, str | int | float):
@@ -164,5 +157,5 @@ LAYOUT = Layout(
     "files) and label (empty where it is not known)",
     lambda folder: bool(_tables(folder)),
     _read,
-    find_table,
+    _find_table,
 )

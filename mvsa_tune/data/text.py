@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -33,13 +33,15 @@ def normalise(text: str) -> str:
     Lower case; URL, e-mail, user, phone, time, date and number tokens removed; hashtags split into words; contractions
     expanded; only `a-z0-9.,` kept; `rt` and cut-off links dropped.
     """
+    import contractions
+
     patterns = _clean_text()
     text = CUT_LINK.sub(" ", patterns.URL_REGEX.sub(" ", text))
     text = USER.sub(" ", patterns.EMAIL_REGEX.sub(" ", text))
     text = HASHTAG.sub(lambda match: f" {_split_hashtag(match[1])} ", text)
     text = TIME.sub(" ", DATE.sub(" ", text))
     text = patterns.PHONE_REGEX.sub(" ", text)
-    text = _contractions().fix(text.translate(APOSTROPHES)).lower()
+    text = contractions.fix(text.translate(APOSTROPHES)).lower()
     text = RETWEET.sub(" ", NUMBER.sub(" ", text))
     return NOT_KEPT.sub(" ", text).strip()
 
@@ -57,7 +59,7 @@ def _split_hashtag(tag: str) -> str:
     return str(_segmenter().word_segmentation(tag.lower(), max_edit_distance=0).segmented_string)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _segmenter() -> Any:
     from symspellpy import SymSpell
 
@@ -68,7 +70,7 @@ def _segmenter() -> Any:
     return segmenter
 
 
-@lru_cache(maxsize=1)
+@cache
 def _clean_text() -> Any:
     # When imported, clean-text warns of a library that only its transliteration needs.
     disabled = logging.root.manager.disable
@@ -77,9 +79,3 @@ def _clean_text() -> Any:
 
     logging.disable(disabled)
     return constants
-
-
-def _contractions() -> Any:
-    import contractions
-
-    return contractions

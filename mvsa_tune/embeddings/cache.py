@@ -59,22 +59,20 @@ class Cache:
 
 def open_vectors(path: Path, *, mode: Literal["r", "c"] = "r") -> "np.memmap[Any, Any]":
     """Open a cache's vectors as a memory map, read-only, or writable in memory only (`c`, which torch wants)."""
-    mapped: np.memmap[Any, Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
-    return mapped
+    return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
 def expect_scattered_reads(vectors: NDArray[Any]) -> None:
-    """Tell the kernel that rows of a memory map will be read in no order, so that it reads no neighbours along.
+    """Tell the kernel that rows of a memory map will be read in random order, so that it does not read ahead.
 
-    In a file larger than memory, those would push out pages that are wanted: 562 rows a second instead of 18,000
-    (bench/LOG.md).
+    In a file larger than memory, reading ahead pushes out needed pages: 562 rows a second, not 18,000 (bench/LOG.md).
     """
     if isinstance(vectors.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
         vectors.base.madvise(mmap.MADV_RANDOM)
 
 
 def default_folder(data: Path) -> Path:
-    """Return the folder of the caches of a data folder, or of a table's file, if `--cache` names none."""
+    """Return the folder of the caches where `--cache` names none; `data` is a folder, or a table's file."""
     return data.with_suffix(".embeddings") if data.is_file() else data / "embeddings"
 
 
@@ -84,7 +82,7 @@ def cache_path(folder: Path, encoder: str, modality: str) -> Path:
 
 
 def cached_encoders(folder: Path) -> dict[str, list[Manifest]]:
-    """Return the manifests of the caches in `folder` by the name that pairs use, leaving out damaged ones."""
+    """Return the readable manifests in `folder`, by the name that `--pairs` takes."""
     manifests: dict[str, list[Manifest]] = {}
     for path in sorted(folder.glob("*/*.json")):
         with suppress(ValueError, TypeError, KeyError):
@@ -95,7 +93,7 @@ def cached_encoders(folder: Path) -> dict[str, list[Manifest]]:
 
 
 def how_to_make(dataset: Dataset, folder: Path, name: str, modality: str, encoder: str = "") -> str:
-    """Return the command that makes the cache of a name; `encoder` made it, if that is known to be another."""
+    """Return the command that makes the cache called `name`; `encoder` is the one that makes it, if not `name`."""
     flags = f"--data {shlex.quote(str(dataset.folder))}{dataset.flags}"
     if folder != default_folder(dataset.folder):
         flags += f" --cache {shlex.quote(str(folder))}"
@@ -120,11 +118,10 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def open_cache(dataset: Dataset, folder: Path, name: str, modality: str) -> Cache | None:
-    """Check a cache against the data set; None if there is none of that name.
+    """Open a cache and check it against the data set; return None if there is no such cache.
 
     Raises:
-        InputError: it was made from other data, other samples or another order, or a file is damaged; the message holds
-            both values and the command that makes it again.
+        InputError: it was made from other data, other samples or another order, or a file is damaged.
     """
     path = cache_path(folder, name, modality)
     manifest_path = path.with_suffix(".json")
@@ -137,7 +134,7 @@ def open_cache(dataset: Dataset, folder: Path, name: str, modality: str) -> Cach
         raise InputError(f"damaged manifest {manifest_path} ({error}){mend}") from None
     mend = f"; make it again: {how_to_make(dataset, folder, name, modality, manifest.encoder)}"
     if not path.is_file():
-        raise InputError(f"{path} is missing, though its manifest is there{mend}")
+        raise InputError(f"{path} is missing, but its manifest exists{mend}")
     if problem := _mismatch(dataset, manifest, path):
         raise InputError(problem + mend)
     if (sha256 := sha256_of(path)) != manifest.sha256:

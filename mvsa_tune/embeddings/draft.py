@@ -1,4 +1,4 @@
-"""Writing a cache: a draft, from which a killed command goes on; and all of its vectors at once."""
+"""Writing a cache: block by block as a draft, with which a killed command continues; or all vectors at once."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from mvsa_tune.files import append_synced, is_file_name, sha256_of, sync_folder,
 
 @dataclass(frozen=True)
 class Origin:
-    """What made a cache's vectors: the fields of its `Manifest` that only their maker knows."""
+    """How vectors were made: the fields of a `Manifest` that do not follow from the vectors and the data set."""
 
     preprocessing: str
     source: str
@@ -32,28 +32,26 @@ class Origin:
 
 @dataclass(frozen=True)
 class Block:
-    """The vectors of consecutive samples, `(samples, width)`, from row `row` on; how many of their texts were cut."""
+    """The vectors of consecutive samples."""
 
-    row: int
-    vectors: NDArray[Any]
-    truncated: int = 0
+    row: int  # of the first sample
+    vectors: NDArray[Any]  # (samples, width)
+    truncated: int = 0  # texts that were longer than the encoder takes
 
 
 class Draft:
-    """A cache in the making, from which a command that was killed goes on.
+    """An unfinished cache, with which a killed command continues.
 
-    Vectors are in a hidden `.npy` of their final shape; beside it, in `.blocks`, is a line for each finished block. Its
-    first line is the `identity`: all that the vectors depend on. A draft of another identity is thrown away.
-
-    Attributes:
-        finished: of the finished blocks, how many texts were cut, by first row.
+    Vectors are in a hidden `.npy` of their final shape. Beside it is a file `.blocks`: its first line is the
+    `identity`, all that the vectors depend on, then comes a line for each finished block. A draft of another identity
+    is deleted.
     """
 
     def __init__(self, dataset: Dataset, path: Path, identity: str, suffix: str = "") -> None:
         self.dataset, self.path, self.manifest_path = dataset, path, path.with_suffix(".json")
         self.vectors = path.with_name(f".{path.name}{suffix}")
         self.blocks = path.with_name(f".{path.stem}.blocks{suffix}")
-        self.finished: dict[int, int] = {}
+        self.finished: dict[int, int] = {}  # first row of each finished block → truncated texts in it
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = self.blocks.read_text(encoding="utf-8").splitlines() if self.blocks.exists() else []
         if lines and path.exists() and not (self.vectors.exists() or self.manifest_path.exists()):
@@ -63,12 +61,12 @@ class Draft:
                 with suppress(ValueError):  # a line that was cut off
                     row, truncated = json.loads(line)
                     self.finished[row] = truncated
-        if not self.finished:  # of another identity, or killed while the file was made
+        if not self.finished:  # another identity, or killed while the file was made
             self.vectors.unlink(missing_ok=True)
         write_text_whole(self.blocks, "\n".join([identity, *map(json.dumps, self.finished.items()), ""]))
 
     def write(self, block: Block) -> None:
-        """Write a block to the disk; InputError if it has a wrong shape or number format, or a vector is not finite."""
+        """Write a block to the disk; InputError for a wrong shape or number format, or vectors that are not finite."""
         vectors = block.vectors
         if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
             raise InputError(
@@ -97,7 +95,7 @@ class Draft:
         append_synced(self.blocks, f"{json.dumps([block.row, block.truncated])}\n")
 
     def finish(self, encoder: str, modality: str, origin: Origin) -> Cache:
-        """Make the draft the cache, in place of an older one."""
+        """Turn the draft into the cache, replacing an older one."""
         (ids, ids_sha256), whole = ids_file(self.dataset), open_vectors(self.vectors)
         manifest = Manifest(
             encoder=encoder,
@@ -118,14 +116,14 @@ class Draft:
         return Cache(manifest, self.path.absolute())  # worker processes have another working folder
 
     def discard(self) -> None:
-        """Remove what is hidden."""
+        """Delete the hidden files."""
         self.vectors.unlink(missing_ok=True)
         self.blocks.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn the errors of writing into a cache folder into one line."""
+    """Turn an OSError into an InputError that names the cache folder."""
     try:
         yield
     except OSError as error:

@@ -27,10 +27,8 @@ from mvsa_tune.encoders.towers import Encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.machine import cpu_count
 
-# Samples in a block: what a kill can cost. Texts of one block are sorted by length before they are batched.
-BLOCK = {"image": 256, "text": 4096}
-# Samples that the encoder sees at once. A CPU gains nothing from more than 8, and the allocator takes and returns the
-# memory of larger activations page by page every time.
+BLOCK = {"image": 256, "text": 4096}  # samples; a killed command loses at most one block for each worker
+# Samples that the encoder gets at once. A CPU gains nothing from more, and larger activations cost it page faults.
 BATCH = {"cpu": 16, "cuda": 64}
 
 
@@ -38,8 +36,8 @@ def embed(dataset: Dataset, folder: Path, name: str, settings: Settings | None =
     """Embed every modality that an encoder has into caches in `folder`; a cache that exists is left as it is.
 
     Raises:
-        InputError: the encoder is unknown, its weights cannot be had, pictures cannot be read (all are listed), or a
-            cache of that name was made with other settings.
+        InputError: the encoder is unknown, its weights cannot be loaded, pictures cannot be read (all are listed), or
+            a cache of that name was made with other settings.
     """
     encoder = find_encoder(name)
     settings = settings or Settings()
@@ -53,19 +51,13 @@ def _embed_modality(
     with _locked(path):
         nodes = nodes_of(settings.address, settings.nodes) if settings.address else []
         device, local = _devices(settings, nodes)
-        # Loaded by this process first: weights that are missing or wrong are an error before any worker starts.
+        # Load here first: missing or wrong weights are an error before any worker starts.
         tower = encoder.load(modality, settings.weights, local)
         preprocessing = f"text {settings.text}; {tower.preprocessing}" if modality == "text" else tower.preprocessing
         origin = Origin(preprocessing, f"embedded by {name}", tower.weights)
         if cache := open_cache(dataset, folder, settings.name or name, modality):
-            manifest, wanted = cache.manifest, (origin.preprocessing, origin.weights, settings.dtype)
-            if (manifest.preprocessing, manifest.weights, manifest.dtype) == wanted:
-                return cache
-            raise InputError(
-                f"{cache.path} was made with other settings ({manifest.preprocessing}; "
-                f"{manifest.weights or 'weights unknown'}; {manifest.dtype}), not as requested now "
-                f"({'; '.join(wanted)}): delete it, or give a name with --as NAME"
-            )
+            _check_settings(cache, (preprocessing, tower.weights, settings.dtype))
+            return cache
         skipped = check_pictures(dataset, skip_bad=settings.skip_bad) if modality == "image" else {}
         batch_size = settings.batch_size or BATCH.get(device.type, BATCH["cuda"])
         samples, size = dataset.samples, BLOCK[modality]
@@ -73,9 +65,8 @@ def _embed_modality(
         draft = Draft(dataset, path, json.dumps([*depends_on, sorted(skipped)]))
         blocks = {row: samples[row : row + size] for row in range(0, len(samples), size) if row not in draft.finished}
         task = Task(modality, settings, batch_size, cpu_count(), frozenset(skipped))
-        nodes = nodes if blocks else []
         workers, threads = workers_for(settings.workers, device, len(blocks), nodes)
-        if workers == 1 and not nodes:
+        if not blocks or (workers == 1 and not nodes):
             embedded = embed_blocks(tower, task, blocks)
         else:
             embedded = embed_on_ray(name, device, replace(task, threads=threads), blocks, workers)
@@ -94,6 +85,17 @@ def _embed_modality(
         return draft.finish(name, modality, replace(origin, truncated=truncated, skipped=skipped))
 
 
+def _check_settings(cache: Cache, requested: tuple[str, str, str]) -> None:
+    """Raise InputError if a cache's preprocessing, weights or number format is not as requested."""
+    manifest = cache.manifest
+    if (manifest.preprocessing, manifest.weights, manifest.dtype) != requested:
+        raise InputError(
+            f"{cache.path} was made with other settings ({manifest.preprocessing}; "
+            f"{manifest.weights or 'weights unknown'}; {manifest.dtype}), not as requested now "
+            f"({'; '.join(requested)}): delete it, or give a name with --as NAME"
+        )
+
+
 def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
     """Return why pictures cannot be read, by guid; InputError lists them all unless they are to be skipped."""
     bad = find_unreadable([sample.picture for sample in dataset.samples], cpu_count())
@@ -107,7 +109,7 @@ def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
 
 
 def _devices(settings: Settings, nodes: Sequence[Node]) -> tuple[Any, Any]:
-    """Return the device to embed on, of this machine or of the nodes if there are any; and this machine's device."""
+    """Return the device that embeds, on the nodes if there are any, and the device of this process."""
     import torch
 
     cpu, is_local = torch.device("cpu"), torch.cuda.is_available()
@@ -121,7 +123,7 @@ def _devices(settings: Settings, nodes: Sequence[Node]) -> tuple[Any, Any]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time embed into a cache; a second process says so and waits."""
+    """Let only one process embed into a cache; another prints a message and waits."""
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.stem}.lock"))

@@ -22,15 +22,14 @@ def read_vectors(dataset: Dataset, modality: str, files: Sequence[Path], ids: Pa
     Args:
         dataset: the samples that the vectors belong to.
         modality: which of a JSON file's vectors to read.
-        files: `.npy` or `.json`; several are joined in their order (one for each list, say).
-        ids: a file with a guid a line for the rows; without it (JSON only) the rows are in list order.
+        files: `.npy` or `.json`; several are joined in their order.
+        ids: a file with the guid of each row, one a line; without it (JSON only) the rows are in list order.
 
     Raises:
         InputError: a file cannot be read, holds pickled objects or no vectors, or its rows do not match the samples.
     """
     parts = [_read(path, modality) for path in files]
-    widths = sorted({part.shape[1] for part in parts})
-    if len(widths) > 1:
+    if len(widths := sorted({part.shape[1] for part in parts})) > 1:
         raise InputError(f"the files' vectors differ in width: {', '.join(map(str, widths))}")
     vectors = np.concatenate(parts) if len(parts) > 1 else parts[0]
     if ids is not None:

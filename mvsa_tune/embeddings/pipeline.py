@@ -32,29 +32,28 @@ class Settings:
     dtype: str = "float32"  # number format of the cache, `float32` or `float16`
     text: str = "reference"  # name of the normalisation of tweets
     skip_bad: bool = False  # go on without the pictures that cannot be read
-    workers: int | None = None  # Ray workers; None for one for each GPU or eight CPUs, and no Ray if that is one
+    workers: int | None = None  # processes; None for one for each GPU or for every eight CPUs. One runs without Ray
     quiet: bool = False  # no progress bar
-    name: str = ""  # of the caches, for pairs; empty for the encoder's
+    name: str = ""  # of the caches; empty for the encoder's name
     address: str | None = None  # of the Ray cluster to embed on; None for this machine
-    nodes: int = 1  # of a cluster: wait until there are so many
+    nodes: int = 1  # wait until the cluster has this many
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every block needs, besides the tower."""
+    """What embedding a block needs, besides the tower."""
 
     modality: str
     settings: Settings
     batch_size: int
-    threads: int  # of the encoder, and as many that prepare
+    threads: int  # for the encoder, and as many more to prepare samples
     skipped: frozenset[str] = frozenset()  # guids of the samples that cannot be read; their rows are zero
 
 
 def embed_blocks(tower: Tower, task: Task, blocks: Mapping[int, Sequence[Sample]]) -> Iterator[Block]:
-    """Embed blocks of samples, given by their first rows, one after another.
+    """Embed blocks of samples, by first row, one after another.
 
-    Pictures go to the encoder batch by batch as they are ready, at most four batches of them prepared in memory; texts
-    of a block are sorted by length first, so that batches need little padding.
+    At most four batches of prepared pictures are in memory; a block's texts are sorted by length, to save padding.
     """
     keep_freed_memory()
     ahead = 4 * task.batch_size if task.modality == "image" else max(map(len, blocks.values()), default=0)
@@ -80,18 +79,20 @@ def _prepare(tower: Tower, task: Task, sample: Sample) -> Any:
     """Return a sample as its tower takes it; None if it is skipped."""
     if task.modality == "text":
         return tower.prepare(NORMALISERS[task.settings.text](sample.text))
-    if sample.guid in task.skipped:
-        return None
+    return None if sample.guid in task.skipped else prepare_picture(tower, sample.picture)
+
+
+def prepare_picture(tower: Tower, path: Path) -> Any:
+    """Return a picture as its tower takes it; InputError if it cannot be read."""
     try:
-        return tower.prepare(open_picture(sample.picture))
-    except UnreadablePictureError as error:  # it changed after all pictures were checked
-        raise InputError(f"{sample.picture} cannot be read: {error}") from None
+        return tower.prepare(open_picture(path))
+    except UnreadablePictureError as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
 
 
 def _encode(tower: Tower, task: Task, row: int, count: int, prepared: Iterable[Any]) -> Block:
-    vectors = np.zeros((count, tower.width), dtype=np.dtype(task.settings.dtype))
-    truncated = 0
-    numbered: Iterator[tuple[int, Any]] = ((index, item) for index, item in enumerate(prepared) if item is not None)
+    vectors, truncated = np.zeros((count, tower.width), dtype=np.dtype(task.settings.dtype)), 0
+    numbered: Iterator[tuple[int, Any]] = (pair for pair in enumerate(prepared) if pair[1] is not None)
     if task.modality == "text":
         numbered = iter(sorted(numbered, key=lambda pair: len(pair[1])))
     while batch := list(islice(numbered, task.batch_size)):
@@ -103,7 +104,7 @@ def _encode(tower: Tower, task: Task, row: int, count: int, prepared: Iterable[A
 
 @contextmanager
 def preparing_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Run threads that prepare, each with one thread of torch: torch's other threads are for the encoder."""
+    """Run threads that prepare samples, each with a single torch thread: torch's others are for the encoder."""
     import torch
 
     threads = torch.get_num_threads()
@@ -112,5 +113,5 @@ def preparing_threads(count: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        # The call in each of those threads also set what later threads begin with.
+        # Setting it in those threads also set the default of later threads.
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""How many processes embed, and the Ray that runs them if they are more than one."""
+"""Embedding in several processes, by Ray."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,17 +12,15 @@ from mvsa_tune.machine import cpu_count
 from mvsa_tune.plugins import LOADED, load_plugins
 
 CPUS_PER_WORKER = 8  # an encoder gains little from more
-BLOCKS_PER_WORKER = 8  # fewer do not pay for the seconds that Ray and another copy of the encoder take to start
+BLOCKS_PER_WORKER = 8  # fewer are not worth the seconds that Ray and another copy of the encoder take to start
 
 
 def workers_for(requested: int | None, device: Any, blocks: int, nodes: Sequence[Node] = ()) -> tuple[int, int]:
-    """Return how many processes embed, and the threads of each. One process on this machine runs without Ray.
+    """Return how many processes embed, and the threads of each.
 
-    Args:
-        requested: how many; None for one for each GPU, or for eight CPUs and at least one for each node.
-        device: a `torch.device`; with a number (`cuda:1`) that GPU alone.
-        blocks: how many are left. Each process has at least one of them, on this machine by default at least eight.
-        nodes: of the cluster; none for this machine.
+    Without `requested`, that is one for each GPU, or for every eight CPUs and at least one for each node. None has less
+    than one of the `blocks` that are left; by default, on this machine, less than eight. A `device` with a number
+    (`cuda:1`) is that GPU alone. `nodes` are the cluster's, if there is one.
     """
     import torch
 
@@ -41,17 +39,12 @@ def workers_for(requested: int | None, device: Any, blocks: int, nodes: Sequence
 def embed_on_ray(
     encoder: str, device: Any, task: Task, blocks: Mapping[int, Sequence[Sample]], workers: int
 ) -> Iterator[Block]:
-    """`embed_blocks` on Ray: each worker loads the encoder and streams its share of the blocks back, in no fixed order.
+    """Run `embed_blocks` on Ray: each worker loads the encoder and embeds a share of the blocks.
 
-    Args:
-        encoder: its name.
-        device: the `torch.device` of the workers.
-        task: what every block needs, with the threads of a worker; its settings have weights and address.
-        blocks: samples by first row.
-        workers: how many.
+    They are yielded as they are ready, in no fixed order. `task.threads` is the number of each worker's threads.
 
     Raises:
-        InputError: a node does not see a picture or the weights.
+        InputError: a node of the cluster cannot read a plug-in, a picture or the weights.
     """
     import ray
 

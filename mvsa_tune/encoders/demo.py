@@ -1,4 +1,4 @@
-"""Built-in encoders for the demo set and for tests, without weights to fetch: two only count, two can be fine-tuned."""
+"""Built-in encoders for the demo set and tests, no weights to fetch: two have no parameters, two can be trained."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-TOKENS = 1024  # that words are hashed to; 0 is the padding
+TOKENS = 1024  # size of the vocabulary that words are hashed to; 0 is the padding
 
 
 def _shrink(picture: "Image", size: int) -> NDArray[np.float32]:
@@ -33,19 +33,15 @@ def load_pixels(modality: str, weights: Path | None, device: Any) -> Tower:
     return PictureTower(torch.nn.Identity(), device, "8 x 8 RGB in 0..1", "built in", transform)
 
 
-class WordsTower(Tower):
-    """Counts of words, hashed to 128 numbers."""
-
+class _WordsTower(Tower):
     width = 128
     preprocessing = "counts of words, hashed to 128"
     weights = "built in"
 
     def prepare(self, item: str) -> str:
-        """Return a text as it is."""
         return item
 
     def encode(self, prepared: Sequence[str]) -> "torch.Tensor":
-        """Return the counts of a batch, `(n, 128)`."""
         import torch
         from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -54,8 +50,8 @@ class WordsTower(Tower):
 
 
 def load_words(modality: str, weights: Path | None, device: Any) -> Tower:
-    """Load the encoder that counts words."""
-    return WordsTower()
+    """Load the encoder that counts words, hashed to 128 numbers."""
+    return _WordsTower()
 
 
 def load_convolutions(modality: str, weights: Path | None, device: Any) -> Tower:

@@ -44,7 +44,7 @@ def register_encoder(name: str, encoder: Encoder) -> None:
 
 
 def is_encoder(name: str) -> bool:
-    """Return whether a name is an encoder's or has the form of an open name; whether that model exists is not checked."""
+    """Return whether a name is an encoder's, or has the form of an open name (whose model may not exist)."""
     kind, _, rest = name.partition(":")
     return name in ENCODERS or (kind in OPEN_NAMES and bool(rest))
 

@@ -1,4 +1,4 @@
-"""What an encoder is: an `Encoder` before it is loaded, then a `Tower` for each modality."""
+"""The types of encoders: an `Encoder` is not loaded yet; loading it gives a `Tower` for one modality."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -94,7 +94,7 @@ class TextTower(ModelTower):
     limit: int  # tokens that the model takes
     width: int
     pad: int = 0  # the padding token
-    pad_to_limit: bool = False  # not to the longest text of a batch
+    pad_to_limit: bool = False  # instead of to the longest text of a batch
     # The libraries' tokenizers are not safe in several threads.
     lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -108,7 +108,7 @@ class TextTower(ModelTower):
         return len(prepared) > self.limit
 
     def cut(self, prepared: list[int]) -> list[int]:
-        """Return the tokens up to the limit; the last special one stays."""
+        """Return the tokens up to the limit; the last, a special one, is kept."""
         return prepared if len(prepared) <= self.limit else [*prepared[: self.limit - 1], prepared[-1]]
 
     def collate(self, prepared: Sequence[list[int]]) -> tuple["torch.Tensor", ...]:
@@ -126,12 +126,9 @@ class TextTower(ModelTower):
 
 @dataclass(frozen=True)
 class Encoder:
-    """What an encoder's name stands for; nothing is loaded yet.
+    """What an encoder's name stands for; nothing is loaded yet."""
 
-    `widths` has the lengths of its vectors by modality, 0 where only loading tells; its keys are the modalities of the
-    encoder. It is empty for a model of the hub of which nothing is on this machine.
-    """
-
+    # Length of the vectors by modality, 0 if only loading tells. Empty if a hub's model is not on this machine.
     widths: Mapping[str, int]
     loader: Callable[[str, Path | None, Any], Tower]  # modality, weights (None: the published ones), device → tower
     source: str = "built in"  # where the published weights come from

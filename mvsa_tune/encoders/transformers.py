@@ -27,8 +27,8 @@ def transformers_encoder(source: str, pooling: str, modality: str, width: int) -
 def parse_transformers(rest: str, *, fetch: bool) -> Encoder:
     """Return the encoder of `ID_OR_FOLDER[@POOLING]`, by default `cls` of pictures and `mean` of texts.
 
-    A model's config tells its modality. If it is not on this machine it is fetched, or without `fetch` the widths stay
-    empty.
+    The model's config tells the modality. If it is not on this machine, it is fetched or, without `fetch`, the widths
+    stay empty.
 
     Raises:
         InputError: there is no such folder, the hub cannot be reached, or it is a model of both modalities or of none.
@@ -73,10 +73,9 @@ def _pretrained(kind: Any, source: str, instead: str = GIVE_WEIGHTS, **options: 
 
 
 def _body(source: str, pooling: str) -> tuple[Any, str]:
-    """Return a model, every weight that its pooling uses read from a file, and the pattern of that file's name.
+    """Return a model and its weights' file pattern; InputError if a weight that the pooling uses is missing.
 
-    Raises:
-        InputError: weights are missing: transformers would go on with random ones.
+    transformers itself would go on with random weights.
     """
     import transformers
 

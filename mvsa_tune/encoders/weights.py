@@ -76,7 +76,9 @@ def fetch(
     instead: str = GIVE_WEIGHTS,
     seconds: float = ANSWER_SECONDS,
 ) -> Result:
-    """Return the result of `download`, once the server has answered `ask`: downloads themselves try again for minutes.
+    """Return the result of `download`, called only after the server has answered `ask`.
+
+    A download from a server that does not answer would go on trying for minutes.
 
     Raises:
         InputError: `ask` raises or takes longer than `seconds`, or the download fails; it says what to do `instead`.
@@ -101,8 +103,7 @@ def fetch_from_hub(
 ) -> Result:
     """`fetch` from the hub, heeding huggingface_hub's environment variables; HF_HUB_ETAG_TIMEOUT replaces 5 seconds.
 
-    The library's own limit is not enough: after `hf_hub_download(etag_timeout=…)` has waited so long, it asks again,
-    several times and with a limit of a minute.
+    The library's own time limit is not enough: after it `hf_hub_download` tries several times more, a minute each.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
@@ -121,7 +122,7 @@ def fetch_from_hub(
 
 
 def cached(repository: str, name: str) -> Path | None:
-    """Return the path of a hub's file in the hub's cache on this machine, None if it is not in it."""
+    """Return the path of a hub's file in its cache on this machine; None if it is not cached."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, name)

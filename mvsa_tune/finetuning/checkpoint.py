@@ -43,11 +43,7 @@ class Checkpoints:
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any], key: str = "about") -> None:
-    """Write tensors as safetensors, whole or not at all, with `about` as JSON under `key` of the file's metadata.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write tensors as safetensors, whole or not at all, with `about` as JSON under `key` of the file's metadata."""
     from safetensors.torch import save  # torch takes a while to import
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -56,7 +52,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[st
 
 
 def read_tensors(path: Path, prefix: str = "", key: str = "about") -> "tuple[dict[str, Tensor], dict[str, Any]]":
-    """Read the tensors whose names begin with `prefix`, named by the rest, and what `write_tensors` wrote about them.
+    """Return the tensors whose names begin with `prefix`, by the rest of the name, and `about` of `write_tensors`.
 
     Raises:
         InputError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Encoders and a head of one replicate as one network, and samples as this network takes them.
+"""The network that is fine-tuned: encoders and a head of one replicate; and the samples prepared for it.
 
 towers = load_towers(config, {})
 network = build_network(config, towers, classes=3)
@@ -22,8 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.images import UnreadablePictureError, open_picture
-from mvsa_tune.embeddings.pipeline import prefetch, preparing_threads
+from mvsa_tune.embeddings.pipeline import prefetch, prepare_picture, preparing_threads
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
@@ -31,7 +30,7 @@ from mvsa_tune.models.heads import build_head
 from mvsa_tune.training.trainer import normalised
 
 Inputs = Mapping[str, tuple[Tensor, ...]]  # by modality, what the tower's `collate` returns
-AHEAD = 4  # batches whose pictures are prepared before they are requested
+AHEAD = 4  # batches whose pictures are prepared before they are needed
 
 
 def load_towers(config: Config, weights: Mapping[str, Path]) -> dict[str, ModelTower]:
@@ -79,10 +78,7 @@ class PreparedSamples:
     def _prepare(self, row: int) -> dict[str, Any]:
         item: dict[str, Any] = {"text": self.tokens[row]} if self.tokens else {}
         if "image" in self.towers:
-            try:
-                item["image"] = self.towers["image"].prepare(open_picture(self.pictures[row]))
-            except UnreadablePictureError as error:
-                raise InputError(f"{self.pictures[row]} cannot be read: {error}") from None
+            item["image"] = prepare_picture(self.towers["image"], self.pictures[row])
         return item
 
     def _move(self, tensor: Tensor) -> Tensor:
@@ -103,11 +99,10 @@ class Network(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Return the logits `(B, C)` of B samples."""
         vectors = {
-            modality: normalised(encoder(*inputs[modality]).float(), self.normalise)  # (B, width)
+            modality: normalised(encoder(*inputs[modality]).float(), self.normalise).T[None]  # (1, width, B)
             for modality, encoder in self.encoders.items()
         }
-        logits: Tensor = self.head({modality: block.T[None] for modality, block in vectors.items()})  # (1, C, B)
-        return logits[0].T
+        return self.head(vectors)[0].T
 
 
 def build_network(config: Config, towers: Mapping[str, ModelTower], classes: int) -> Network:
@@ -118,7 +113,7 @@ def build_network(config: Config, towers: Mapping[str, ModelTower], classes: int
 
 
 def layers(encoder: nn.Module) -> list[nn.Module]:
-    """Return the modules that hold parameters, in the order in which the encoder names them: from its input on."""
+    """Return the modules that hold parameters themselves, from the input on."""
     return [module for module in encoder.modules() if next(module.parameters(recurse=False), None) is not None]
 
 
@@ -136,10 +131,10 @@ def trainable_parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
 
 
 def train_mode(network: Network, batchnorm: str) -> None:
-    """Switch a network to training. The encoders' BatchNorm keeps its running statistics unless they are `updated`.
+    """Switch a network to training; with `kept` the encoders' BatchNorm goes on using its running statistics.
 
-    Frozen layers keep theirs in any case. With kept statistics a minibatch cut into parts gives the gradients of the
-    whole one, and weights into which the statistics were folded can be fine-tuned.
+    Frozen BatchNorm layers always do. With kept statistics a minibatch cut into parts gives the gradients of the whole
+    one, and encoders whose weights contain the statistics can be fine-tuned.
     """
     network.train()
     for module in network.encoders.modules():
@@ -148,10 +143,10 @@ def train_mode(network: Network, batchnorm: str) -> None:
 
 
 def recompute(encoder: nn.Module) -> None:
-    """Let an encoder's repeated blocks keep only their inputs and run again in the backward pass.
+    """Switch on gradient checkpointing (Chen et al. 2016, arXiv:1604.06174); the numbers stay the same.
 
-    This is gradient checkpointing (Chen et al. 2016, arXiv:1604.06174). The blocks are the members of module lists and
-    sequences: a transformer's layers, a ResNet's stages. The numbers stay the same, dropout included.
+    The encoder's repeated blocks, a transformer's layers or a ResNet's stages, keep only their inputs and run again in
+    the backward pass.
     """
     for block in _blocks(encoder):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
@@ -174,9 +169,9 @@ def random_states(seed: int, device: torch.device) -> list[Tensor]:
 
 @contextmanager
 def drawing_from(states: list[Tensor], device: torch.device) -> Iterator[None]:
-    """Let torch's global generators continue from `states` during a `with`: encoders draw their dropout from no others.
+    """Set torch's global generators, which encoders draw their dropout from, to `states` during a `with`.
 
-    `states` then hold where the generators have come to, and these are as they were before.
+    Afterwards `states` are updated for the next call, and the generators are as they were before.
     """
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus):

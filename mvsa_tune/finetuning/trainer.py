@@ -42,10 +42,10 @@ class FinetuneTask(Shared):
         sweep: the results folder, where checkpoints go.
         pictures: `(N,)` pictures of the labelled samples.
         texts: `(N,)` their texts, normalised.
-        weights: files or folders of encoders' weights, by name; other encoders take the hub's.
-        recomputed: gradient checkpointing: less memory and more time, the same numbers.
-        checkpoint_seconds: seconds of training, in whole epochs, after which a replicate's state is saved.
-        prepared: the samples prepared in this process, by encoders: later trials use them again.
+        weights: files or folders of encoders' weights, by name; other encoders are loaded from the hub.
+        recomputed: use gradient checkpointing: less memory, more time, the same numbers.
+        checkpoint_seconds: save a replicate's state at the first epoch that ends after this many seconds.
+        prepared: the samples prepared in this process for later trials, by encoders.
     """
 
     sweep: Path
@@ -78,7 +78,7 @@ class FinetuneTask(Shared):
         return [*super().files, *self.pictures, *self.weights.values(), self.sweep / "sweep.json"]
 
     def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
-        """Return the scores of the configurations that have checkpoints, as `Shared.scores_gone_past` says."""
+        """Return the scores of the configurations that have checkpoints (see `Shared.scores_gone_past`)."""
         begun = [config for config in configs if Checkpoints(self.sweep, config).folder.exists()]
         scores = {config.id: self.build(config, self.replicates).scores_gone_past() for config in begun}
         return {config_id: curve for config_id, curve in scores.items() if len(curve)}
@@ -151,7 +151,7 @@ class ReplicateTrainer(Trainer):
         """Return the logits `(B, C)` of B samples, float32."""
         mixed = self.config.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
-            return self.network(inputs).float()  # type: ignore[no-any-return]
+            return self.network(inputs).float()
 
     def rates(self, step: int) -> tuple[float, float]:
         """Return the learning rates of encoders and head in a step of the epoch; they keep their ratio."""
@@ -210,9 +210,9 @@ class FineTuner:
         """Read how far the checkpoints are; InputError if one is damaged."""
         self.config, self.task, self.replicates = config, task, replicates
         self.checkpoints = Checkpoints(task.sweep, config)
-        # As far as each replicate is trained; None before its first epoch.
+        # Each replicate's result so far; None before its first epoch.
         self.results = [read_result(self.checkpoints.last(replicate)) for replicate in replicates]
-        self.current: tuple[int, ReplicateTrainer] | None = None  # index and trainer of the one in memory
+        self.current: tuple[int, ReplicateTrainer] | None = None  # index and trainer of the replicate in memory
         self.saved = time.monotonic()
 
     @property
@@ -222,7 +222,7 @@ class FineTuner:
 
     @property
     def epoch(self) -> int:
-        """Number of epochs of the furthest replicate: none goes past a report before all have come to it."""
+        """Number of epochs of the furthest replicate: all reach a milestone before one is trained beyond it."""
         return max(self.epochs)
 
     @property
@@ -231,13 +231,13 @@ class FineTuner:
         return sum(self.epochs) / (len(self.results) * self.config.epochs)
 
     def scores_gone_past(self) -> NDArray[np.float64]:
-        """Return `TrialResult.scores` up to the last milestone that the scheduler has let the trial go past."""
+        """Return `TrialResult.scores` up to the last milestone that the trial was continued after."""
         past = max((milestone for milestone in self.task.milestones if milestone < self.epoch), default=0)
         scores = [result.scores[:past] for result in self.results if result is not None]
         return np.mean(scores, axis=0) if past else np.empty(0)
 
     def advance(self, until: int) -> TrialResult | None:
-        """Train one epoch of the first replicate below epoch `until`; return the trial's result once all are there.
+        """Train one epoch of the first replicate below epoch `until`; return the trial's result once none is below.
 
         Raises:
             InputError: a checkpoint is damaged, or a picture cannot be read.
@@ -252,7 +252,7 @@ class FineTuner:
     def _train_epoch(self, index: int, until: int) -> None:
         trainer, replicate = self._trainer(index), self.replicates[index]
         result = trainer.advance(trainer.epoch + 1)
-        if result.diverged.any():  # it is trained no further, and its checkpoint remains the one before
+        if result.diverged.any():  # train it no further; its last checkpoint stays
             self.results[index], self.current = lengthened(result, until), None
             return
         self.results[index] = result
@@ -260,11 +260,7 @@ class FineTuner:
             about = {"seed": replicate.seed, "fold": replicate.fold, "epoch": result.epochs}
             write_tensors(self.checkpoints.best(replicate), trainer.network.state_dict(), about)
         if result.epochs == until or time.monotonic() - self.saved >= self.task.checkpoint_seconds:
-            arrays = {
-                f"{RESULT}{name}": torch.from_numpy(array)
-                for name, array in vars(result).items()
-                if isinstance(array, np.ndarray) and array.size
-            }
+            arrays = {f"{RESULT}{name}": torch.from_numpy(array) for name, array in result.arrays.items()}
             about = {name: getattr(result, name) for name in ("seconds", "device", "select")}
             write_tensors(self.checkpoints.last(replicate), trainer.state() | arrays, about)
             self.saved = time.monotonic()

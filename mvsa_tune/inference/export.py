@@ -1,4 +1,4 @@
-"""A sweep's head or fine-tuned network in a folder of its own: weights, and a card that describes them.
+"""Exporting a sweep's head or fine-tuned network: a folder of weights, and a card that describes them.
 
 export(head, store.rows(config.id), Path("exported"))  # head.safetensors, card.json, and head.onnx if wanted
 head = load_head("exported")  # mvsa_tune.inference.trained; load_finetuned opens a network
@@ -37,13 +37,13 @@ SAMPLES_COMPARED = 257
 
 
 def export(model: Head | FineTuned, rows: pd.DataFrame, folder: Path, *, onnx: bool = False) -> list[Path]:
-    """Write a model's folder, the card last; return the files. Files of these names are replaced.
+    """Write a model's folder, the card last, and return the files; files that exist are replaced.
 
     Args:
-        model: a head, or a fine-tuned network: of that a file for each replicate is written.
+        model: a head, written as one file, or a fine-tuned network, written as one file for each replicate.
         rows: the configuration's rows in the sweep, one for each replicate.
         folder: where to write.
-        onnx: write a head as `head.onnx`, too, and compare it with torch in onnxruntime.
+        onnx: also write a head as `head.onnx`, and compare onnxruntime's probabilities with torch's.
 
     Raises:
         InputError: the folder cannot be written, the ONNX packages or the sweep's checkpoints are missing.
@@ -72,7 +72,7 @@ def export(model: Head | FineTuned, rows: pd.DataFrame, folder: Path, *, onnx: b
 
 
 def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    """Return a configuration's scores in its sweep: mean, std (n − 1), n and 95 % intervals; and how those are made."""
+    """Return a configuration's scores in its sweep: mean, std (n − 1), n and 95 % intervals, and their methods."""
     from scipy.stats import t  # SciPy takes a while to import
 
     from mvsa_tune.stats.intervals import wilson
@@ -124,7 +124,7 @@ def write_onnx(head: Head, path: Path) -> float:
     module, modalities = _MeanHead(head).eval(), head.config.modalities
     generator = torch.Generator().manual_seed(0)
     vectors = {m: torch.randn(SAMPLES_COMPARED, head.about["widths"][m], generator=generator) for m in modalities}
-    # One name for the number of samples: a second one would only be warned about, as equal to the first.
+    # Only one name for the number of samples: torch warns about a second that must equal it.
     counts = [torch.export.Dim("samples"), *[torch.export.Dim.DYNAMIC] * (len(modalities) - 1)]
     program = torch.onnx.export(
         module,

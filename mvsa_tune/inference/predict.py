@@ -64,7 +64,7 @@ class Predictions:
 
     @property
     def warning(self) -> str:
-        """Which samples were labelled without their picture; empty if none was."""
+        """Message about samples that were labelled without their picture; empty if there are none."""
         without = "samples were labelled without their picture, which cannot be read"
         return f"{len(self.unread):,} {without}: {some(self.unread)}" if self.unread else ""
 
@@ -84,14 +84,14 @@ def predict(
     Args:
         store: the sweep.
         config: the configuration.
-        data: new pairs, which are embedded first, or the sweep's data where it has moved; None for the sweep's.
-        cache: folder of that data's embedding caches; None for the data's own.
+        data: new pairs, which are embedded first, or the sweep's data if it has moved; None for the sweep's.
+        cache: folder of that data's embedding caches; None for the default.
         weights: files or folders of encoders' weights, by name, for new pairs and fine-tuned encoders.
         layout: of `data` on disk; None to recognise it.
         refit: label with replicates that are trained on all labelled samples.
 
     Raises:
-        InputError: nothing is unlabelled, the sweep's data or vectors are not at hand, or new pairs cannot be embedded.
+        InputError: no sample is unlabelled, the sweep's data or vectors are missing, or embedding new pairs failed.
     """
     manifest, weights = store.manifest, weights or {}
     if data:
@@ -134,17 +134,17 @@ def _head_for_new_pairs(store: Store, config: Config, *, refit: bool) -> Head:
 
 
 def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, Path]) -> dict[str, Cache]:
-    """Embed new pairs as the vectors that a head was trained on; return the caches by modality.
+    """Embed new pairs like the vectors that a head was trained on; return the caches by modality.
 
     Raises:
-        InputError: those vectors were made elsewhere, or the encoder's weights or preprocessing are different now.
+        InputError: those vectors were imported, or the encoder's weights or preprocessing are different now.
     """
     caches = {}
     for modality, name in head.config.encoders.items():
         encoder = (then := head.about["encoders"][modality])["encoder"]
         if not then["source"].startswith("embedded by "):
             raise InputError(
-                f"the {modality} vectors of {name} were {then['source']}: only their maker can make some for new pairs"
+                f"the {modality} vectors of {name} were {then['source']}: new pairs cannot be embedded in the same way"
             )
         text, called = text_normalisation(head.about), name if name != encoder else ""
         settings = Settings(weights=weights.get(encoder), dtype=then["dtype"], text=text, name=called)
@@ -153,8 +153,8 @@ def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, 
         different = [f"{key} {then[key]} then, {value} now" for key, value in now.items() if then[key] != value]
         if different:
             raise InputError(
-                f"{encoder} is not what the sweep's {modality} vectors were made with ({'; '.join(different)}): "
-                f"give that with --weights {encoder}=PATH, and delete {made.path.parent}"
+                f"{encoder} is not the encoder of the sweep's {modality} vectors ({'; '.join(different)}): "
+                f"give the one from then with --weights {encoder}=PATH, and delete {made.path.parent}"
             )
         caches[modality] = made
     return caches

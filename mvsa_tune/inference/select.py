@@ -1,9 +1,9 @@
-"""A configuration of a finished sweep as something that labels: its head trained again, or its fine-tuned networks.
+"""From a configuration of a finished sweep to a model that predicts: its head, or its fine-tuned networks.
 
 store = Store(Path("results/grid"))
 head = chosen_head(store, choose(store, "best"))
 
-A sweep over frozen encoders keeps no weights: training a head takes seconds and gives the same numbers each time.
+A sweep over frozen encoders keeps no weights: its heads are trained again, in seconds and with the same numbers.
 """
 
 import sys
@@ -30,7 +30,7 @@ from mvsa_tune.training.result import NO_ROW, TrialResult
 from mvsa_tune.training.task import Task
 from mvsa_tune.training.trainer import StackTrainer
 
-# What a card says of the vectors that a head was trained on: fields of their cache's manifest.
+# The fields of a cache's manifest that a head's card repeats.
 VECTORS = ("encoder", "weights", "preprocessing", "source", "dtype", "sha256")
 
 
@@ -57,9 +57,9 @@ def sweep_caches(store: Store, config: Config, dataset: Dataset, cache: Path | N
 
 
 def recipe(store: Store, config: Config, *, refit: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return how a configuration was trained in its sweep, or how its refit is: fields of a task, and of the card.
+    """Return how to train a configuration as its sweep did, or to refit it: the fields of a task, and the card.
 
-    A refit is trained on all labelled samples, one replicate for each seed, for the median of the best epochs.
+    A refit is trained on all labelled samples, one replicate for each seed, for the median number of best epochs.
     """
     recorded, replicates, split = store.result(config.id), store.replicates(config.id), store.split()
     training: dict[str, Any] = {
@@ -88,13 +88,13 @@ def recipe(store: Store, config: Config, *, refit: bool) -> tuple[dict[str, Any]
 def chosen_head(
     store: Store, config: Config, data: Path | None = None, cache: Path | None = None, *, refit: bool = False
 ) -> Head:
-    """Return a configuration's head, each replicate as of its best epoch; with `refit` see `recipe`.
+    """Return a configuration's head, each replicate as of its best epoch; for `refit` see `recipe`.
 
-    It is trained the first time, and again when the trial has more replicates, and kept in the sweep's `heads/`. `data`
-    and `cache` say where the sweep's data and caches are, if they have moved.
+    It is trained the first time, and again when the trial has more replicates; the sweep's `heads/` keeps it. `data`
+    and `cache` are needed if the sweep's data and caches have moved.
 
     Raises:
-        InputError: the sweep's data or vectors are not at hand, or the kept file is damaged.
+        InputError: the sweep's data or vectors are missing, or the kept file is damaged.
     """
     fields, card = recipe(store, config, refit=refit)
     path = store.folder / "heads" / f"{config.id}{'-refit' if refit else ''}.safetensors"
@@ -139,14 +139,14 @@ def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], TrialResult]:
 def chosen_network(
     store: Store, config: Config, data: Path | None, weights: Mapping[str, Path], *, refit: bool = False
 ) -> FineTuned:
-    """Open a fine-tuned configuration's replicates, each as of its best epoch.
+    """Return a fine-tuned configuration's replicates, each as of its best epoch.
 
-    `weights` are files or folders of the pretrained encoders, by name; an encoder without is loaded from the hub. With
-    `refit` the replicates are fine-tuned first, see `recipe`, on `data` or where the sweep's data was. That takes as
-    long as a trial, and continues from the checkpoints in the sweep's `refit/`.
+    `weights` are files or folders of the pretrained encoders, by name; the others are loaded from the hub. With `refit`
+    (see `recipe`) the replicates are fine-tuned first, which takes as long as a trial and continues from checkpoints in
+    the sweep's `refit/`; `data` is needed if the sweep's data has moved.
 
     Raises:
-        InputError: the encoders cannot be loaded or are not those of then, or the data is not at hand.
+        InputError: the encoders cannot be loaded or are not those that were fine-tuned, or the data is missing.
     """
     fields, card = recipe(store, config, refit=refit)
     card["encoders"] = {

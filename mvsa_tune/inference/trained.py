@@ -1,4 +1,4 @@
-"""Trained configurations that label, without Ray: a `Head` on frozen vectors, or `FineTuned` encoders and head.
+"""Trained configurations that predict: a `Head` on embeddings, or `FineTuned` encoders and head. Ray is not needed.
 
 head = load_head("exported")
 probabilities = head({"image": vectors, "text": vectors})  # (N, C), classes in the order of head.about["labels"]
@@ -27,20 +27,20 @@ from mvsa_tune.finetuning.model import PreparedSamples, build_network, load_towe
 from mvsa_tune.models.heads import build_head
 from mvsa_tune.training.trainer import normalised
 
-VECTOR_BLOCK, SAMPLE_BLOCK = 4096, 32  # labelled at once by a head, by a network
-KEY = "head"  # of `Head.about` in the metadata of a head's file
+VECTOR_BLOCK, SAMPLE_BLOCK = 4096, 32  # samples predicted at once by a head, by a network
+KEY = "head"  # of `Head.about` in the file's metadata
 
 
 @dataclass(frozen=True)
 class Head:
-    """R trained replicates of one configuration. They label in float32 on the CPU, whatever they were trained in."""
+    """R trained replicates of one configuration. They predict in float32 on the CPU, however they were trained."""
 
     config: Config
     about: Mapping[str, Any]  # `labels` in class order, `widths` and `encoders` by modality, `replicates`, `training`
     stack: nn.Module  # the weights, in evaluation mode
 
     def __call__(self, vectors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return probabilities `(N, C)`, the mean over replicates, for raw vectors by modality, `(N, width)` each."""
+        """Return the replicates' mean probabilities `(N, C)` for raw vectors by modality, `(N, width)` each."""
         return np.asarray(self.votes(vectors).mean(axis=0))
 
     @torch.no_grad()
@@ -48,7 +48,7 @@ class Head:
         """Return each replicate's probabilities `(R, N, C)` for raw vectors by modality, `(N, width)` each.
 
         Raises:
-            InputError: a modality is missing, its vectors have another width, or there are not equally many of each.
+            InputError: a modality is missing, its vectors have another width, or modalities differ in N.
         """
         for modality, width in self.about["widths"].items():
             shape = np.shape(vectors[modality]) if modality in vectors else "none"
@@ -56,7 +56,7 @@ class Head:
                 raise InputError(f"{modality} vectors must be (N, {width}), not {shape}")
         counts = {modality: len(vectors[modality]) for modality in self.config.modalities}
         if len(set(counts.values())) > 1:
-            raise InputError(f"a sample is a row of each modality's vectors, but there are {counts}")
+            raise InputError(f"each modality needs a vector for every sample, but there are {counts}")
         blocks = []
         for start in range(0, max(counts.values()), VECTOR_BLOCK):
             rows = {name: np.array(vectors[name][start : start + VECTOR_BLOCK], dtype=np.float32) for name in counts}
@@ -85,7 +85,7 @@ def make_head(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Head:
 
 
 def load_head(path: Path | str) -> Head:
-    """Read an exported head, or what `Head.save` wrote; InputError if there is none, or the file is damaged."""
+    """Read an exported head's folder or file; InputError if there is none, or the file is damaged."""
     file = Path(path) / "head.safetensors" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise InputError(f"no head in {file}: make one with python -m mvsa_tune export results/NAME --out FOLDER")
@@ -93,7 +93,7 @@ def load_head(path: Path | str) -> Head:
     try:
         return make_head(about, state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{file} is damaged, or no head of this version ({str(error)[:80]}): delete it") from None
+        raise InputError(f"{file} is damaged or of another version ({str(error)[:80]}): delete it") from None
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ class FineTuned:
     about: Mapping[str, Any]  # `labels` in class order, `encoders` by modality, `replicates`, `training`
     towers: Mapping[str, ModelTower]  # the pretrained encoders, by modality
     files: Sequence[Path]  # the weights of each replicate
-    prefix: str = ""  # how the weights' names begin in those files
+    prefix: str = ""  # of the weights' names in those files
 
     def __call__(self, pictures: Sequence[Path], texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return probabilities `(N, C)`, the mean over replicates, for N picture files and raw texts."""
+        """Return the replicates' mean probabilities `(N, C)` for N picture files and raw texts."""
         return np.asarray(self.votes(pictures, texts).mean(axis=0))
 
     @torch.no_grad()
@@ -133,13 +133,12 @@ class FineTuned:
     def weights(self, path: Path) -> dict[str, Tensor]:
         """Read a replicate's weights; InputError if the file is missing or damaged."""
         if not path.exists():
-            remedy = "if they were deleted, the same sweep under another --name makes them again"
-            raise InputError(f"no fine-tuned weights in {path}: {remedy}")
+            raise InputError(f"no fine-tuned weights in {path}: run the sweep again under another --name to make them")
         return read_tensors(path, self.prefix)[0]
 
 
 def text_normalisation(about: Mapping[str, Any]) -> str:
-    """Return the name of the normalisation that tweets went through; the default one if no text was used."""
+    """Return the name of the text normalisation; the default one if no text was used."""
     preprocessing: str = about["encoders"].get("text", {}).get("preprocessing", "text reference")
     return preprocessing.partition("; ")[0].removeprefix("text ")
 
@@ -147,7 +146,7 @@ def text_normalisation(about: Mapping[str, Any]) -> str:
 def open_finetuned(
     config: Config, about: Mapping[str, Any], files: Sequence[Path], weights: Mapping[str, Path], prefix: str = ""
 ) -> FineTuned:
-    """Load the pretrained encoders that fine-tuned weights go into; InputError if they are not those of then."""
+    """Load a fine-tuned configuration; InputError if the pretrained encoders are not those that were fine-tuned."""
     towers = load_towers(config, weights)
     for modality, tower in towers.items():
         then, name = about["encoders"][modality], config.encoders[modality]
@@ -162,8 +161,7 @@ def open_finetuned(
 def load_finetuned(folder: Path | str, weights: Mapping[str, Path]) -> FineTuned:
     """Open an exported fine-tuned configuration.
 
-    `weights` are files or folders of the pretrained encoders, by name, for their architecture and tokenizer; the others
-    are loaded from the hub.
+    `weights` are files or folders of the pretrained encoders, by name; the others are loaded from the hub.
 
     Raises:
         InputError: there is no such export, or the encoders are not those that were fine-tuned.

@@ -4,9 +4,8 @@ Every head but `linear` begins with the reference's hidden layer for each modali
 fuse and in nothing else. With one modality a head is what remains of it without the other: attention over one token,
 a product of one factor, no gate, the logits of one classifier.
 
-A new head is a function here and an entry of `HEADS`, or comes from a plug-in (docs/plugins.md). Such a function imports
-torch and the layers when it is called: naming and checking a head, as `--help` does, must not wait a second for
-torch.
+A new head is a function here and an entry of `BUILT_IN`, or comes from a plug-in (docs/plugins.md). The functions
+import torch when they are called: `--help`, which only names the heads, must not wait a second for it.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadShape:
-    """What a head is built from: R replicates, the vectors' widths by modality, D, C classes, the dropout rate."""
+    """What a head is built for: the size of its stack and layers, and the dropout rate."""
 
     replicates: int
-    widths: Mapping[str, int]
-    D: int
+    widths: Mapping[str, int]  # of the vectors, by modality
+    D: int  # hidden units of each modality
     classes: int
     dropout: float
 
@@ -46,12 +45,13 @@ class HeadShape:
         units: int,
         **layers: "nn.Module | Mapping[str, nn.Module]",
     ) -> "nn.Module":
-        """Return a head of hidden layers, the attribute `towers`, whose units are fused and classified.
+        """Return a head that fuses and classifies the units of each modality's hidden layer (attribute `towers`).
 
         Args:
-            fuse: the head, hidden units `(R, M × D, B)`, modality after modality, and the vectors → `(R, units, B)`.
-            units: how many units `fuse` makes.
-            layers: what `fuse` uses besides, as attributes of the head.
+            fuse: called with the head, the hidden units `(R, M × D, B)`, modality after modality, and the vectors;
+                returns `(R, units, B)`.
+            units: how many units `fuse` returns.
+            layers: further layers for `fuse`, as attributes of the head.
         """
         from mvsa_tune.models.layers import Head, StackedTowers
 
@@ -66,13 +66,11 @@ class HeadShape:
 class HeadSpec:
     """A head of the registry.
 
-    Attributes:
-        build: makes a module `{modality: (R, width, B)}` → logits `(R, C, B)`; `layers.initialise` draws its weights.
-        D_multiple_of: what D must be a multiple of.
+    `build` returns a module `{modality: (R, width, B)}` → logits `(R, C, B)`; `layers.initialise` draws its weights.
     """
 
     build: Callable[[HeadShape], "nn.Module"]
-    D_multiple_of: int = 1
+    D_multiple_of: int = 1  # D must be a multiple of this
 
 
 def concat(shape: HeadShape) -> "nn.Module":
@@ -108,8 +106,8 @@ def _mixing(shape: HeadShape, mix: "nn.Module") -> "nn.Module":
 def co_attention(shape: HeadShape) -> "nn.Module":
     """Pass each token through a block that sees the other: METER's co-attention (Dou et al. 2022, arXiv:2111.02387).
 
-    A block's cross-attention looks at the token that enters the other's block, as in METER. With a token for each
-    modality both attentions are over one token (see `StackedAttention`).
+    A block's cross-attention is over the token that enters the other block, as in METER. All attentions are over one
+    token (see `StackedAttention`).
     """
     import torch
 
@@ -147,8 +145,8 @@ def gated(shape: HeadShape) -> "nn.Module":
 def bilinear(shape: HeadShape) -> "nn.Module":
     """Multiply a Linear(D, D) of each modality: low-rank bilinear fusion (Kim et al. 2017, arXiv:1610.04325).
 
-    A logit is then a bilinear form, of rank D at most, in the two hidden layers, each with a 1 appended (the biases),
-    as in Liu et al. 2018 (arXiv:1806.00064): it holds each modality's own terms beside the products.
+    By the biases, a logit has terms of each modality alone beside the products, as in Liu et al. 2018
+    (arXiv:1806.00064).
     """
     import torch
 
@@ -160,7 +158,7 @@ def bilinear(shape: HeadShape) -> "nn.Module":
 
 
 def linear(shape: HeadShape) -> "nn.Module":
-    """Classify the concatenated vectors: no hidden layer, so neither D nor dropout matters."""
+    """Classify the concatenated vectors without a hidden layer: D and dropout have no effect."""
     import torch
 
     from mvsa_tune.models.layers import Head
@@ -198,14 +196,14 @@ HEADS: Registry[HeadSpec] = Registry("mvsa_tune.heads", HeadSpec, BUILT_IN)
 
 
 def register_head(name: str, spec: HeadSpec) -> None:
-    """Add a head: `--head NAME` and `Config(head=NAME)` then take it. InputError if the name is taken or unfit."""
+    """Add a head for `--head NAME` and `Config(head=NAME)`; InputError if the name is taken or invalid."""
     HEADS.register(name, spec)
 
 
 def build_head(
     name: str, replicates: int, widths: Mapping[str, int], D: int, classes: int, dropout: float
 ) -> "nn.Module":
-    """Build a stack of heads by name, its linear weights not yet drawn (`layers.initialise` draws them)."""
+    """Build a stack of heads by name; `layers.initialise` draws its weights."""
     return HEADS[name].build(HeadShape(replicates, widths, D, classes, dropout))
 
 

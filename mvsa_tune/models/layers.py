@@ -1,9 +1,9 @@
 """Stacked layers: R replicates side by side in one tensor, none of which sees another.
 
 Shapes: R replicates, B samples, D units, M modalities, C classes. Activations are `(R, units, B)`, weights
-`(R, out, in)`: so `torch.baddbmm` is R linear layers in one call, and torch's own `batch_norm` and `cross_entropy`
-serve the whole stack through a view, without a copy. T tokens of a sample lie along the samples, `(R, D, T × B)`:
-layers that treat each token alone need not know of them.
+`(R, out, in)`: `torch.baddbmm` then runs R linear layers in one call, and torch's `batch_norm` and `cross_entropy` take
+the stack as a view, without a copy. T tokens of a sample are `(R, D, T × B)`, like T samples, for layers that treat
+each token alone.
 """
 
 import math
@@ -28,9 +28,8 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(replicates, outputs, 1))
 
     def slices(self, device: torch.device) -> Slices | None:
-        """Return the weights as the optimizer holds them where products are made replicate by replicate, else None."""
-        slices: Slices | None = getattr(self.weight, "slices", None)
-        return slices if by_onednn(self.weight) and not mixed(device) else None
+        """Return the weights as the optimizer holds them if products are computed by replicate, else None."""
+        return getattr(self.weight, "slices", None) if by_onednn(self.weight) and not mixed(device) else None
 
     @torch.no_grad()
     def reset(self, generators: Sequence[torch.Generator]) -> None:
@@ -50,8 +49,7 @@ class StackedLinear(nn.Module):
 class StackedBatchNorm(nn.Module):
     """R times `nn.BatchNorm1d`: `(R, D, B)` → the same, each replicate normalised over its own B samples.
 
-    The replicates' units are the channels of one `batch_norm`, and the samples its length, so running statistics
-    (momentum 0.1, unbiased variance) and evaluation mode are torch's own.
+    The replicates' units are the channels of one `batch_norm`; running statistics have momentum 0.1, as in torch.
     """
 
     running_mean: Tensor
@@ -72,7 +70,7 @@ class StackedBatchNorm(nn.Module):
 
     @torch.no_grad()
     def observe(self, mean: Tensor, variance: Tensor, samples: int) -> None:
-        """Move the running statistics as `forward` does, towards means and biased variances `(R, D)` over `samples`."""
+        """Update the running statistics with means and biased variances `(R, D)` over `samples`, as `forward` does."""
         self.running_mean.mul_(0.9).add_(mean, alpha=0.1)
         self.running_var.mul_(0.9).add_(variance, alpha=0.1 * samples / (samples - 1))
 
@@ -80,8 +78,8 @@ class StackedBatchNorm(nn.Module):
 class StackedDropout(nn.Module):
     """R times `nn.Dropout`, each replicate's mask drawn from its own generator. Set `generators` before training.
 
-    A unit is dropped where a random 16-bit number is below `rate` × 2^16 (so the rate is exact to 1e-5): drawing 64
-    bits for four units took a seventh of the time of `bernoulli_` on a CPU.
+    A unit is dropped where a random 16-bit number is below `rate` × 2^16, so the rate is exact to 1e-5. Drawing 64 bits
+    for four units takes a seventh of the time of `bernoulli_` on a CPU.
     """
 
     generators: Sequence[torch.Generator]
@@ -97,7 +95,7 @@ class StackedDropout(nn.Module):
         for row, generator in zip(words, self.generators, strict=True):
             row.random_(-(2**63), None, generator=generator)
         threshold = min(max(round(self.rate * 2**16), 1), 2**16 - 1) - 2**15
-        # The result of a comparison, in a third of its time.
+        # The same as a comparison, in a third of the time.
         return words.view(torch.int16)[:, :units].clamp_(threshold - 1, threshold).sub_(threshold - 1).view(shape)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,7 +137,7 @@ class StackedTowers(nn.ModuleDict):
         statistics = (values.squeeze(2).split(D, dim=1) for values in (mean, variance))
         for norm, norm_mean, norm_variance in zip(norms, *statistics, strict=True):
             norm.observe(norm_mean, norm_variance, B)
-        return hidden  # type: ignore[no-any-return]
+        return hidden
 
 
 class StackedLayerNorm(nn.Module):
@@ -160,8 +158,7 @@ class StackedLayerNorm(nn.Module):
 class StackedAttention(nn.Module):
     """R times `nn.MultiheadAttention` of 8 heads, in which each of a sample's T tokens looks at all T.
 
-    Over one token the softmax is 1 whatever the query, so only value and output remain: the same function without
-    parameters that nothing depends on. D must be a multiple of 8.
+    Over one token the softmax is always 1, so query and key are left out. D must be a multiple of 8.
     """
 
     def __init__(self, replicates: int, D: int, tokens: int) -> None:
@@ -184,8 +181,7 @@ class StackedAttention(nn.Module):
             key, value = (y.view(R, heads, share, 1, T, -1) for y in (self.key(x), mixed))
             scores = (query * key).sum(dim=2) / math.sqrt(share)  # (R, heads, T, T, B)
             mixed = (scores.softmax(dim=3).unsqueeze(2) * value).sum(dim=4).view(x.shape)
-        attended: Tensor = self.out(mixed)
-        return attended
+        return self.out(mixed)
 
 
 class StackedBlock(nn.Module):
@@ -212,15 +208,14 @@ class StackedBlock(nn.Module):
         x = self.attention_norm(x + self.dropout(self.attention(x)))
         if context is not None:
             x = self.cross_norm(x + self.dropout(self.cross(context)))
-        x = self.norm(x + self.dropout(self.narrow(F.gelu(self.widen(x)))))
-        return x
+        return self.norm(x + self.dropout(self.narrow(F.gelu(self.widen(x)))))
 
 
 class Head(nn.Module):
-    """Layers, or dictionaries of layers, as attributes, and the function `run` that makes logits with them.
+    """A module whose attributes are layers, or dictionaries of layers, and whose forward pass is a function.
 
-    `run(head, {modality: (R, width, B)})` → logits `(R, C, B)`; it takes its layers from the head that it is called
-    with, so that a copy of the head uses its own.
+    `run(head, {modality: (R, width, B)})` returns logits `(R, C, B)`. It takes the layers from its argument `head`, so
+    that a copy of the head uses its own.
     """
 
     def __init__(
@@ -246,17 +241,17 @@ def initialise(head: nn.Module, weights: Sequence[torch.Generator], dropout: Seq
 
 
 def run_some(head: nn.Module, which: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
-    """Run some replicates of a stack as the whole runs: `{modality: (R', width, B)}` → logits `(R', C, B)`.
+    """Run the replicates `which` of a stack: `{modality: (R', width, B)}` → logits `(R', C, B)`.
 
-    Gradients reach the stack's own parameters, dropout is drawn from those replicates' generators, and their running
-    statistics are kept.
+    As when the whole stack runs, gradients reach its parameters, and their dropout generators and running statistics
+    move on.
     """
     tensors = {name: tensor[which] for name, tensor in (*head.named_parameters(), *head.named_buffers())}
     dropouts = [module for module in head.modules() if isinstance(module, StackedDropout)]
     of_all = [module.generators for module in dropouts]
     for module, generators in zip(dropouts, of_all, strict=True):
         module.generators = [generators[r] for r in which]
-    logits: Tensor = functional_call(head, tensors, (inputs,))
+    logits = functional_call(head, tensors, (inputs,))
     for module, generators in zip(dropouts, of_all, strict=True):
         module.generators = generators
     if head.training:

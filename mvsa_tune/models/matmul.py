@@ -1,8 +1,8 @@
-"""The matrix products of stacked layers, by the library that is fastest at them.
+"""The matrix products of stacked layers, by the fastest library.
 
-In float32 torch's own products on a CPU are MKL's, which on a CPU that is not Intel's leaves half of the vector unit
-idle. oneDNN, which torch also has, does not (bench/LOG.md). It is called replicate by replicate, so a replicate's
-numbers do not depend on the stack that it is in.
+On a CPU, torch multiplies float32 matrices by MKL, which uses only half of the vector unit unless the CPU is Intel's.
+torch's oneDNN uses it fully (bench/LOG.md). It is called for each replicate, so that a replicate's numbers do not
+depend on its stack.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,41 +14,40 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# With fewer outputs, or terms, one call for the whole stack is worth more than a faster one for each replicate.
-LEAST = 16
+LEAST = 16  # with fewer outputs or terms, one call for the whole stack is faster than one for each replicate
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def padded(left: Tensor) -> Tensor:
-    """Bring M of `(R, M, K)` to a multiple of four by rows of zeros.
+    """Pad M of `(R, M, K)` to a multiple of four by rows of zeros.
 
-    MKL rounds by whether a result begins at a multiple of 16 bytes. With a multiple of four outputs each replicate's
-    begins at one whatever B is, as it does when the replicate is alone.
+    MKL's rounding depends on whether a result begins at a multiple of 16 bytes. With a multiple of four outputs every
+    replicate's does, as when it is alone.
     """
-    lacking = -left.shape[1] % 4
-    return F.pad(left, (0, 0, 0, lacking)) if lacking else left
+    missing = -left.shape[1] % 4
+    return F.pad(left, (0, 0, 0, missing)) if missing else left
 
 
 def by_onednn(left: Tensor) -> bool:
-    """Whether products of `(R, M, K)` with `(R, N, K)` are oneDNN's."""
+    """Return whether oneDNN multiplies `(R, M, K)` by `(R, N, K)`."""
     return ONEDNN and left.dtype == torch.float32 and left.device.type == "cpu" and min(left.shape[1:]) >= LEAST
 
 
 def multiply_each(left: Iterable[Tensor], right: Iterable[Tensor]) -> list[Tensor]:
-    """Multiply rows with rows by oneDNN, pair by pair: `(M, K)` and `(N, K)` → `(M, N)`, whatever their strides."""
+    """Multiply each pair by oneDNN, rows by rows: `(M, K)` and `(N, K)` → `(M, N)`, of any strides."""
     linear = torch.ops.mkldnn._linear_pointwise
     return [linear(a, b, None, "none", [], "") for a, b in zip(left, right, strict=True)]
 
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply stacks, `(R, M, K)` and `(R, N, K)` → `(R, M, N)`, by whichever library."""
+    """Multiply stacks by the faster library, rows by rows: `(R, M, K)` and `(R, N, K)` → `(R, M, N)`."""
     if not by_onednn(left):
         return torch.bmm(padded(left), right.transpose(1, 2))[:, : left.shape[1]]
     return torch.stack(multiply_each(left.unbind(), right.unbind()))
 
 
 def mixed(device: torch.device) -> bool:
-    """Whether a forward pass runs in mixed precision."""
+    """Return whether autocast is on: a forward pass then runs in mixed precision."""
     return torch.is_autocast_enabled(device.type)
 
 
@@ -72,9 +71,9 @@ class Linear(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Slices:
-    """A stack of weights as its optimizer holds it: a tensor for each replicate, and where their gradients are left.
+    """A stack of weights as its optimizer holds it: a tensor and, after a backward pass, a gradient for each replicate.
 
-    Putting together a stack of gradients would cost as much as a sixth of their products (bench/LOG.md).
+    Stacking the gradients would take a sixth of the time of their products (bench/LOG.md).
     """
 
     weights: Sequence[Tensor]
@@ -84,10 +83,8 @@ class Slices:
 class Hidden(torch.autograd.Function):
     """M modalities' hidden layers in training, Linear → BatchNorm → ReLU → Dropout, as one operation.
 
-    It passes over the units half as often as layer after layer does.
-
-    BatchNorm takes away what a linear layer's bias adds, so the bias gets a gradient of 0. Layer after layer it would
-    get one of rounding noise, which Adam scales up to full steps.
+    It passes over the units half as often as separate layers do. BatchNorm cancels the linear layer's bias, whose
+    gradient is therefore 0; separate layers give it rounding noise, which Adam scales up to full steps.
     """
 
     @staticmethod
@@ -98,9 +95,9 @@ class Hidden(torch.autograd.Function):
 
         Args:
             ctx: autograd's.
-            slices: by modality the weights as an optimizer holds them: autograd then gets no gradient of theirs.
-            kept: `(R, M × D, B)` 1 where dropout keeps a unit, 0 elsewhere; None for all.
-            scale: what dropout multiplies by.
+            slices: by modality, the weights as an optimizer holds them; their gradients then go there, not to autograd.
+            kept: `(R, M × D, B)`, 1 where dropout keeps a unit, 0 elsewhere; None if it keeps all.
+            scale: what dropout multiplies kept units by.
             tensors: M each of the linear layers' biases `(R, D, 1)`, BatchNorm's weights and biases `(R, D)`, inputs
                 `(R, in, B)`, and the linear layers' weights `(R, D, in)`.
 
@@ -142,7 +139,7 @@ class Hidden(torch.autograd.Function):
         gain, units, inverse, out, *rest = ctx.saved_tensors
         M, (R, D, B) = len(ctx.slices), units.shape
         inputs, weights = _in_groups(rest, M)
-        # Where nothing came out, nothing goes back: the zeros of ReLU and of dropout at once.
+        # No gradient where the output is 0, by ReLU or by dropout.
         gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
         zeros = torch.zeros(R * D, dtype=units.dtype, device=units.device)
         channels, saved = (1, R * D, B), (None, None, zeros, inverse.view(-1))  # the units are centred

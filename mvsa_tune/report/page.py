@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from mvsa_tune.config import Config
@@ -23,7 +22,7 @@ from mvsa_tune.report.tables import tables
 from mvsa_tune.report.templates import render
 from mvsa_tune.results.schema import STOPPED
 from mvsa_tune.stats.analysis import Analysis, verdict
-from mvsa_tune.stats.error_analysis import SHOWN, VOTES, by_sample, confusion, per_class
+from mvsa_tune.stats.error_analysis import SHOWN, VOTES, by_sample, class_scores, confusion
 from mvsa_tune.training.result import TrialResult
 
 CURVES = 4  # configurations whose curves are drawn
@@ -131,11 +130,8 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
 
 def _classes(analysis: Analysis, best: TrialResult) -> Table:
     classes, counts = analysis.store.manifest.classes, confusion(best).sum(axis=1)
-    scores = per_class(best, analysis.store.samples()["label"].to_numpy())
-    cells = np.char.mod("%.3f", scores.mean(axis=0))
-    if len(scores) > 1:
-        cells = np.char.add(cells, np.char.mod(" ± %.3f", scores.std(axis=0, ddof=1)))
-    body = [[label, f"{count:.0f}", *row] for label, count, row in zip(classes, counts, cells.T, strict=True)]
+    scores = class_scores(best, analysis.store.samples()["label"].to_numpy())
+    body = [[label, f"{count:.0f}", *row] for label, count, row in zip(classes, counts, scores, strict=True)]
     return Table("Scores by class", ["class", "samples", "precision", "recall", "F1"], body)
 
 

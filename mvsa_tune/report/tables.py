@@ -31,7 +31,7 @@ OTHERS = 5  # the table of configurations that the reference does not have
 # By table, what adds configurations to it.
 WOULD_ADD = {
     1: "`--ablation 0 --batch-size 512`",
-    2: "a third of `--pairs`",
+    2: "a third pair in `--pairs`",
     3: "`--batch-size 32`",
     4: "`--ablation 1 2`",
 }

@@ -6,7 +6,7 @@ compared on the seeds that they have in common.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 
@@ -26,7 +26,7 @@ from mvsa_tune.stats.summary import ranked, summarise
 from mvsa_tune.stats.tests import ALPHA, Comparisons, Difference, on_common_seeds
 from mvsa_tune.training.result import NO_ROW, Correctness
 
-NAMED = 5
+NAMED = 5  # configurations that the verdict names as not distinguishable from the best
 Positions = Mapping[int, NDArray[np.intp]]
 
 
@@ -78,6 +78,7 @@ class Analysis:
     ranked: tuple[Scored, ...]  # trained to their end, the best first, by cross-fitted accuracy
     stopped: tuple[Scored, ...]  # by the scheduler, in the order of the sweep; not compared with the others
     rows: NDArray[np.int32]  # (M,) row numbers of the samples of `Scored.values`; empty where each seed draws its own
+    _behind: dict[tuple[Scored, ...], Mapping[str, Difference]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def scored(self) -> Mapping[str, Scored]:
@@ -103,10 +104,6 @@ class Analysis:
             differences = {scored.config.id: pairs.difference(0, k) for k, scored in enumerate(among) if k}
             self._behind[among] = {trial: difference for trial, difference in differences.items() if difference}
         return self._behind[among]
-
-    @cached_property
-    def _behind(self) -> dict[tuple[Scored, ...], Mapping[str, Difference]]:
-        return {}
 
     def tied(self) -> list[Scored]:
         """Return the configurations that cannot be distinguished from the best."""
@@ -177,12 +174,12 @@ def analyse(store: Store) -> Analysis:
     folds: dict[int, set[int]] = defaultdict(set)
     for replicate in chain(store.manifest.replicates, *rows):
         folds[replicate.seed].add(replicate.fold)
-    places = {group: positions(rows[group], group, folds) for group in rows}
-    samples = [rows[group].ravel()[indices] for group in rows for indices in places[group].values()]
+    indices = {group: positions(rows[group], group, folds) for group in rows}
+    samples = [rows[group].ravel()[of_seed] for group in rows for of_seed in indices[group].values()]
     redrawn = any(len(of_seed) < 2 or not np.array_equal(of_seed, samples[0]) for of_seed in samples)
     ratio = validation_ratio(store.split()) if redrawn else None
     configs = {config.id: config for config in store.configs()}
-    scored = {t: Scored(configs[t], store.correctness(t), places[replicates[t]], ratio) for t in trials}
+    scored = {t: Scored(configs[t], store.correctness(t), indices[replicates[t]], ratio) for t in trials}
     compared = dict.fromkeys(trial for trial in finished if scored[trial].seeds)
     return Analysis(
         store,
@@ -194,7 +191,7 @@ def analyse(store: Store) -> Analysis:
 
 
 def positions(rows: NDArray[np.int32], replicates: Sequence[Replicate], folds: Mapping[int, set[int]]) -> Positions:
-    """Return by seed where its values are in flattened `(R, N)` arrays, in the order of the samples' row numbers.
+    """Return the indices of each seed's values in flattened `(R, N)` arrays, in the order of the samples' row numbers.
 
     Args:
         rows: `(R, N)` row numbers of the samples.
@@ -205,15 +202,15 @@ def positions(rows: NDArray[np.int32], replicates: Sequence[Replicate], folds: M
     seeds = np.repeat([replicate.seed for replicate in replicates], rows.shape[1])
     for seed in dict.fromkeys(replicate.seed for replicate in replicates):
         if folds[seed] == {replicate.fold for replicate in replicates if replicate.seed == seed}:
-            places = np.flatnonzero((seeds == seed) & (flat != NO_ROW))
-            result[seed] = places[np.argsort(flat[places], kind="stable")]
+            indices = np.flatnonzero((seeds == seed) & (flat != NO_ROW))
+            result[seed] = indices[np.argsort(flat[indices], kind="stable")]
     return result
 
 
 def by_seed(values: NDArray[np.generic], positions: Positions, *, redrawn: bool) -> Array:
     """Return values `(R, N)` as seeds × samples `(S, M)`; as the seeds' means `(S, 1)` where samples are `redrawn`."""
     flat = values.astype(np.float64).ravel()
-    return np.array([[flat[places].mean()] if redrawn else flat[places] for places in positions.values()])
+    return np.array([[flat[indices].mean()] if redrawn else flat[indices] for indices in positions.values()])
 
 
 def validation_ratio(split: Split) -> float:
@@ -252,10 +249,10 @@ def _luck(analysis: Analysis) -> str:
     best = analysis.winner
     if best is None:
         return ""
-    name, seeds = analysis.ranked[best.index].config.name, analysis.common_seeds
+    name, seeds, count = analysis.ranked[best.index].config.name, analysis.common_seeds, len(analysis.ranked)
     lead = f"{seeds[:1].upper()}{seeds[1:]} the best is {name}; its lead" if seeds else "Its lead"
     return (
-        f"{lead} over the mean of all {len(analysis.ranked)} is {100 * best.lead:.1f} points; the best of as many "
-        f"equally good ones would lead by {100 * best.luck:.1f} (as much or more in {best.p:.2g} of draws). Corrected "
-        f"for the choice, its accuracy is {best.corrected:.3f}."
+        f"{lead} over the mean of all {count} is {100 * best.lead:.1f} points; if all {count} were equally good, the "
+        f"best would lead by {100 * best.luck:.1f} points on average, by chance alone (p {best.p:.2g}). Corrected for "
+        f"selection, its accuracy is {best.corrected:.3f}."
     )

@@ -41,33 +41,32 @@ def compare(first: Store, second: Store) -> str:
             "again with the other's, --seed-list"
         )
     differences = family([Crossed(values - baseline) for baseline, values in compared.values()])
-    body = {name: [name, *["–"] * 6] for name in pairs}
-    for (name, values), difference in zip(compared.items(), differences, strict=True):
-        interval = difference.interval
-        body[name][1:] = [
-            *(f"{array.mean():.3f}" for array in values),
-            *(f"{interval.mean:+.4f}", f"{interval.low:+.4f} to {interval.high:+.4f}"),
-            *(f"{difference.p:.2g}", f"{difference.corrected:.2g}"),
+    cells = {
+        name: [
+            *(f"{array.mean():.3f}" for array in compared[name]),
+            f"{difference.interval.mean:+.4f}",
+            f"{difference.interval.low:+.4f} to {difference.interval.high:+.4f}",
+            f"{difference.p:.2g}",
+            f"{difference.corrected:.2g}",
         ]
+        for name, difference in zip(compared, differences, strict=True)
+    }
     used = list(dict.fromkeys(seed for seeds, _ in pairs.values() for seed in seeds))
     fewer = "" if all(list(seeds) == used for seeds, _ in pairs.values()) else " (each pair those that both have)"
     tests = ", ".join(dict.fromkeys(difference.test for difference in differences))
     note = (
         f"Cross-fitted accuracy, seeds {', '.join(map(str, used))}{fewer}, {len(guids[0]):,} validation samples; "
-        f"tests: {tests}, corrected for {len(differences)} comparisons. A best was chosen for its accuracy, which "
-        "is biased upwards."
+        f"tests: {tests}, corrected for {len(differences)} comparisons. The best of a sweep was chosen by its "
+        "accuracy, which is therefore biased upwards."
     )
     header = ["configuration", *names, f"{names[1]} minus {names[0]}", "95 %", "p", "p (Holm)"]
-    table = markdown_section(Table("Configurations", header, [*body.values()], note))
-    facts = [
+    body = [[name, *cells.get(name, ["–"] * 6)] for name in pairs]
+    table = markdown_section(Table("Configurations", header, body, note))
+    facts = "".join(
         f"- {line.replace(' there,', f' in {names[0]},').removesuffix(' now')} in {names[1]}\n"
         for line in first.manifest.differences(second.manifest)
-    ]
-    differ = (
-        "They differ in:\n\n" + "".join(facts)
-        if facts
-        else "Their data, split, seeds, vectors and code are the same.\n"
     )
+    differ = f"They differ in:\n\n{facts}" if facts else "Their data, split, seeds, vectors and code are the same.\n"
     return "\n".join([f"# {' and '.join(names)}\n", differ, table])
 
 

@@ -15,7 +15,7 @@ from mvsa_tune.training.result import NO_ROW, TrialResult, take
 
 SHOWN = 20
 VOTES = "votes_"
-# The ablation that uses one modality alone, and what that is called.
+# By modality: the ablation that uses it alone, and its name on the page.
 ALONE = {"text": 1, "image": 2}
 CALLED = {"text": "text", "image": "picture"}
 
@@ -88,6 +88,15 @@ def per_class(result: TrialResult, labels: NDArray[np.int64]) -> NDArray[np.floa
     return np.array(scores)
 
 
+def class_scores(result: TrialResult, labels: NDArray[np.int64]) -> list[list[str]]:
+    """Return precision, recall and F1 of each class as texts: the mean over replicates ± standard deviation."""
+    scores = per_class(result, labels)
+    cells = np.char.mod("%.3f", scores.mean(axis=0))
+    if len(scores) > 1:
+        cells = np.char.add(cells, np.char.mod(" ± %.3f", scores.std(axis=0, ddof=1)))
+    return [list(map(str, row)) for row in cells.T]
+
+
 def confusion(result: TrialResult) -> NDArray[np.float64]:
     """Return the counts at each replicate's best epoch, averaged: `(C, C)`, true class down, predicted across."""
     mean: NDArray[np.float64] = result.at_best(result.confusion).mean(axis=0)
@@ -95,14 +104,8 @@ def confusion(result: TrialResult) -> NDArray[np.float64]:
 
 
 def _by_class(result: TrialResult, labels: NDArray[np.int64], classes: Sequence[str]) -> str:
-    scores, counts = per_class(result, labels), confusion(result)
-    body = []
-    for index, label in enumerate(classes):
-        cells = [f"{mean:.3f}" for mean in scores[:, :, index].mean(axis=0)]
-        if len(scores) > 1:
-            spread = scores[:, :, index].std(axis=0, ddof=1)
-            cells = [f"{mean} ± {std:.3f}" for mean, std in zip(cells, spread, strict=True)]
-        body.append([label, *(f"{count:.1f}" for count in counts[index]), *cells])
+    rows = zip(classes, confusion(result), class_scores(result, labels), strict=True)
+    body = [[label, *(f"{count:.1f}" for count in counts), *scores] for label, counts, scores in rows]
     header = ["true ↓ predicted →", *classes, "precision", "recall", "F1"]
     return f"Counts: means over the replicates; scores: mean ± standard deviation.\n\n{markdown(header, body)}"
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mvsa_tune.config import AXES, Config
 from mvsa_tune.stats.intervals import Array
 
 DRAWS, TREES = 20, 16
-MOST = 300  # configurations in a draw: the forest's time grows faster than their number
-FEWER_DRAWS = 5  # for more than a third of those
-LEAST = 4
+MOST = 300  # configurations in a draw; the forest takes more than linear time
+FEWER_DRAWS = 5  # for more than MOST / 3 configurations
+LEAST = 4  # configurations
 LEVELS = 6  # a hyperparameter with more values than this is continuous
 
 
@@ -50,11 +51,10 @@ def importances(configs: Sequence[Config], values: Array) -> tuple[Importance, .
         rows, samples = (rng.multinomial(count, np.full(count, 1 / count)) / count for count in (R, N))
         accuracy = np.einsum("krn,r,n->k", values[drawn], rows, samples)
         shares.append(_shares({name: [column[k] for k in drawn] for name, column in columns.items()}, accuracy, seed))
-    result = []
-    for name in columns:
-        share = [draw[name] for draw in shares]
-        low, high = np.quantile(share, [0.05, 0.95])
-        result.append(Importance(name, float(np.mean(share)), float(low), float(high), float(np.std(share, ddof=1))))
+    result = [
+        Importance(str(name), share.mean(), share.quantile(0.05), share.quantile(0.95), share.std())
+        for name, share in pd.DataFrame(shares).items()
+    ]
     return tuple(sorted(result, key=lambda importance: -importance.mean))
 
 

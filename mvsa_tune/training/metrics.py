@@ -9,8 +9,7 @@ Scores = NDArray[np.float64]
 
 def accuracy(confusion: Counts) -> Scores:
     """Return the share of samples labelled correctly: `(..., C, C)` → `(...)`."""
-    correct: Scores = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
-    return correct
+    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
 
 
 def f1_per_class(confusion: Counts) -> Scores:
@@ -21,13 +20,11 @@ def f1_per_class(confusion: Counts) -> Scores:
 
 
 def f1_macro(confusion: Counts) -> Scores:
-    """Return the plain mean of the classes' F1: `(..., C, C)` → `(...)`."""
-    mean: Scores = f1_per_class(confusion).mean(axis=-1)
-    return mean
+    """Return the unweighted mean of the classes' F1: `(..., C, C)` → `(...)`."""
+    return f1_per_class(confusion).mean(axis=-1)
 
 
 def f1_weighted(confusion: Counts) -> Scores:
     """Return the mean of the classes' F1, weighted by their true counts: `(..., C, C)` → `(...)`."""
     present = confusion.sum(axis=-1)
-    mean: Scores = (f1_per_class(confusion) * present).sum(axis=-1) / present.sum(axis=-1)
-    return mean
+    return (f1_per_class(confusion) * present).sum(axis=-1) / present.sum(axis=-1)

@@ -20,10 +20,9 @@ class StackedAdamW:
     """
 
     def __init__(self, stacks: Iterable[nn.Parameter], weight_decay: float) -> None:
-        """Begin with no step taken; `stacks` are `(R, …)` each."""
-        self.stacks = list(stacks)
-        self.weight_decay = weight_decay
-        # By stack, then by replicate.
+        """Prepare to optimise `stacks`, `(R, …)` each."""
+        self.stacks, self.weight_decay = list(stacks), weight_decay
+        # Weights, first and second moments: by stack, then by replicate.
         self.weights = [stack.detach().unbind() for stack in self.stacks]
         self.first, self.second = ([torch.zeros_like(stack).unbind() for stack in self.stacks] for _ in range(2))
         for stack, weights in zip(self.stacks, self.weights, strict=True):
@@ -34,11 +33,7 @@ class StackedAdamW:
 
     @torch.no_grad()
     def step(self, rates: Sequence[float | None]) -> None:
-        """Step along the gradients, and forget them.
-
-        Args:
-            rates: each replicate's learning rate; None for one that takes no step.
-        """
+        """Update the weights with each replicate's learning rate, None for no step; clear the gradients."""
         taken = [float(rate is not None) for rate in rates]
         self.steps.add_(1 if all(taken) else torch.tensor(taken, device=self.steps.device))
         gradients = [_take_gradients(stack) for stack in self.stacks]
@@ -64,7 +59,7 @@ class StackedAdamW:
 
 
 def _take_gradients(stack: nn.Parameter) -> Sequence[Tensor]:
-    """Return each replicate's gradient, and remove it from the stack."""
+    """Return each replicate's gradient and clear it in the stack."""
     whole, stack.grad = stack.grad, None
     if whole is not None:
         return whole.unbind()
@@ -75,11 +70,11 @@ def _take_gradients(stack: nn.Parameter) -> Sequence[Tensor]:
 
 
 def lr_factor(schedule: str, warmup: float, step: int, steps: int) -> float:
-    """Return what the learning rate is multiplied by in step `step` (from 0) of `steps`.
+    """Return the factor of the learning rate in step `step` (from 0) of `steps`.
 
-    It rises linearly from 0 over the first `warmup` × `steps`. Then it stays (`constant`; `plateau`, whose learning
-    rate itself falls), or falls to 0 at the end: linearly, or as half a cosine wave (Loshchilov and Hutter 2017,
-    arXiv:1608.03983, without restarts).
+    It rises linearly from 0 to 1 over the first `warmup` × `steps`. Then it falls to 0, for `linear` linearly, for
+    `cosine` as half a cosine wave (Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts). For `constant` and
+    `plateau` it stays: the latter changes the learning rate itself.
     """
     rising = warmup * steps
     if step < rising:

@@ -1,7 +1,7 @@
-"""The result of a trial: its curves and predictions, the scores that follow from them; joining results.
+"""The result of a trial: its curves, its predictions, and the scores made of them.
 
 The reference experiment reports the best validation accuracy over the epochs: a maximum over noisy numbers, chosen on
-the samples that it is measured on. `cross_fitted` gives an accuracy that is free of that choice.
+the samples that it is measured on. `cross_fitted` gives an accuracy without this bias.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,13 @@ from mvsa_tune.training import metrics
 
 Kind = TypeVar("Kind", bound=np.generic)
 
-# Padding of a replicate that has fewer samples than another: no row, and no class.
-NO_ROW, NO_CLASS = -1, 255
-# The arrays of a result that grow by an entry in each epoch; nothing is chosen by those of the test samples.
+NO_ROW, NO_CLASS = -1, 255  # padding of replicates that have fewer samples than another
+# The arrays of a result that grow by an entry in each epoch.
 CURVES = ("train_loss", "val_loss", "confusion", "predicted")
 TEST_CURVES = ("test_confusion", "test_predicted")
-# Of cross-fitting. Of 2, 5 and 10 parts, 2 have the least error (`bench/choosing.py`). More rounds average out the
-# chance of the dealing.
+# Of cross-fitting: 2 parts have a smaller error than 5 and 10 (`bench/choosing.py`); rounds average over random deals.
 PARTS, ROUNDS = 2, 20
-# The arrays of test samples where the split has none.
-NO_TEST: Any = partial(np.zeros, (0, 0), dtype=np.uint8)
+NO_TEST: Any = partial(np.zeros, (0, 0), dtype=np.uint8)  # makes the arrays of a split without test samples
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ class TrialResult:
         predicted: `(E, R, N)` their predicted classes after each epoch, padded with `NO_CLASS`.
         seconds: training time of the whole stack.
         device: where it was trained.
-        select: a replicate's best epoch is that of the best validation `accuracy`, or of the least validation `loss`.
-        test_rows: `(R, M)` row numbers of the test samples; empty for a split without any. Nothing is chosen by them.
+        select: what a replicate's best epoch is chosen by, validation `accuracy` or `loss`.
+        test_rows: `(R, M)` row numbers of the test samples; empty if there are none. Nothing is chosen by them.
         test_labels: `(R, M)` their classes.
         test_predicted: `(E, R, M)` their predicted classes after each epoch.
         test_confusion: `(E, R, C, C)` test counts.
@@ -64,6 +61,11 @@ class TrialResult:
     test_confusion: NDArray[np.int32] = field(default_factory=NO_TEST)
 
     @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays by name; those of the test samples only if there are any."""
+        return {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray) and array.size}
+
+    @property
     def epochs(self) -> int:
         """Number of epochs trained, E."""
         return len(self.confusion)
@@ -74,9 +76,8 @@ class TrialResult:
         return self.test_rows.size > 0
 
     def distinct(self, rows: str) -> int:
-        """Count the different samples in `rows`, or in `test_rows`, over all replicates."""
-        numbers = np.unique(getattr(self, rows))
-        return int((numbers != NO_ROW).sum())
+        """Count the different samples of all replicates in the attribute `rows` or `test_rows`."""
+        return int((np.unique(getattr(self, rows)) != NO_ROW).sum())
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
@@ -85,22 +86,21 @@ class TrialResult:
 
     @property
     def _merit(self) -> NDArray[np.float64]:
-        """What is greatest in the best epoch, shape `(E, R)`."""
+        """The quantity that the best epoch maximises, shape `(E, R)`."""
         if self.select == "accuracy":
             return self.accuracy
         return -np.where(np.isfinite(self.val_loss), self.val_loss, np.inf).astype(np.float64)
 
     @property
     def best_epoch(self) -> NDArray[np.int64]:
-        """Best epoch of each replicate, from 1, shape `(R,)`; of equal ones the first."""
+        """Best epoch of each replicate, from 1, shape `(R,)`; the first of equally good ones."""
         return self._merit.argmax(axis=0) + 1
 
     @property
     def scores(self) -> NDArray[np.float64]:
         """What a sweep maximises, shape `(E,)`: the replicates' mean validation accuracy at their best epochs so far.
 
-        It is the score that the trial would have if it ended there. It is an accuracy even where the loss selects the
-        epoch, so that all configurations are compared in one unit.
+        It is an accuracy even where the loss selects the epoch, so that all configurations are compared in one unit.
         """
         merit = self._merit
         best_so_far = np.stack([merit[: epoch + 1].argmax(axis=0) for epoch in range(self.epochs)])
@@ -123,7 +123,7 @@ class TrialResult:
         shares = np.zeros(self.rows.shape, dtype=np.float32)
         for r, samples in enumerate(present):
             of_replicate = correct[:, r : r + 1, samples]
-            # A single sample leaves no other to choose its epoch by.
+            # A single sample leaves no others to choose the epoch by.
             shares[r, samples] = cross_fitted(of_replicate)[0] if samples.sum() >= PARTS else of_replicate[-1, 0]
         return Correctness(self.rows, shares, self.at_best(correct), correct[-1])
 
@@ -136,13 +136,13 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Correctness:
-    """Which validation samples a trial predicts correctly: intervals and tests are made of it.
+    """Which validation samples a trial predicts correctly: the basis of intervals and tests.
 
     Attributes:
         rows: `(R, N)` row numbers of the samples, padded with `NO_ROW`; the other arrays are 0 there.
-        cross_fitted: `(R, N)` share of correct predictions at the epoch that is best on other samples (`cross_fitted`).
-        best: `(R, N)` whether the best epoch does.
-        last: `(R, N)` whether the last epoch does.
+        cross_fitted: `(R, N)` share of correct predictions, see the function `cross_fitted`.
+        best: `(R, N)` whether the prediction at the best epoch is correct.
+        last: `(R, N)` whether the prediction at the last epoch is correct.
     """
 
     rows: NDArray[np.int32]
@@ -153,8 +153,7 @@ class Correctness:
     @property
     def accuracy(self) -> NDArray[np.float64]:
         """Cross-fitted accuracy of each replicate, shape `(R,)`."""
-        correct: NDArray[np.float64] = self.cross_fitted.sum(axis=1, dtype=np.float64)
-        return correct / (self.rows != NO_ROW).sum(axis=1)
+        return self.cross_fitted.sum(axis=1, dtype=np.float64) / (self.rows != NO_ROW).sum(axis=1)
 
 
 def cross_fitted(correct: NDArray[np.bool_], parts: int = PARTS, rounds: int = ROUNDS) -> NDArray[np.float64]:
@@ -164,32 +163,28 @@ def cross_fitted(correct: NDArray[np.bool_], parts: int = PARTS, rounds: int = R
     (Stone 1974, doi 10.1111/j.2517-6161.1974.tb00994.x; for choosing among candidates, Varma & Simon 2006,
     doi 10.1186/1471-2105-7-91). The deals are the same in every call.
 
-    Args:
-        correct: `(E, R, N)`, whether replicate r predicts sample n correctly after epoch e.
-        parts: number of parts.
-        rounds: number of deals.
+    `correct`, `(E, R, N)`, says whether replicate r predicts sample n correctly after epoch e.
 
     Raises:
-        InputError: There are fewer samples than parts.
+        InputError: there are fewer samples than parts.
     """
     _, replicates, samples = correct.shape
     if samples < parts:
-        raise InputError(f"{samples} validation samples cannot be shared out to {parts} parts")
+        raise InputError(f"{samples} validation samples cannot be divided into {parts} parts")
     rng = np.random.default_rng(0)
-    total = correct.sum(axis=2)
-    scored = np.zeros((replicates, samples))
+    total, scored = correct.sum(axis=2), np.zeros((replicates, samples))
     each = np.arange(replicates)[:, None]
     for _ in range(rounds):
         for part in np.array_split(rng.permutation(samples), parts):
             in_part = correct[:, :, part]
-            chosen = (total - in_part.sum(axis=2)).argmax(axis=0)  # of equal epochs the first, as for the best epoch
+            chosen = (total - in_part.sum(axis=2)).argmax(axis=0)  # the first of equally good ones, as in `best_epoch`
             scored[:, part] += in_part[chosen[:, None], each, np.arange(len(part))]
     return scored / rounds
 
 
 def take(result: TrialResult, indices: Sequence[int]) -> TrialResult:
     """Return the result of some replicates, in the order of `indices`, with their share of the seconds."""
-    arrays: dict[str, Any] = {name: np.take(array, indices, _axis(name)) for name, array in _arrays(result).items()}
+    arrays: dict[str, Any] = {name: np.take(array, indices, _axis(name)) for name, array in result.arrays.items()}
     return replace(result, **arrays, seconds=result.seconds * len(indices) / len(result.rows))
 
 
@@ -199,7 +194,7 @@ def join(results: Sequence[TrialResult]) -> TrialResult:
     Replicates with fewer samples than others are padded; the seconds are summed; the device is the first one's.
     """
     joined: dict[str, Any] = {}
-    for name in _arrays(results[0]):
+    for name in results[0].arrays:
         parts = [getattr(result, name) for result in results]
         if name.endswith(("rows", "labels", "predicted")):  # an entry for each sample
             longest, value = max(part.shape[-1] for part in parts), NO_ROW if name.endswith("rows") else NO_CLASS
@@ -209,11 +204,6 @@ def join(results: Sequence[TrialResult]) -> TrialResult:
             ]
         joined[name] = np.concatenate(parts, _axis(name))
     return replace(results[0], **joined, seconds=sum(result.seconds for result in results))
-
-
-def _arrays(result: TrialResult) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a result by name; those of test samples where there are any."""
-    return {name: array for name, array in vars(result).items() if isinstance(array, np.ndarray) and array.size}
 
 
 def _axis(name: str) -> int:

@@ -1,6 +1,6 @@
-"""What the trials of a sweep share: samples, split and device; and how a stack is built from the caches.
+"""What the trials of a sweep share: samples, split and device; and building a stack from the embedding caches.
 
-torch is imported by the functions that need it: the driver of a sweep, which trains nothing, starts a second sooner.
+torch is imported by the functions that need it, since it delays the start of a sweep's driver by a second.
 """
 
 import sys
@@ -37,9 +37,9 @@ class Shared:
         replicates: seeds and folds that a whole trial trains.
         device: `cpu` or `cuda`.
         threads: CPU threads that a worker may use.
-        milestones: epochs, besides the last, at which a trial reports: there the scheduler may stop it.
-        plugins: Python files that register heads and encoders, which every worker runs first.
-        driver: on a cluster, what the nodes need to know of the driver's machine.
+        milestones: epochs, besides the last, at which a trial reports and the scheduler may stop it.
+        plugins: Python files that register heads and encoders; every worker runs them first.
+        driver: on a cluster, how the nodes reach the driver's machine.
     """
 
     labels: NDArray[np.int64]
@@ -54,29 +54,25 @@ class Shared:
 
     @property
     def files(self) -> list[Path]:
-        """The files that every node of a cluster must see; caches are not among them, but are sent to nodes."""
+        """The files that every node of a cluster must be able to read; caches are sent to nodes instead."""
         return list(self.plugins)
 
     def scores_gone_past(self, configs: Sequence[Config]) -> dict[str, NDArray[np.float64]]:
-        """Return the scores of the configurations whose trials go on from a checkpoint, by id.
+        """Return the scores of the configurations whose trials continue from a checkpoint, by id.
 
-        They are `TrialResult.scores`, up to the last milestone that the scheduler has let the trial go past.
+        They are `TrialResult.scores` up to the last milestone after which the scheduler let the trial continue.
         """
         return {}
 
 
 @dataclass(frozen=True)
 class Task(Shared):
-    """What the trials of a sweep over frozen encoders share. It is small: the vectors stay in their caches.
+    """What the trials of a sweep over frozen encoders share. It is small: the vectors stay in their caches."""
 
-    Attributes:
-        caches: by encoder and modality; their first N rows belong to the labelled samples.
-    """
-
-    caches: Mapping[tuple[str, str], Cache]
+    caches: Mapping[tuple[str, str], Cache]  # by encoder and modality; the first N rows are the labelled samples
 
     def build(self, config: Config, replicates: Sequence[Replicate]) -> "StackTrainer":
-        """Put a configuration's samples on the device and build the stack of these replicates, no epoch trained."""
+        """Put a configuration's samples on the device and build the untrained stack of these replicates."""
         import torch
 
         from mvsa_tune.training.trainer import Samples, StackTrainer
@@ -100,10 +96,9 @@ def load_vectors(
 ) -> "Tensor":
     """Load the vectors of the first `count` samples onto the device, once in a process.
 
-    On a CPU, vectors that are used as they are stay in the cache's file, or in Ray's object store on a node that does
-    not see it, if they are float32 or large: all processes share them there. All others become float32 in memory. The
-    sweep has checked the file when it started. On a cluster, `driver` sends the vectors of the file with that
-    `sha256` to a node that lacks them.
+    On a CPU, unchanged vectors that are float32 or large stay memory-mapped, so that processes share them. All others
+    become float32 in memory. On a cluster, `driver` sends the vectors of the file with that `sha256` to a node that
+    lacks it, which keeps them in Ray's object store.
     """
     import torch
 
@@ -113,11 +108,11 @@ def load_vectors(
     whole = open_vectors(path, mode="c") if sent is None else sent
     mapped = whole[:count]
     large = 4 * mapped.size > IN_MEMORY
-    as_it_is = device == "cpu" and normalise == "none" and sys.byteorder == "little"
-    if as_it_is and (large or mapped.dtype == np.float32):
+    unchanged = device == "cpu" and normalise == "none" and sys.byteorder == "little"
+    if unchanged and (large or mapped.dtype == np.float32):
         if large:
             expect_scattered_reads(whole)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # what was sent cannot be written to, and is not
+            warnings.simplefilter("ignore", UserWarning)  # vectors that were sent are read-only, and only read
             return torch.from_numpy(mapped)
     return normalised(torch.from_numpy(mapped.astype(np.float32)).to(device), normalise)

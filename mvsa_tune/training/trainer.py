@@ -23,27 +23,19 @@ from mvsa_tune.models.layers import initialise, run_some
 from mvsa_tune.training.optimizer import StackedAdamW, lr_factor, plateau
 from mvsa_tune.training.result import CURVES, NO_CLASS, NO_ROW, TEST_CURVES, TrialResult
 
-# Which replicates of a stack: all of them, or those listed.
-Members = slice | list[int]
+Members = slice | list[int]  # replicates of a stack: all of them, or those listed
 ALL = slice(None)
 Key = TypeVar("Key", bound=Hashable)
-# Bytes of vectors that are converted as a whole; larger ones, a minibatch at a time.
-IN_MEMORY = 2**30
-# Samples scored at once: bounds the memory of an evaluation whatever the size of the split.
-EVALUATION_BLOCK = 4096
+IN_MEMORY = 2**30  # bytes of vectors that are converted at once; larger ones are converted by minibatch
+EVALUATION_BLOCK = 4096  # samples scored at once: bounds the memory of an evaluation
 
 
 @dataclass(frozen=True)
 class Part:
-    """The samples that R replicates are scored on.
+    """The samples that R replicates are scored on."""
 
-    Attributes:
-        rows: `(R, N)` row numbers on the device, padded with `NO_ROW`.
-        sizes: each replicate's number of samples.
-    """
-
-    rows: Tensor
-    sizes: tuple[int, ...]
+    rows: Tensor  # (R, N) row numbers on the device, padded with `NO_ROW`
+    sizes: tuple[int, ...]  # each replicate's number of samples
 
     @classmethod
     def of(cls, rows: Sequence[Tensor], device: torch.device) -> "Part":
@@ -58,14 +50,10 @@ class Trainer(ABC):
     def __init__(
         self, config: Config, labels: Tensor, classes: int, val_rows: Sequence[Tensor], test_rows: Sequence[Tensor] = ()
     ) -> None:
-        """Begin with no epoch trained.
-
-        `labels` are all labelled samples' `(N,)` int64, on the device to train on; rows are row numbers by replicate.
-        """
+        """Prepare to train on the device of `labels`, all labelled samples' `(N,)` int64; rows are by replicate."""
         self.config, self.labels, self.classes, self.device = config, labels, classes, labels.device
         self.validation = Part.of(val_rows, self.device)
-        # By the prefix of their arrays in a `TrialResult`.
-        self.parts = {"": self.validation}
+        self.parts = {"": self.validation}  # by the prefix of their arrays in a `TrialResult`
         if any(map(len, test_rows)):
             self.parts["test_"] = Part.of(test_rows, self.device)
         names = CURVES + TEST_CURVES if "test_" in self.parts else CURVES
@@ -88,7 +76,7 @@ class Trainer(ABC):
         return lr * lr_factor(self.config.schedule, self.config.warmup, self.epoch * steps + step, total)
 
     def _observe(self, losses: Tensor) -> None:
-        """Show validation losses to the schedule `plateau`; the others do not wait for the device."""
+        """Pass the validation losses `(R,)` to the schedule `plateau`."""
         if self.plateaus:
             for scheduler, loss in zip(self.plateaus, losses.tolist(), strict=True):
                 scheduler.step(loss)
@@ -163,21 +151,15 @@ def normalised(vectors: Tensor, how: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Samples:
-    """The labelled samples on the device.
+    """The labelled samples on the device; training runs in the vectors' number format, at least float32."""
 
-    Attributes:
-        vectors: by modality, `(N, width)`; training runs in their number format, in float32 where that is float16.
-        labels: `(N,)` int64.
-        classes: number of classes.
-    """
-
-    vectors: Mapping[str, Tensor]
-    labels: Tensor
+    vectors: Mapping[str, Tensor]  # by modality, (N, width)
+    labels: Tensor  # (N,) int64
     classes: int
 
 
 def generators(replicate: Replicate, device: torch.device) -> tuple[torch.Generator, torch.Generator, torch.Generator]:
-    """Return a replicate's generators of weights, order (both on the CPU, so equal on every device) and dropout."""
+    """Return a replicate's generators of weights, sample order and dropout; the first two are on the CPU."""
     seeds = map(int, np.random.SeedSequence([replicate.seed, replicate.fold]).generate_state(3))
     weights, order, dropout = torch.Generator(), torch.Generator(), torch.Generator(device)
     for generator, seed in zip((weights, order, dropout), seeds, strict=True):
@@ -188,15 +170,14 @@ def generators(replicate: Replicate, device: torch.device) -> tuple[torch.Genera
 def minibatches(count: int, batch_size: int) -> list[slice]:
     """Cut `count` samples into minibatches; the last one holds the rest.
 
-    A single sample left over joins the minibatch before it (BatchNorm cannot normalise one sample), so every sample is
-    trained on once an epoch and no minibatch holds one sample.
+    A single sample left over joins the minibatch before it: BatchNorm cannot normalise one sample.
     """
     ends = [end for end in range(batch_size, count, batch_size) if end != count - 1] + [count]
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def grouped(keys: Sequence[Key | None]) -> dict[Key, Members]:
-    """Group R replicates by their keys, leaving out None: key → which; `ALL` where every key is the same."""
+    """Return which of R replicates have each key, None left out; `ALL` if all have the same."""
     groups: dict[Key, list[int]] = {}
     for r, key in enumerate(keys):
         if key is not None:
@@ -205,10 +186,11 @@ def grouped(keys: Sequence[Key | None]) -> dict[Key, Members]:
 
 
 def epoch_steps(counts: Sequence[int], batch_size: int) -> list[list[tuple[slice, Members]]]:
-    """Return the steps of an epoch of R replicates with `counts` training samples: in each, the minibatches and whose.
+    """Return the steps of an epoch of R replicates with `counts` training samples.
 
-    Replicates whose minibatches of a step have the same length go together. Where counts differ that is all of them in
-    every step but the last ones. So a minibatch is never padded: it is the one that the replicate gets alone.
+    A step is a list of minibatches, each with the replicates that it is for: those whose minibatch has the same length.
+    Where counts differ, these are all of them except in the last steps. So no minibatch is padded, and each is the one
+    that the replicate gets when it is trained alone.
     """
     ends = [[(batch.start, batch.stop) for batch in minibatches(count, batch_size)] for count in counts]
     return [[(slice(*batch), which) for batch, which in grouped(step).items()] for step in zip_longest(*ends)]
@@ -240,7 +222,7 @@ class StackTrainer(Trainer):
         self.head = build_head(config.head, len(replicates), widths, config.D, samples.classes, config.dropout)
         initialise(self.head, weights, dropout)
         self.dtype = torch.promote_types(next(iter(samples.vectors.values())).dtype, torch.float32)
-        # Mixed precision would round the vectors in every step: once is the same, and gathers half as much.
+        # Mixed precision rounds the vectors in every step: doing it once gives the same and gathers half the bytes.
         self.input_dtype = torch.bfloat16 if config.precision == "bf16" else self.dtype
         self.vectors = {m: v if 4 * v.numel() > IN_MEMORY else v.to(self.input_dtype) for m, v in vectors.items()}
         self.head.to(self.device, self.dtype)
@@ -256,17 +238,16 @@ class StackTrainer(Trainer):
         for number, step in enumerate(self.steps):
             for batch, which in step:
                 losses = self.losses(rows[which, batch], which, self.config.label_smoothing)[0]  # (R, B)
-                # Of the mean over the minibatch, summed over replicates: each one's gradient is that of its own loss.
+                # The minibatch means summed over replicates: each gets the gradient of its own loss.
                 losses.backward(torch.full_like(losses, 1 / losses.shape[1]))
                 total[which] += losses.detach().sum(dim=1)
-            rates = [
-                self.rate(r, number, count) if number < count else None for r, count in enumerate(self.step_counts)
-            ]
-            self.optimizer.step(rates)  # None: the replicate's epoch is over
+            # None for a replicate whose epoch is over
+            counts = enumerate(self.step_counts)
+            self.optimizer.step([self.rate(r, number, count) if number < count else None for r, count in counts])
         return total / self.counts
 
     def losses(self, rows: Tensor, which: Members = ALL, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Run some replicates' heads on samples: rows `(R, B)` → cross-entropies `(R, B)` and logits `(R, C, B)`."""
+        """Run the heads of `which` on rows `(R, B)`; return cross-entropies `(R, B)` and logits `(R, C, B)`."""
         inputs = {
             modality: vectors.index_select(0, rows.reshape(-1)).to(self.input_dtype).view(*rows.shape, -1).mT
             for modality, vectors in self.vectors.items()

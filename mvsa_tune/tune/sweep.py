@@ -104,7 +104,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, P
     if configs:
         if not options.quiet:
             print(f"\nTraining the {len(configs)} finalists again, on {options.confirm_seeds} fresh seeds.")
-        first = max(replicate.seed for replicate in plan.replicates) + 1
+        first = max(replicate.seed for replicate in Store(folder).manifest.replicates) + 1
         seeds = range(first, first + options.confirm_seeds)
         split, replicates = split_and_replicates(options.split, plan.dataset, seeds)
         split = without(split, plan.dataset, plan.skipped)

@@ -111,7 +111,7 @@ def test_many_samples_are_labelled_as_a_few_are(exported: Path) -> None:
         head({name: rows[start : start + 1000] for name, rows in vectors.items()}) for start in range(0, 5000, 1000)
     ]
     np.testing.assert_allclose(head(vectors), np.concatenate(pieces), atol=1e-6)
-    with pytest.raises(InputError, match=r"a row of each modality's vectors, but there are .*'text': 7"):
+    with pytest.raises(InputError, match=r"each modality needs a vector for every sample, but there are .*'text': 7"):
         head(vectors | {"text": vectors["text"][:7]})
 
 

@@ -175,7 +175,7 @@ def test_new_pairs_are_refused_where_they_cannot_be_embedded_as_the_heads_own_we
     store = Store(swept)
     head = chosen_head(store, choose(store, "best"), None, None)
     dataset = read_dataset(new_pairs(demo, tmp_path / "new"), needs_labels=False)
-    with pytest.raises(InputError, match=r"imported from words\.npy: only their maker"):
+    with pytest.raises(InputError, match=r"imported from words\.npy: new pairs cannot be embedded in the same way"):
         embed_new(embedded_as(head, source="imported from words.npy"), dataset, tmp_path / "caches", {})
     calls, embed = [], predicting.embed
     monkeypatch.setattr(predicting, "embed", lambda *arguments: calls.append(arguments) or embed(*arguments))

@@ -51,7 +51,7 @@ def test_the_others_choose_the_epoch() -> None:
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(InputError, match="shared out"):
+    with pytest.raises(InputError, match="cannot be divided into 10 parts"):
         cross_fitted(np.ones((2, 1, 5), dtype=bool), parts=10)
 
 

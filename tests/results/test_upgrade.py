@@ -1,4 +1,6 @@
-"""Results folders of version 0.1 (tests/fixtures/README.md): read with the same numbers, and added to; nothing is trained again."""
+"""Results folders of version 0.1 (tests/fixtures/README.md): read with the same numbers, and added to; nothing is
+trained again.
+"""
 
 import json
 import zipfile

@@ -10,7 +10,7 @@ import pytest
 from conftest import make_set, result_of
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.readers import LABELS
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import NAMES

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mvsa_tune import NUMERICS_VERSION
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, Sample
-from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.readers import LABELS
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.store import Store
 from mvsa_tune.training.result import TrialResult

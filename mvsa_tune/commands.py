@@ -169,8 +169,7 @@ def audit(options: Namespace) -> None:
     if out.resolve().is_relative_to(options.data.resolve()):
         raise InputError(f"--out {out} is in the data folder, which an audit leaves unchanged: choose another")
     dataset = read_data(options, needs_labels=False)
-    from mvsa_tune.stats.audit import audit_data, write_audit
-    from mvsa_tune.stats.audit_summary import summary
+    from mvsa_tune.stats.audit import audit_data, summary, write_audit
 
     audited = audit_data(dataset, options.split, options.near, options.sweep, options.config)
     write_audit(audited, out, texts=options.texts)

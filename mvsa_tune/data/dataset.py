@@ -11,8 +11,7 @@ from pathlib import Path
 
 from mvsa_tune.config import Parser
 from mvsa_tune.data import release, table
-from mvsa_tune.data.labels import LABELS, order_labels
-from mvsa_tune.data.readers import CHEEMA, REFERENCE, Layout, Pair
+from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, order_labels
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.plugins import add_plugin_flag
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
-from mvsa_tune.data.labels import LABELS
-from mvsa_tune.data.readers import TRAIN_LIST, UNLABELLED_LIST
+from mvsa_tune.data.readers import LABELS, TRAIN_LIST, UNLABELLED_LIST
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole, write_whole
 

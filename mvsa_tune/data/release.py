@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mvsa_tune.data.labels import LABELS
-from mvsa_tune.data.readers import Layout, Line, Listing, add_line, read_lines, read_pairs
+from mvsa_tune.data.readers import LABELS, Layout, Line, Listing, add_line, read_lines, read_pairs
 from mvsa_tune.errors import InputError
 
 LIST = "labelResultAll.txt"

@@ -64,10 +64,10 @@ def estimate(plan: Plan) -> dict[str, Cost]:
 def _scale(config: Config, plan: Plan, step: Step) -> Cost:
     """Return a trial's cost.
 
-    Memory is weights, gradients and Adam's two moments, and what a minibatch's forward pass keeps. A stack takes as much
-    again for the gradients of what it keeps and for what the allocator holds: measured memory is 0.5 to 1.4 of that
-    (bench/LOG.md). A sample that is only scored takes half. Fine-tuning, one replicate is in memory, and its encoders'
-    weights as they were loaded.
+    Memory is weights, gradients and Adam's two moments, and what a minibatch's forward pass keeps. A stack takes as
+    much again for the gradients of what it keeps and for what the allocator holds: measured memory is 0.5 to 1.4 of
+    that (bench/LOG.md). A sample that is only scored takes half. Fine-tuning, one replicate is in memory, and its
+    encoders' weights as they were loaded.
     """
     split, folds = plan.split, [replicate.fold for replicate in plan.replicates]
     samples = min(config.batch_size, largest_fold(split.train)) / config.accumulation

@@ -13,7 +13,7 @@ from grid import main as sweep
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.demo import WORDS
-from mvsa_tune.data.labels import SCALE
+from mvsa_tune.data.readers import SCALE
 from mvsa_tune.embeddings.cache import default_folder, open_cache, open_vectors
 from mvsa_tune.inference.trained import load_head
 from mvsa_tune.results.store import Store

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from mvsa_tune.data.labels import LABELS, SCALE, is_label, order_labels
+from mvsa_tune.data.readers import LABELS, SCALE, is_label, order_labels
 from mvsa_tune.errors import InputError
 
 ORDERS = {

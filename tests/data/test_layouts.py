@@ -10,7 +10,7 @@ import pytest
 from conftest import make_set
 from mvsa_tune.config import Parser
 from mvsa_tune.data.dataset import add_data_flags, read_data, read_dataset
-from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.readers import LABELS
 from mvsa_tune.errors import InputError
 
 

@@ -10,7 +10,7 @@ import pytest
 from grid import main as grid
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.readers import LABELS
 from mvsa_tune.data.release import AGAINST, NEITHER, NO_IMAGE, NO_TEXT, merge
 from mvsa_tune.errors import InputError
 from test_layouts import edit, write_pairs

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from conftest import make_set
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.readers import LABELS
 from mvsa_tune.data.splits import write_split
 from mvsa_tune.embeddings.cache import default_folder, open_vectors
 from mvsa_tune.errors import InputError

@@ -10,7 +10,7 @@ import pytest
 from conftest import make_set, result_of
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.readers import LABELS
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import NAMES
@@ -26,7 +26,8 @@ def sweep(dataset: Dataset, **change: object) -> SweepManifest:
     fields = {
         "data": "somewhere", "data_fingerprint": dataset.fingerprint, "layout": "reference", "classes": LABELS,
         "label_counts": (14, 13, 13), "dropped": {}, "demo": False,
-        "split": "reference", "folds": {0: "d"}, "protocol": "reference", "replicates": SEEDS, "configs": CONFIGS, "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
+        "split": "reference", "folds": {0: "d"}, "protocol": "reference", "replicates": SEEDS, "configs": CONFIGS,
+        "not_run": {}, "skipped": {}, "vectors": {"eye image": "aa"},
         "space": {}, "finetuned": {}, "numerics": 1,
     }  # fmt: skip
     return SweepManifest(**{**fields, **change})  # type: ignore[arg-type]
@@ -39,7 +40,9 @@ def outcome(right: list[list[int]], loss: float = 1.0) -> TrialResult:
 
 
 def outcome_of(labels: np.ndarray, rows: np.ndarray, best: np.ndarray, last: np.ndarray) -> TrialResult:
-    """What R replicates said of the samples in `rows` `(R, N)` at their best epoch, the first of two, and at the last."""
+    """What R replicates said of the samples in `rows` `(R, N)` at their best epoch, the first of two, and at the
+    last.
+    """
     return result_of(labels, rows, np.stack([best, last]))
 
 
@@ -65,7 +68,8 @@ def test_a_row_is_a_replicate_with_the_columns_in_their_order(store: Store) -> N
     assert tuple(rows[0]) == NAMES
     documented = (
         "sweep, trial_id, image_encoder, text_encoder, head, D, lr, batch_size, ablation, epochs, seed, fold, status, "
-        "val_acc_best, best_epoch, val_acc_last, val_f1_macro_best, val_f1_weighted_best, val_loss_last, seconds, device"
+        "val_acc_best, best_epoch, val_acc_last, val_f1_macro_best, val_f1_weighted_best, val_loss_last, "
+        "seconds, device"
     )
     assert ", ".join(NAMES).startswith(documented)
     assert [row["seed"] for row in rows] == ["42", "43"]
@@ -333,7 +337,9 @@ def test_samples_are_listed_by_row(store: Store, dataset: Dataset) -> None:
 
 
 def test_answers_are_right_where_prediction_and_label_agree() -> None:
-    """Two replicates, the second of one sample less; the first's epochs are right about the first, or about all but the last."""
+    """Two replicates, the second of one sample less; the first's epochs are right about the first, or about all but the
+    last.
+    """
     labels, rows = np.array([0, 1, 2, 0]), np.array([[0, 1, 2, 3], [3, 2, 1, -1]])
     said = np.array([[[0, 0, 0, 1], [0, 2, 0, 255]], [[0, 1, 2, 1], [1, 2, 1, 255]]])
     whole = result_of(labels, rows.clip(0), np.minimum(said, 2))

@@ -17,7 +17,7 @@ from mvsa_tune.cli import main
 from mvsa_tune.data import duplicates
 from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
 from mvsa_tune.data.duplicates import Duplicates, connected, joined, near_pairs
-from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.readers import LABELS
 from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.audit import COUNTED, accuracy_by_twins, audit_data, find_leaks

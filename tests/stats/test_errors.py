@@ -13,7 +13,7 @@ from conftest import make_set, result_of
 from mvsa_tune.cli import main
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.data.labels import LABELS
+from mvsa_tune.data.readers import LABELS
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.error_analysis import by_sample, confusion, disputed, per_class, write_errors
 from mvsa_tune.stats.summary import choose

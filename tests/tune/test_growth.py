@@ -1,4 +1,6 @@
-"""A sweep grows: the same name with more of anything trains what is missing, and gives the numbers of one begun with all of it."""
+"""A sweep grows: the same name with more of anything trains what is missing, and gives the numbers of one begun with
+all of it.
+"""
 
 from pathlib import Path
 

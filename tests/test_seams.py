@@ -4,6 +4,7 @@ The copy goes on in a results folder that the package as it is has begun: nothin
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,6 @@ def test_a_folder_goes_on_with_every_change_and_nothing_is_trained_again(tiny: P
     assert "least loss" in text and "clip=0.5" in text
 
     text = run("--pairs", "eye+ear", *sweep, "--split", "halves", "--dry-run")
-    assert "halves: 20 to train on, 20 to validate" in text or "20 to train on, 20 to validate" in text
+    assert "halves: 20 samples to train, 20 to validate" in text
     search = run("--pairs", "eye+ear", "--lr", 0.01, "--dry-run", script="search.py")
-    assert "clip 0 2" in search
+    assert re.search(r"clip +0 2\b", search)

@@ -234,7 +234,7 @@ def test_skipped_samples_are_named_in_the_manifest_and_the_tables(pairs: Dataset
         "--data", pairs.folder, "--pairs", "demo-pixels+demo-words", "--D", 4, "--epochs", 2, "--seeds", 1, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "Without 3 samples whose pictures could not be read" in done.stdout
+    assert "Left out: 3 samples whose pictures could not be read" in done.stdout
     predictions = next((tmp_path / "results" / "grid" / "predictions").iterdir())
     with np.load(predictions, allow_pickle=False) as kept:
         assert not {0, 5} & set(kept["rows"].ravel().tolist())
@@ -272,7 +272,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
 @pytest.mark.long
 def test_the_bench_of_the_pipeline_needs_no_ray(pairs: Dataset) -> None:
     code = (
-        "import runpy, sys; sys.modules['ray'] = None; sys.path.insert(0, '');"
+        "import runpy, sys; sys.modules['ray'] = None; sys.path.insert(0, 'bench');"
         "runpy.run_path('bench/embed.py', run_name='__main__')"
     )
     for encoder in ("demo-pixels", "demo-words"):

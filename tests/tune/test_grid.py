@@ -94,8 +94,8 @@ def test_a_sweep_from_folder_to_tables_and_again(tiny: Path, capsys: pytest.Capt
     pd.testing.assert_frame_equal(rows(folder), written)
 
     # another sweep is refused that folder
-    other = [*arguments, "--split", "holdout:0.5", "--name", "first", "--results", work / "results"]
-    assert "holds another sweep (split: reference there, holdout:0.5 now" in refused(capsys, *other)
+    other = [*arguments, "--labels", "positive,neutral,negative", "--name", "first", "--results", work / "results"]
+    assert "labels: negative, neutral, positive there, positive, neutral, negative now" in refused(capsys, *other)
 
     # the numbers are those of the trainer without Ray
     outcome = train_directly(read_dataset(tiny), tiny)

@@ -85,7 +85,7 @@ def test_values_pairs_and_epochs_added_later_are_further_configurations(distinct
     assert before.merge(grown.rows(), how="inner").shape == before.shape
     table = pd.read_csv(grown.folder / "tables.csv").set_index("trial_id")
     assert [table.loc[trial, "n"] for trial in trials] == seeds
-    assert "seeds 42, 43, 44" in shown
+    assert "Seeds of the sweep: 42, 43, 44" in shown
 
 
 def test_under_a_scheduler_what_finished_gets_more_seeds_and_what_was_stopped_stays(distinct: Path) -> None:

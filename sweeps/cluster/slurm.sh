@@ -2,8 +2,9 @@
 # A sweep on Slurm: a Ray cluster for the time of the allocation, and the sweep's driver on its first node.
 #     sbatch sweeps/cluster/slurm.sh --data /shared/mvsa_single --pairs mobilenet_v2+minilm --name wide
 #     sbatch --nodes=8 --gpus-per-node=4 sweeps/cluster/slurm.sh …
-# What stands behind the script's name goes to sweeps/grid.py, or to the script that MVSA_SCRIPT names. Submit it from the clone's folder,
-# on a file system that the nodes share, with the environment in .venv. Out of time, or killed: submit the same line again, and it goes on.
+# The arguments after the script's name go to sweeps/grid.py, or to the script that MVSA_SCRIPT names (search, finetune).
+# Submit it from the clone's folder, on a file system that the nodes share, with the environment in .venv. If the time
+# was too short, submit the same line again, and the sweep continues.
 #SBATCH --job-name=mvsa-tune
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -17,7 +18,7 @@ cd "${SLURM_SUBMIT_DIR:?submit this with sbatch}"
 # shellcheck disable=SC1091
 source .venv/bin/activate
 
-# A secret of this allocation's own: without it nobody else on the network gets in. It lies in a file of ours, not in the environment.
+# A secret for this allocation, without which nobody on the network gets in. It is in a private file, not in the environment.
 umask 077
 token=$PWD/.ray-token-$SLURM_JOB_ID
 python -c 'import secrets; print(secrets.token_hex(32))' > "$token"
@@ -27,7 +28,7 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 ip=$(srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" hostname --ip-address | awk '{print $1}')
-# Several allocations may share a node's network: each its own port.
+# Several allocations may share a node's network, so each has another port.
 port=$((20000 + SLURM_JOB_ID % 10000))
 gpus=${SLURM_GPUS_ON_NODE:-0}
 

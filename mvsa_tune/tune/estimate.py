@@ -24,11 +24,11 @@ FINETUNED_SAMPLES = {"cpu": 8, "cuda": 64}
 
 @dataclass(frozen=True)
 class Step:
-    """What training and scoring a sample takes one replicate."""
+    """What one replicate takes for a sample, measured."""
 
     weights: int  # parameters of the model
-    trained: int  # parameters that are trained
-    kept_bytes: float  # that the sample's forward pass keeps for the backward pass
+    trained: int  # those of them that are trained
+    kept_bytes: float  # that the forward pass keeps for the backward pass
     train_seconds: float
     score_seconds: float
 
@@ -54,7 +54,7 @@ def estimate(plan: Plan) -> dict[str, Cost]:
         inputs = config.encoders if task else widths
         key = (*inputs.items(), size, config.head, config.D, config.frozen, config.precision)
         if key not in measured:
-            step = _finetuned(config, task, size) if task else _stacked(config, plan, widths, size, device)
+            step = _replicate_step(config, task, size) if task else _stack_step(config, plan, widths, size, device)
             measured[key] = step
         costs[config.id] = _scale(config, plan, measured[key])
     torch.set_num_threads(threads)
@@ -83,7 +83,7 @@ def _scale(config: Config, plan: Plan, step: Step) -> Cost:
     return Cost(step.trained, round(memory), seconds)
 
 
-def _stacked(config: Config, plan: Plan, widths: Mapping[str, int], size: int, device: str) -> Step:
+def _stack_step(config: Config, plan: Plan, widths: Mapping[str, int], size: int, device: str) -> Step:
     """Measure a step of a stack, on `size` random vectors."""
     replicates = plan.replicates[: max(1, STACK_SAMPLES // size)]
     classes = len(plan.dataset.classes)
@@ -95,7 +95,7 @@ def _stacked(config: Config, plan: Plan, widths: Mapping[str, int], size: int, d
     return replace(step, kept_bytes=step.kept_bytes + 4 * sum(widths.values()))  # with the minibatch's vectors
 
 
-def _finetuned(config: Config, task: FinetuneTask, size: int) -> Step:
+def _replicate_step(config: Config, task: FinetuneTask, size: int) -> Step:
     """Measure a step of one replicate, on `size` samples of the data set, pictures read and prepared."""
     replicate = task.replicates[0]
     rows = task.split.train[replicate.fold][:size]

@@ -127,11 +127,11 @@ def carry_out(options: Namespace, requested: Callable[[Namespace], Sequence[Conf
         _print(outline(plan))
     if plan.finetuning:
         plan = with_encoders(plan, options)
-    if plan.finetuning or plan.placement.nodes or options.dry_run:
+    if plan.finetuning or options.dry_run or (plan.placement.nodes and not plan.placement.memory):
         from mvsa_tune.tune.estimate import estimate  # imports torch
 
         plan = replace(plan, costs=estimate(plan))
-        _check_memory(plan, is_run=not options.dry_run)
+    _check_memory(plan, is_run=not options.dry_run)
     if options.dry_run:
         _print(cost_lines(plan))
         return 0

@@ -91,8 +91,9 @@ class Store:
             self._claim()
             manifest = self._joined(manifest)
             if split:
-                earlier = read_split(self.folder / "split.npz", split.name)
-                write_split(self.folder / "split.npz", earlier.union(split) if earlier else split)
+                with suppress(InputError):  # a new folder, or a damaged file, which is written anew
+                    split = self.split().union(split)
+                write_split(self.folder / "split.npz", split)
             self._write_samples(dataset)
             write_text_whole(self.folder / "sweep.json", manifest.to_json())
             self.__dict__["manifest"] = manifest
@@ -158,16 +159,14 @@ class Store:
     def add(
         self, config: Config, replicates: Sequence[Replicate], result: TrialResult, provenance: Mapping[str, str]
     ) -> None:
-        """Record replicates of a trial as far as they were trained, beside those that are recorded already."""
-        write_predictions(self._predictions_path(config.id), *self.with_recorded(config, replicates, result))
-        self._append(config, replicates, result_rows(config, result), provenance)
+        """Record replicates of a trial as far as they were trained: their predictions, then their rows."""
+        self.add_predictions(config, replicates, result)
+        self.add_rows(config, replicates, result, provenance)
 
-    def with_recorded(
-        self, config: Config, replicates: Sequence[Replicate], result: TrialResult
-    ) -> tuple[list[Replicate], TrialResult]:
-        """Return a new result joined with those recorded of other replicates that were trained for as many epochs.
+    def add_predictions(self, config: Config, replicates: Sequence[Replicate], result: TrialResult) -> TrialResult:
+        """Write a new result, joined with those recorded of other replicates trained for as many epochs; return it.
 
-        The replicates, which are returned with it, are in the order of the sweep.
+        Its replicates are in the order of the sweep. `add_rows` has to follow.
         """
         known = list(replicates)
         path = self._predictions_path(config.id)
@@ -177,8 +176,17 @@ class Store:
             if others and recorded.epochs == result.epochs:
                 known = [*(earlier[r] for r in others), *replicates]
                 result = join([take(recorded, others), result])
-        order = sorted(range(len(known)), key=lambda r: self._replicate_order.get(known[r], len(known)))
-        return [known[r] for r in order], take(result, order)
+        replicate_order = self._replicate_order
+        order = sorted(range(len(known)), key=lambda r: replicate_order.get(known[r], len(known)))
+        result = take(result, order)
+        write_predictions(path, [known[r] for r in order], result)
+        return result
+
+    def add_rows(
+        self, config: Config, replicates: Sequence[Replicate], result: TrialResult, provenance: Mapping[str, str]
+    ) -> None:
+        """Append the rows of a new result, whose predictions have been written."""
+        self._append(config, replicates, result_rows(config, result), provenance)
 
     def add_failure(
         self, config: Config, replicates: Sequence[Replicate], reason: str, provenance: Mapping[str, str]

@@ -185,9 +185,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         config = trial.config
         with self._noting_problems():
             # The rows come last: they say that the rest is there.
-            _, joined = self.store.with_recorded(config, trial.replicates, result)
+            joined = self.store.add_predictions(config, trial.replicates, result)
             tensorboard.write_trial(self.store.folder / "tensorboard", config, joined, self.hparams)
-            self.store.add(config, trial.replicates, result, self._provenance(config))
+            self.store.add_rows(config, trial.replicates, result, self._provenance(config))
             if result.epochs == config.epochs and not result.diverged.any():
                 Checkpoints(self.store.folder, config).finish()
 

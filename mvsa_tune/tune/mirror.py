@@ -21,7 +21,10 @@ class Mirror(AbstractContextManager["Mirror"]):
         try:
             self.files, self.root = fsspec.core.url_to_fs(self.url)
             self.files.makedirs(self.root, exist_ok=True)
-            if not folder.exists() and self.files.find(self.root):
+            names = self.files.find(self.root)
+            if any(".." in name.removeprefix(self.root).split("/") for name in names):
+                raise ValueError("a name in it leads out of the folder")
+            if not folder.exists() and names:
                 part = folder.with_name(f".{folder.name}.part")
                 shutil.rmtree(part, ignore_errors=True)  # what a kill has left
                 self.files.get(self.root, str(part), recursive=True)
@@ -37,16 +40,15 @@ class Mirror(AbstractContextManager["Mirror"]):
         """Copy new and changed files, each whole, and the rows last, as they were before the others were read."""
         try:
             paths = [path for path in self.folder.rglob("*") if "/." not in str(path.relative_to(self.folder.parent))]
-            states = {path: path.stat() for path in paths if path.is_file()}
+            states = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.is_file()}
             rows = {path: path.read_bytes() for path in states if path.name == "trials.csv"}
             for path in sorted(states, key=rows.__contains__):
-                stamp = states[path].st_mtime_ns, states[path].st_size
-                if self.copied.get(path) != stamp:
+                if self.copied.get(path) != states[path] and path.exists():  # a checkpoint may have gone meanwhile
                     target = f"{self.root}/{path.relative_to(self.folder)}"
                     self.files.makedirs(target.rpartition("/")[0], exist_ok=True)
                     with self.files.transaction:
                         self.files.pipe_file(target, rows.get(path) or path.read_bytes())
-                    self.copied[path] = stamp
+                    self.copied[path] = states[path]
             self.problem = ""
         except Exception as error:
             if not self.problem:

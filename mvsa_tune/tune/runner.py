@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from mvsa_tune import NUMERICS_VERSION, machine
 from mvsa_tune.cluster.nodes import check_nodes
 from mvsa_tune.cluster.session import joined_ray, local_ray
-from mvsa_tune.config import Config
+from mvsa_tune.config import Config, Replicate
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
@@ -74,11 +74,12 @@ def run_sweep(
 
 
 def _run(plan: Plan, store: Store, mirror: Mirror | None, *, quiet: bool, show: bool) -> int:
-    todo = [] if plan.search else _todo(plan, store)
-    if store.statuses() and not quiet:
+    statuses = store.statuses()
+    todo = [] if plan.search else _todo(plan, statuses)
+    if statuses and not quiet:
         added = sum(trial.is_addition for trial in todo)
         rest = f"; {len(todo)} to train" + (f", {added} of them further seeds or folds" if added else "")
-        print(f"{_recorded(plan, store)} recorded in {store.folder}{'' if plan.search else rest}")
+        print(f"{_recorded(plan, store, todo)} recorded in {store.folder}{'' if plan.search else rest}")
     interrupted, rounds = False, ROUNDS if plan.placement.address else 1
     while rounds and _is_left(plan, todo, store):
         rounds -= 1
@@ -93,7 +94,8 @@ def _run(plan: Plan, store: Store, mirror: Mirror | None, *, quiet: bool, show: 
     summary = analysis.summary
     failed = int(summary["status"].str.startswith("failed").sum())
     if interrupted:
-        print(_interrupted(plan, store))
+        done = _recorded(plan, store, [] if plan.search else _todo(plan, store.statuses()))
+        print(f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here.")
         return INTERRUPTED
     if show:
         print(markdown)
@@ -102,9 +104,8 @@ def _run(plan: Plan, store: Store, mirror: Mirror | None, *, quiet: bool, show: 
     return SOME_FAILED if failed else DONE
 
 
-def _todo(plan: Plan, store: Store) -> list[Trial]:
+def _todo(plan: Plan, statuses: Mapping[str, Mapping[Replicate, str]]) -> list[Trial]:
     """Return what of a grid is not recorded yet: a trial for each configuration that lacks replicates."""
-    statuses = store.statuses()
     trials = []
     for config in plan.runnable:
         recorded = statuses.get(config.id, {})
@@ -120,16 +121,11 @@ def _is_left(plan: Plan, todo: list[Trial], store: Store) -> bool:
     return bool(todo)
 
 
-def _recorded(plan: Plan, store: Store) -> str:
+def _recorded(plan: Plan, store: Store, todo: list[Trial]) -> str:
     """Write how many configurations have all that the plan asks for."""
     if plan.search:
         return f"{len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))} configurations are"
-    return f"{len(plan.runnable) - len(_todo(plan, store))} of {len(plan.configs)} configurations are"
-
-
-def _interrupted(plan: Plan, store: Store) -> str:
-    done = _recorded(plan, store)
-    return f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here."
+    return f"{len(plan.runnable) - len(todo)} of {len(plan.configs)} configurations are"
 
 
 def _closing(folder: Path, count: int, failed: int) -> str:
@@ -167,6 +163,7 @@ def _fit(
     plan: Plan, todo: list[Trial], store: Store, mirror: Mirror | None, *, quiet: bool, retries_lost: bool
 ) -> tuple[bool, set[str]]:
     """Train; return whether that was interrupted, and the ids of trials that were lost with their nodes."""
+    task = plan.task(store.folder)
     scores = store.scores() if plan.asha or plan.search else {}
     searcher = _searcher(plan, store, scores)
     progress = Progress(_expected(plan, todo, store), quiet=quiet)
@@ -178,13 +175,13 @@ def _fit(
             progress.weigh(costs.result())
             tuner = tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(TrialTrainable, task=_task(plan, store.folder)),
+                    tune.with_parameters(TrialTrainable, task=_for_nodes(plan, task)),
                     {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus, "memory": _declared(plan)},
                 ),
                 param_space=None if searcher else {"trial": tune.grid_search(_ordered(plan, todo, costs.result()))},
                 tune_config=tune.TuneConfig(
                     num_samples=-1 if searcher else 1,
-                    scheduler=make_scheduler(plan.asha, plan.epochs, _rungs(plan, todo, store, scores)),
+                    scheduler=make_scheduler(plan.asha, plan.epochs, _rungs(plan, task, todo, store, scores)),
                     search_alg=searcher,
                     reuse_actors=True,
                     # On a cluster as many as fit: nodes come and go.
@@ -236,16 +233,18 @@ def _trial_name(trial: Any) -> str:
 
 
 def _rungs(
-    plan: Plan, todo: list[Trial], store: Store, scores: Mapping[str, NDArray[np.float64]]
+    plan: Plan,
+    task: "Task | FinetuneTask",
+    todo: list[Trial],
+    store: Store,
+    scores: Mapping[str, NDArray[np.float64]],
 ) -> dict[str, NDArray[np.float64]]:
     """Return the recorded scores that the scheduler compares new trials with: of configurations of as many epochs."""
     if not plan.asha:
         return {}
     epochs = {config.id: config.epochs for config in store.configs()}
     recorded = {trial: curve for trial, curve in scores.items() if epochs[trial] == plan.epochs}
-    return recorded | plan.task(store.folder).scores_gone_past(
-        [trial.config for trial in todo if not trial.is_addition]
-    )
+    return recorded | task.scores_gone_past([trial.config for trial in todo if not trial.is_addition])
 
 
 def _expected(plan: Plan, todo: list[Trial], store: Store) -> int | None:
@@ -281,8 +280,8 @@ def _ordered(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> list[
     return [trial.to_tune()["trial"] for trial in sorted(todo, key=key)]
 
 
-def _task(plan: Plan, folder: Path) -> "Task | FinetuneTask":
-    task = plan.task(folder)
+def _for_nodes(plan: Plan, task: "Task | FinetuneTask") -> "Task | FinetuneTask":
+    """Return the task with what the nodes of a cluster need, once they have been checked; as it is on one machine."""
     return replace(task, driver=check_nodes(task.files)) if plan.placement.address else task
 
 

@@ -118,6 +118,19 @@ def test_a_storage_that_cannot_be_used_is_reported_before_anything_starts(folder
             raise AssertionError("it began")
 
 
+def test_a_name_in_the_copy_that_leads_out_of_the_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared" / "small").mkdir(parents=True)
+    (tmp_path / "shared" / "evil").write_text("evil")
+    names = [f"{tmp_path}/shared/small/../evil"]
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "find", lambda *arguments, **options: names)
+    folder = tmp_path / "results" / "small"
+    with pytest.raises(InputError, match="leads out of the folder"), Mirror(folder, f"{tmp_path}/shared"):
+        raise AssertionError("it began")
+    assert not folder.parent.exists()
+
+
 def test_a_storage_that_fails_is_reported_once_and_in_the_end_and_the_results_stay(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

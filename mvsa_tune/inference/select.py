@@ -24,7 +24,7 @@ from mvsa_tune.finetuning.checkpoint import Checkpoints
 from mvsa_tune.finetuning.trainer import NETWORK, FinetuneTask
 from mvsa_tune.inference.trained import FineTuned, Head, load_head, make_head, open_finetuned, text_normalisation
 from mvsa_tune.machine import keep_freed_memory
-from mvsa_tune.results.provenance import code_version
+from mvsa_tune.results.manifest import code_version
 from mvsa_tune.results.store import Store, sweep_data
 from mvsa_tune.training.result import NO_ROW, TrialResult
 from mvsa_tune.training.task import Task

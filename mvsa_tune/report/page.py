@@ -18,8 +18,7 @@ from mvsa_tune.formats import Table
 from mvsa_tune.report import plots
 from mvsa_tune.report.leaderboard import confirmed_folder
 from mvsa_tune.report.plots import Plot
-from mvsa_tune.report.tables import tables
-from mvsa_tune.report.templates import render
+from mvsa_tune.report.tables import render, tables
 from mvsa_tune.results.schema import STOPPED
 from mvsa_tune.stats.analysis import Analysis, verdict
 from mvsa_tune.stats.error_analysis import SHOWN, VOTES, by_sample, class_scores, confusion

@@ -10,12 +10,12 @@ from itertools import groupby
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mvsa_tune.config import Config
 from mvsa_tune.errors import some
-from mvsa_tune.formats import Table, short
+from mvsa_tune.formats import Table, markdown_section, short
 from mvsa_tune.protocols import PROTOCOLS
-from mvsa_tune.report.templates import render
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, SCORES, STOPPED, Column
 from mvsa_tune.results.store import Store
@@ -222,3 +222,16 @@ def _seeds(manifest: SweepManifest) -> str:
     most = max(folds.values())
     each = f", each on {'' if set(folds.values()) == {most} else 'up to '}{most} folds" if most > 1 else ""
     return f"Seeds of the sweep: {', '.join(map(str, folds))}{each}; split: {manifest.split}."
+
+
+def render(template: str, **values: object) -> str:
+    """Return a template with its values; text is escaped in HTML. An unknown value raises `jinja2.UndefinedError`."""
+    environment = Environment(
+        loader=PackageLoader("mvsa_tune.report", "."),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["markdown"] = markdown_section
+    return environment.get_template(template).render(values)

@@ -1,12 +1,21 @@
-"""`sweep.json`: what a results folder is about, which commands may add to it, and what they add."""
+"""Which sweep a results folder holds (`sweep.json`), and where its numbers come from: the columns of provenance."""
 
 import hashlib
 import json
+import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
 from typing import TypeVar
 
-from mvsa_tune.config import Config, Replicate
+from mvsa_tune import __version__
+from mvsa_tune.config import MODALITIES, Config, Replicate
 from mvsa_tune.errors import some
 
 FORMAT = 2  # of the results folder; `results.upgrade` brings older ones to it
@@ -150,3 +159,36 @@ class SweepManifest:
 
 def _union(first: Iterable[Key], second: Iterable[Key]) -> tuple[Key, ...]:
     return tuple(dict.fromkeys([*first, *second]))
+
+
+def provenance(split: str, data_fingerprint: str, origins: Mapping[str, str]) -> dict[str, str]:
+    """Return a row's provenance columns.
+
+    Args:
+        split: the split's name.
+        data_fingerprint: of the data set.
+        origins: by modality, what identifies the vectors or the weights that the trial started from.
+    """
+    return {
+        **{f"{modality}_vectors": origins.get(modality, "") for modality in MODALITIES},
+        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "split": split,
+        "data_fingerprint": data_fingerprint[:12],
+        "code": code_version(),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "ray": metadata.version("ray"),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Return the package's version and, in a checkout, its commit (`-dirty` with uncommitted changes)."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return __version__
+    commit = described.stdout.strip()
+    return f"{__version__}+{commit}" if commit else __version__

@@ -21,7 +21,7 @@ from mvsa_tune.data.duplicates import BITS, NEAR, Duplicates, Groups
 from mvsa_tune.data.splits import SPLIT_SEED, Rows, Split, make_split
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole, write_whole
-from mvsa_tune.results.provenance import code_version
+from mvsa_tune.results.manifest import code_version
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.intervals import wilson
 from mvsa_tune.stats.summary import choose

@@ -15,7 +15,7 @@ from mvsa_tune import machine
 from mvsa_tune.config import Config
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.finetuning.checkpoint import Checkpoints
-from mvsa_tune.results.provenance import provenance
+from mvsa_tune.results.manifest import provenance
 from mvsa_tune.results.store import Store
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.tune import tensorboard

@@ -185,12 +185,13 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 
 class Reference(nn.Module):
-    """The reference's head in plain torch.nn; its dropout takes masks from outside."""
+    """The reference's head in plain torch.nn; its dropout takes masks from outside. Fine-tuning shares a BatchNorm."""
 
-    def __init__(self, modalities: Sequence[str], D: int) -> None:
+    def __init__(self, modalities: Sequence[str], D: int, shared_norm: bool = False) -> None:
         super().__init__()
         self.linear = nn.ModuleDict({m: nn.Linear(WIDTHS[m], D) for m in modalities})
-        self.norm = nn.ModuleDict({m: nn.BatchNorm1d(D) for m in modalities})
+        shared = nn.BatchNorm1d(D)
+        self.norm = nn.ModuleDict({m: shared if shared_norm else nn.BatchNorm1d(D) for m in modalities})
         self.classifier = nn.Linear(D * len(modalities), 3)
 
     def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor] | None, rate: float) -> Tensor:
@@ -214,6 +215,8 @@ def assert_same_weights(reference: Reference, head: nn.Module, r: int) -> None:
     for modality, tower in head.towers.items():  # type: ignore[union-attr, operator]
         linear, norm = reference.linear[modality], reference.norm[modality]
         torch.testing.assert_close(tower.linear.weight[r], linear.weight, **near)
+        if not hasattr(tower, "norm"):
+            continue  # the first tower has it
         torch.testing.assert_close(tower.norm.weight[r], norm.weight, **near)
         torch.testing.assert_close(tower.norm.bias[r], norm.bias, **near)
         torch.testing.assert_close(tower.norm.running_mean[r], norm.running_mean, **near)
@@ -237,6 +240,7 @@ def schedulers(
     [
         {}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, {"weight_decay": 0.1}, {"label_smoothing": 0.2},
         {"schedule": "linear"}, {"schedule": "cosine", "warmup": 0.25, "epochs": 4}, {"normalise": "l2"},
+        {"head": "concat-shared-norm"},
         {"schedule": "plateau", "lr": 0.5, "epochs": 10, "weight_decay": 0.1, "label_smoothing": 0.1, "select": "loss"},
     ],
 )  # fmt: skip
@@ -251,7 +255,7 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
         vectors = {m: v / v.square().sum(dim=1, keepdim=True).sqrt() for m, v in raw.vectors.items()}
     replicate, count = Replicate(6, fold), COUNTS[fold]
     stack = uneven(config, [Replicate(5, 3), replicate], data)
-    reference = Reference(config.modalities, config.D).double()
+    reference = Reference(config.modalities, config.D, config.head == "concat-shared-norm").double()
     copy_weights(reference, stack.head, 1)
     adam = (
         torch.optim.AdamW(reference.parameters(), lr=config.lr, weight_decay=config.weight_decay)

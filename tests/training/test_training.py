@@ -1,5 +1,6 @@
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers.optimization import get_scheduler
 
 from mvsa_tune.config import Config, Replicate
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.splits import Split, reference_finetune_split, reference_split
 from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.metrics import f1_macro
 from mvsa_tune.training.result import TrialResult
@@ -303,6 +306,28 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
         assert result.best_epoch[1] == kept["epoch"]
     if after_epoch:
         assert adam.param_groups[0]["lr"] == rates(stack)[1] < config.lr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("split", "apart", "shared"), [(reference_split, 0.751, 0.694), (reference_finetune_split, 0.768, 0.709)]
+)
+def test_sharing_a_batchnorm_costs_on_real_vectors_what_it_costs_a_plain_loop(
+    split: Callable[[Sequence[int]], Split], apart: float, shared: float, real: Path
+) -> None:
+    """The values are of a loop of plain torch by somebody else: three seeds, the best of twelve epochs."""
+    labels = read_dataset(real).labels
+    files = {"image": "image_mobilenet_v2", "text": "text_minilm"}
+    vectors = {
+        m: torch.tensor(np.load(real / "embeddings" / f"{name}.npy")[: len(labels)]) for m, name in files.items()
+    }
+    data, rows = Samples(vectors, torch.tensor(labels), 3), split(labels)
+    parts = [[torch.from_numpy(part[0])] * 3 for part in (rows.train, rows.validation)]
+    seeds, scores = [Replicate(seed) for seed in (42, 43, 44)], {}
+    for head in ("concat", "concat-shared-norm"):
+        config = dataclasses.replace(CONFIG, head=head, D=256, lr=1e-4, batch_size=128, epochs=12)
+        scores[head] = StackTrainer(config, seeds, data, *parts).fit().accuracy.max(axis=0).mean()
+    assert scores == {"concat": pytest.approx(apart, abs=0.02), "concat-shared-norm": pytest.approx(shared, abs=0.02)}
 
 
 def draw_mask(generator: torch.Generator, config: Config, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,11 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
+import finetune
 import grid as script
 import search
 from conftest import add_cache, grid, make_set
+from mvsa_tune import protocols
 from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate, union
 from mvsa_tune.data.dataset import read_dataset
@@ -144,17 +147,26 @@ def test_a_protocol_is_its_papers_settings_where_no_flag_says_otherwise(cheema: 
 
 
 @pytest.mark.parametrize(
-    ("counts", "finetuned", "split"),
+    ("sweep", "flags", "counts", "split"),
     [
-        (REFERENCE_COUNTS, False, "reference"),
-        (REFERENCE_COUNTS, True, "reference-finetune"),
-        ((200, 200, 200), True, "reference"),
+        (script, ["--pairs", "eye+ear"], (14, 13, 13), "reference"),
+        (finetune, [], (14, 13, 13), "reference-finetune"),
+        (finetune, ["--lr", "0.1", "--head", "concat"], (14, 13, 13), "reference-finetune"),
+        (finetune, ["--split", "reference"], (14, 13, 13), "reference"),
+        (finetune, [], REFERENCE_COUNTS, "reference"),
     ],
 )
 def test_the_references_rows_are_on_its_splits_and_other_data_on_one(
-    counts: tuple[int, ...], finetuned: bool, split: str, tmp_path: Path
+    sweep: ModuleType,
+    flags: list[str],
+    counts: tuple[int, ...],
+    split: str,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert PROTOCOLS["reference"].split_for(tmp_path, counts, finetuned=finetuned) == split
+    monkeypatch.setattr(protocols, "REFERENCE_COUNTS", counts)
+    options = sweep.parse(["--data", str(tiny), *flags])
+    assert make_plan(options, sweep.configurations(options)).split.name == split
 
 
 def test_test_scores_are_scikit_learns_of_the_epoch_of_the_least_loss(cheema: Path, data: Path) -> None:

@@ -24,6 +24,7 @@ from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
 from mvsa_tune.machine import gpu_count
+from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.training.task import Task
 from mvsa_tune.tune.space import PAIR, Search, corners
 
@@ -145,7 +146,7 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
     """Make a plan and check all of it that needs no encoder.
 
     Args:
-        options: the flags of `flags.parse_sweep`.
+        options: the flags of `flags.parse_sweep`; without `--split` they get the protocol's split for the data.
         requested: the configurations of a grid, or a search.
 
     Raises:
@@ -169,6 +170,8 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
     if dataset.dropped and not (options.quiet or options.dry_run):
         print("\n".join(dataset.description()))
     seeds = options.seed_list or range(42, 42 + options.seeds)
+    protocol = PROTOCOLS[options.protocol]
+    options.split = options.split or protocol.split_for(options.data, dataset.label_counts, finetuned=bool(finetuning))
     split, replicates = split_and_replicates(options.split, dataset, seeds)
     plan = Plan(
         dataset,
@@ -191,7 +194,7 @@ def _finetuning(options: Namespace, configs: Sequence[Config]) -> Finetuning:
     if options.gradient_checkpointing and any(config.batchnorm == "updated" for config in configs):
         raise InputError(
             "--gradient-checkpointing with --batchnorm updated: each minibatch would update the statistics twice; "
-            "leave one of the two out"
+            "leave the former out, or give --batchnorm kept"
         )
     weights = weights_by_name(options.weights)
     return Finetuning(weights, options.text, options.gradient_checkpointing, options.checkpoint_seconds)

@@ -3,7 +3,6 @@
 import hashlib
 import shlex
 from argparse import Namespace
-from codecs import lookup
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -160,10 +159,13 @@ def read_dataset(
 
 
 def _codec(encoding: str) -> str:
+    """Return the name of an encoding; InputError if Python has none of that name."""
     try:
-        return lookup(encoding).name if encoding else ""
+        with suppress(UnicodeError):  # a single byte is no text in UTF-16
+            b"a".decode(encoding or "utf-8")
     except LookupError:
         raise InputError(f"--encoding {encoding}: no such encoding; known are gb18030, cp1252, big5, cp932 …") from None
+    return encoding
 
 
 def _sample(pair: Pair, classes: Sequence[str]) -> Sample:

@@ -112,7 +112,7 @@ def read_objects(path: Path, encoding: str = "") -> list[tuple[str, dict[str, An
                 position = f"{path}:{number}"
                 if line.strip():
                     objects.append((position, json.loads(line)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{position} is not JSON ({error}): expected a list of objects, or an object a line") from None
     for position, value in objects:
         if not isinstance(value, dict):
@@ -125,7 +125,7 @@ def read_heading(path: Path) -> list[str]:
     with path.open("rb") as file:
         text = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").decode(errors="replace").lstrip()
     if path.suffix.lower() in (".json", ".jsonl"):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             return list(json.JSONDecoder().raw_decode(text.removeprefix("[").lstrip())[0])
         return []
     line = text.partition("\n")[0]

@@ -224,7 +224,8 @@ def _find_files(folders: Iterable[Path], lines: Sequence[Line], kind: str, suffi
             return [looked[folder][line.guid] for line in lines]
     best = max(looked, key=lambda folder: sum(line.guid in looked[folder] for line in lines))
     missing = [line for line in lines if line.guid not in looked[best]]
-    if missing[0] is lines[0] and Counter(line.label for line in lines)[lines[0].label] == 1:
+    first_line = lines[0].position.endswith(":1")
+    if first_line and missing[0] is lines[0] and Counter(line.label for line in lines)[lines[0].label] == 1:
         raise InputError(
             f"{lines[0].position}: there is no {kind} {lines[0].guid}{suffixes[0]}: if this line is a heading, call "
             "its columns guid and tag"
@@ -292,7 +293,7 @@ def _guids_and_tags(records: Sequence[tuple[str, list[str]]], labelled: bool) ->
         guid, label, *_ = *(cells[index] if index < len(cells) else "" for index in columns), ""
         rows.append((guid, label, position))
     # A spreadsheet or pandas wrote the guids as numbers.
-    if all(re.fullmatch(r"\d+\.0", guid) for guid, _, _ in rows):
+    if all(re.fullmatch(r"\d+(\.0)?", guid) for guid, _, _ in rows):
         rows = [(guid.removesuffix(".0"), label, position) for guid, label, position in rows]
     return rows
 

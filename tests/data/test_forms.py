@@ -79,6 +79,7 @@ LISTS = {
     "the other order": rows("{tag},{guid}", "tag,guid"),
     "more columns": rows("{guid},x,{tag},y", "guid,a,tag,b"),
     "decimals": rows("{guid}.0,{tag}", "guid,tag"),
+    "some decimals": lambda text: text.replace("01,", "01.0,"),
     "blank lines": rows("{guid},{tag}\n\n", "guid,tag"),
     "empty cells at the end": rows("{guid},{tag},", "guid,tag,"),
     "labels in capitals": lambda text: text.replace("negative", "Negative").replace("neutral", "NEUTRAL"),
@@ -261,6 +262,7 @@ def test_a_row_of_json_may_lack_its_label_and_a_broken_one_is_named(tmp_path: Pa
         as_lines(pairs)[:-3]: r"set\.json:44 is not JSON .*expected a list of objects, or an object a line",
         as_json(pairs)[:-3]: r"set\.json is not JSON",
         b"[1, 2]": r"set\.json:row 1 is not an object",
+        b"[" * 200_000: r"set\.json is not JSON",
         as_lines([{**pairs[0], "img": ["a"]}]): r"set\.json:1: img holds list: expected texts",
     }.items():
         path.write_bytes(content)
@@ -375,8 +377,9 @@ def test_a_requested_encoding_is_that_of_what_is_not_utf8(tmp_path: Path) -> Non
     dataset = read_dataset(tmp_path, encoding="BIG5")
     assert [sample.text for sample in dataset.samples[:2]] == ["naïve", "天氣"]
     assert dataset.flags == " --encoding BIG5" and dataset.reading == {"encoding": "BIG5"}
-    with pytest.raises(InputError, match=r"--encoding klingon: no such encoding"):
-        read_dataset(tmp_path, encoding="klingon")
+    for name in ("klingon", "hex"):
+        with pytest.raises(InputError, match=f"--encoding {name}: no such encoding"):
+            read_dataset(tmp_path, encoding=name)
 
 
 def test_a_text_that_cannot_be_decoded_stops_no_set_if_it_is_skipped(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ TRAIN_LIST, UNLABELLED_LIST, CHEEMA_LIST = "train.txt", "test_without_label.txt"
 CHEEMA_LABELS = {"0": "neutral", "1": "positive", "2": "negative"}
 LIST_FOLDERS = (".", "label", "labels", "lists")  # of a data set
 PAIR_FOLDERS = ("data", "data/pics_texts_pair", ".")  # looked in first
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 
 
 @dataclass(frozen=True)

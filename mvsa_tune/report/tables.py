@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mvsa_tune.config import Config
+from mvsa_tune.data.release import MERGES
 from mvsa_tune.errors import some
 from mvsa_tune.formats import Table, markdown_section, short
 from mvsa_tune.protocols import PROTOCOLS, REFERENCE_COUNTS
@@ -220,6 +221,7 @@ def tables_markdown(analysis: Analysis) -> str:
         "tables.md.j2",
         name=store.folder.name,
         manifest=manifest,
+        merged=MERGES.get(manifest.reading.get("merge", "")),
         reported=PROTOCOLS[manifest.protocol].reported,
         tested=any(column.tested for column in shown_scores(analysis.summary)),
         by_loss=any(config.select == "loss" for config in configs),

@@ -78,7 +78,7 @@ def add_finetuning_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="weights of encoders (default: the hub's)")
     add("--text", choices=list(NORMALISERS), default="reference", help="normalisation of tweets (default reference)")
-    add("--skip-bad", action="store_true", help="leave out samples whose picture cannot be read")
+    add("--skip-bad", action="store_true", help="leave out samples that cannot be read")
     add("--gradient-checkpointing", action="store_true", help="less memory for more time, the same numbers")
     add("--checkpoint-seconds", type=float, default=60, metavar="N", help="seconds between checkpoints (default 60)")
 

@@ -71,6 +71,23 @@ def test_the_reference_grid_stands_beside_the_published_values(tmp_path: Path) -
     assert rows(text, 3)[0]["published"] == rows(text, 3)[1]["published"] == "0.777"
 
 
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        ({"merge": "agree"}, "; only pairs whose two labels agree"),
+        ({"merge": "majority"}, "; labels merged as usual"),
+        ({}, ""),
+    ],
+)
+def test_the_heading_says_how_the_releases_labels_were_merged(
+    tmp_path: Path, reading: dict[str, str], said: str
+) -> None:
+    grid = reference_grid()[:1]
+    heading = tables(tmp_path, grid, grid, reading=reading).splitlines()[0]
+    assert heading == f"# s: validation accuracy{said}"
+    assert leaderboard(analyse(Store(tmp_path / "s"))).splitlines()[0] == f"# s: search{said}"
+
+
 @pytest.mark.parametrize("change", [{"label_counts": (1, 2, 3)}, {"demo": True}])
 def test_no_published_value_stands_beside_other_data(tmp_path: Path, change: dict[str, object]) -> None:
     text = tables(tmp_path, reference_grid(), reference_grid()[:1], **change)

@@ -123,7 +123,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         facts.append(("Lead over the mean of all", f"{100 * winner.lead:.1f} points"))
         facts.append(("Lead expected by chance", f"{100 * winner.luck:.1f} points"))
     if analysis.against_best:
-        facts.append(("Not distinguishable from it", f"{len(analysis.tied())} of {len(analysis.against_best)} others"))
+        facts.append(("May be the best as well", f"{len(analysis.may_be_best())} of {len(analysis.against_best)}"))
     return facts
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from mvsa_tune.config import Config
 from mvsa_tune.formats import short
 from mvsa_tune.stats.analysis import Analysis, Scored
+from mvsa_tune.stats.differences import ALPHA
 from mvsa_tune.stats.importance import Importance
-from mvsa_tune.stats.tests import ALPHA
 from mvsa_tune.training.result import TrialResult
 
 WIDTH = 4.6  # inches: two plots beside each other on a desktop, one on a phone
@@ -84,8 +84,8 @@ def _kind(scored: Scored, analysis: Analysis) -> tuple[str, str, str, Any, str]:
     difference = analysis.against_best.get(scored.config.id)
     if difference is None:
         return "not compared", "s", SERIES[2], "-", SERIES[2]
-    if difference.corrected >= ALPHA:
-        return "not distinguishable from the best", "o", SERIES[0], "-", SERIES[0]
+    if difference.adjusted >= ALPHA:
+        return "may be the best", "o", SERIES[0], "-", SERIES[0]
     return "worse than the best", "o", PAPER, (0, (3, 2)), SERIES[1]
 
 

@@ -21,7 +21,7 @@ from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, SCORES, STOPPED, Column
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, verdict
-from mvsa_tune.stats.tests import ALPHA
+from mvsa_tune.stats.differences import ALPHA
 
 # Of the reference's frozen rows, and of its fine-tuned ones.
 REFERENCE_BATCH_SIZE = {False: 512, True: 64}
@@ -48,7 +48,7 @@ ROW = (
     "table", "row", "trial_id", "vision", "text", "finetuned", "batch_size", "D", "lr", "ablation", "published",
     "published_split", "note",
 )  # fmt: skip
-BEHIND = ("behind_best", "behind_low", "behind_high", "p", "p_holm", "test")
+BEHIND = ("behind_best", "behind_low", "behind_high", "p", "p_best", "test")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _behind_best(trials: Collection[str], analysis: Analysis) -> dict[str, dict[
     best = next((scored.config.id for scored in analysis.ranked if scored.config.id in trials), None)
     behind: dict[str, dict[str, Any]] = {best: {"behind_best": 0.0}} if best else {}
     for trial, d in analysis.behind_best(trials).items():
-        values = (d.interval.mean, d.interval.low, d.interval.high, d.p, d.corrected, d.test)
+        values = (d.mean, d.low, d.high, d.p, d.adjusted, d.test)
         behind[trial] = dict(zip(BEHIND, values, strict=True))
     return behind
 
@@ -204,11 +204,11 @@ def _cells(row: Mapping[Any, Any], scores: list[Column], published: bool) -> dic
     cells |= {column.header: score_cell(column, row) for column in scores}
     if pd.isna(row["behind_best"]):
         behind = "–"
-    elif pd.isna(row["p_holm"]):
+    elif pd.isna(row["p_best"]):
         behind = "best"
     else:
-        mark = " =" if row["p_holm"] >= ALPHA else ""
-        behind = f"{100 * row['behind_best']:.1f}, p {row['p_holm']:.2g}{mark}"
+        gap, low, high = (f"{100 * row[name]:.1f}".replace("-", "−") for name in BEHIND[:3])
+        behind = f"{gap} ({low} to {high})" + (" =" if row["p_best"] >= ALPHA else "")
     status = "" if row["status"] == FINISHED else row["status"]
     note = "; ".join(filter(None, [row["note"], status]))
     return {**cells, "behind the best": behind, "n": str(row["n"]), "note": note}

@@ -1,7 +1,7 @@
 """What a sweep's numbers are worth: intervals, comparisons with the best, luck, questions, importance, and a verdict.
 
 Reads a results folder and trains nothing. Each configuration has the intervals of all its own seeds; configurations are
-compared on the seeds that they have in common.
+compared on all of them; where each seed draws its own samples, on the draws that they have in common.
 """
 
 from collections import defaultdict
@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,14 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.splits import Split
 from mvsa_tune.results.schema import FINISHED, SCORES, STOPPED
 from mvsa_tune.results.store import Store
+from mvsa_tune.stats.best import behind_best
+from mvsa_tune.stats.differences import ALPHA, Difference, Errors, errors, on_common_seeds, redrawn_errors
 from mvsa_tune.stats.importance import Importance, importances
 from mvsa_tune.stats.intervals import Array, Interval, accuracy, redrawn
+from mvsa_tune.stats.power import Power, power_of
 from mvsa_tune.stats.questions import Question, questions
 from mvsa_tune.stats.selection import Winner, expected_best, winner
 from mvsa_tune.stats.summary import ranked, summarise
-from mvsa_tune.stats.tests import ALPHA, Comparisons, Difference, on_common_seeds
 from mvsa_tune.training.result import NO_ROW, Correctness
 
 NAMED = 5  # configurations that the verdict names as not distinguishable from the best
@@ -78,7 +81,7 @@ class Analysis:
     ranked: tuple[Scored, ...]  # trained to their end, the best first, by cross-fitted accuracy
     stopped: tuple[Scored, ...]  # by the scheduler, in the order of the sweep; not compared with the others
     rows: NDArray[np.int32]  # (M,) row numbers of the samples of `Scored.values`; empty where each seed draws its own
-    _behind: dict[tuple[Scored, ...], Mapping[str, Difference]] = field(default_factory=dict, init=False, repr=False)
+    _behind: dict[tuple[int, ...], Mapping[str, Difference]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def scored(self) -> Mapping[str, Scored]:
@@ -91,35 +94,66 @@ class Analysis:
         return bool(self.ranked) and self.ranked[0].ratio is None
 
     @cached_property
+    def errors(self) -> tuple[tuple[int, ...], Errors] | None:
+        """The configurations that are compared, as indices of `ranked`, and their errors; None without any.
+
+        Where each seed draws its own samples, these are the ones that share two draws with the best, on the draws that
+        all of them have.
+        """
+        if not self.ranked:
+            return None
+        if self.comparable:
+            return tuple(range(len(self.ranked))), errors([scored.values for scored in self.ranked])
+        first = set(self.ranked[0].seeds)
+        members = tuple(k for k, scored in enumerate(self.ranked) if len(first.intersection(scored.seeds)) > 1)
+        among = [self.ranked[k] for k in members]
+        common, values = on_common_seeds([s.values for s in among], [s.seeds for s in among]) if among else ((), [])
+        ratio = self.ranked[0].ratio
+        if len(common) < 2 or len(among) < 2 or ratio is None:
+            return None
+        return members, redrawn_errors(np.stack(values)[:, :, 0], ratio)
+
+    @cached_property
     def against_best(self) -> Mapping[str, Difference]:
-        """The best minus each other configuration that shares a seed with it, by the other's id."""
+        """The best minus each other configuration that is compared, by the other's id."""
         return self.behind_best({scored.config.id for scored in self.ranked})
 
     def behind_best(self, trials: Collection[str]) -> Mapping[str, Difference]:
-        """Return the best of some trials minus each other, by the other's id; p is corrected over all their pairs."""
-        among = tuple(scored for scored in self.ranked if scored.config.id in trials)
+        """Return the best of some trials minus each other, by the other's id; `adjusted` is p of being the best."""
+        members, known = self.errors or ((), None)
+        among = tuple(k for k, member in enumerate(members) if self.ranked[member].config.id in trials)
+        if known is None or len(among) < 2:
+            return {}
         if among not in self._behind:
-            ratio = next((scored.ratio for scored in among), None)
-            pairs = Comparisons([scored.values for scored in among], [scored.seeds for scored in among], ratio)
-            differences = {scored.config.id: pairs.difference(0, k) for k, scored in enumerate(among) if k}
-            self._behind[among] = {trial: difference for trial, difference in differences.items() if difference}
+            self._behind[among] = {
+                self.ranked[members[k]].config.id: difference
+                for k, difference in zip(among[1:], behind_best(known[among])[1:], strict=True)
+            }
         return self._behind[among]
 
-    def tied(self) -> list[Scored]:
-        """Return the configurations that cannot be distinguished from the best."""
-        tied = {trial for trial, difference in self.against_best.items() if difference.corrected >= ALPHA}
-        return [scored for scored in self.ranked if scored.config.id in tied]
+    def may_be_best(self) -> list[Scored]:
+        """Return the configurations that may be the best, beside the best itself."""
+        may = {trial for trial, difference in self.against_best.items() if difference.adjusted >= ALPHA}
+        return [scored for scored in self.ranked if scored.config.id in may]
+
+    @cached_property
+    def power(self) -> Power | None:
+        """What differences this sweep can see; None for a single configuration, or where seeds draw their samples."""
+        if not self.comparable or self.errors is None:
+            return None
+        return power_of(self.errors[1], sum(self.store.manifest.label_counts))
 
     def with_intervals(self) -> pd.DataFrame:
         """Return the summary with the ends of all intervals, and each configuration's difference from the best."""
         lines: list[dict[str, float | None]] = []
         for trial in self.summary["trial_id"]:
             behind = self.against_best.get(trial)
-            intervals = {c.name: getattr(self.scored.get(trial), c.correctness, None) for c in SCORES if c.correctness}
-            intervals["behind_best"] = behind.interval if behind else None
+            scored = self.scored.get(trial)
+            intervals: dict[str, Any] = {c.name: getattr(scored, c.correctness, None) for c in SCORES if c.correctness}
+            intervals["behind_best"] = behind
             line = {f"{name}_{end}": getattr(i, end, None) for name, i in intervals.items() for end in ("low", "high")}
-            line["behind_best"] = behind.interval.mean if behind else None
-            lines.append({**line, "p": behind.p if behind else None, "p_holm": behind.corrected if behind else None})
+            line["behind_best"] = behind.mean if behind else None
+            lines.append({**line, "p": behind.p if behind else None, "p_best": behind.adjusted if behind else None})
         return pd.concat([self.summary, pd.DataFrame(lines, index=self.summary.index, dtype=float)], axis=1)
 
     @cached_property
@@ -150,10 +184,9 @@ class Analysis:
     @cached_property
     def questions(self) -> tuple[Question, ...]:
         """What the configurations that differ in one respect show; nothing in a search, where hardly any do."""
-        if not self.comparable or self.store.manifest.space:
+        if not self.comparable or self.store.manifest.space or self.errors is None:
             return ()
-        ranked = self.ranked
-        return questions([s.config for s in ranked], [s.values for s in ranked], [s.seeds for s in ranked])
+        return questions([scored.config for scored in self.ranked], self.errors[1])
 
     @cached_property
     def importance(self) -> tuple[Importance, ...]:
@@ -228,21 +261,39 @@ def verdict(analysis: Analysis) -> list[str]:
         line += f" (95 % {interval.low:.3f} to {interval.high:.3f}, for {interval.holds_for}; n {interval.n})"
         line += f"; at its best epoch {first.best.mean:.3f}, after the last {first.last.mean:.3f}"
     answers = "\n".join(f"- {question.text} {question.answer}" for question in analysis.questions)
-    return [f"{line}.", *filter(None, [_tied(analysis), _luck(analysis), answers])]
+    sees = f"{analysis.power.sees()} {analysis.power.takes(0.01)}" if analysis.power else ""
+    return [f"{line}.", *filter(None, [_rivals(analysis), sees, _luck(analysis), answers])]
 
 
-def _tied(analysis: Analysis) -> str:
-    others, compared, tied = len(analysis.ranked) - 1, len(analysis.against_best), analysis.tied()
-    if others and not compared and len(analysis.ranked[0].seeds) < 2 and not analysis.comparable:
+def _rivals(analysis: Analysis) -> str:
+    """Return which configurations may be the best instead, and why that is not known."""
+    others, compared, rivals = len(analysis.ranked) - 1, len(analysis.against_best), analysis.may_be_best()
+    if others and not compared:
         return "Configurations cannot be compared on a single draw of the samples: train at least two seeds."
-    text = f"It is better than each of the other {compared} (p below 0.05, Holm over all pairs)." if compared else ""
-    if tied:
-        names = "; ".join(scored.config.name for scored in tied[:NAMED])
-        names += f"; and {len(tied) - NAMED} more" if len(tied) > NAMED else ""
-        which = f"{len(tied)} of the other {compared} (p 0.05 or more, Holm over all pairs)"
-        text = f"It cannot be distinguished from {which}: {names}."
-    alone = f" Not compared, as they share no seed with it: {others - compared}." if compared < others else ""
+    text = f"It is better than each of the other {compared} (95 %)." if compared else ""
+    if rivals:
+        names = "; ".join(scored.config.name for scored in rivals[:NAMED])
+        names += f"; and {len(rivals) - NAMED} more" if len(rivals) > NAMED else ""
+        widest = max((analysis.against_best[scored.config.id] for scored in rivals), key=lambda d: d.mean)
+        text = (
+            f"{len(rivals)} of the other {compared} may be the best as well (95 %): {names}. {_why(analysis)}: the "
+            f"widest gap among these is {100 * widest.mean:.1f} points, its standard error {100 * widest.error:.1f}."
+        )
+        if len(rivals) < compared:
+            text += f" It is better than each of the remaining {compared - len(rivals)}."
+    alone = f" Not compared, as they share too few draws with it: {others - compared}." if compared < others else ""
     return f"{text}{alone}".strip()
+
+
+def _why(analysis: Analysis) -> str:
+    """Return whether seeds or samples are what is lacking."""
+    seeds = min(len(scored.seeds) for scored in analysis.ranked)
+    if analysis.power is None or seeds == 1:
+        return f"Too few seeds to tell more ({seeds})"
+    samples = analysis.power.samples
+    if analysis.power.variance(1e9, samples) < analysis.power.variance(seeds, samples) / 2:
+        return f"Too few seeds to tell more ({seeds})"
+    return f"Too few samples to tell more ({samples:,})"
 
 
 def _luck(analysis: Analysis) -> str:

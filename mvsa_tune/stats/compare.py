@@ -7,8 +7,7 @@ from mvsa_tune.errors import InputError, some
 from mvsa_tune.formats import Table, markdown_section
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
-from mvsa_tune.stats.intervals import Crossed
-from mvsa_tune.stats.tests import family, on_common_seeds
+from mvsa_tune.stats.differences import errors, on_common_seeds
 
 
 def compare(first: Store, second: Store) -> str:
@@ -40,14 +39,15 @@ def compare(first: Store, second: Store) -> str:
             f"{names[0]} and {names[1]} share no seed ({' and '.join(some([*of_side]) for of_side in seeds)}): run one "
             "again with the other's, --seed-list"
         )
-    differences = family([Crossed(values - baseline) for baseline, values in compared.values()])
+    paired = errors([values - baseline for baseline, values in compared.values()])
+    differences = paired.test_all(np.eye(len(compared)))
     cells = {
         name: [
             *(f"{array.mean():.3f}" for array in compared[name]),
-            f"{difference.interval.mean:+.4f}",
-            f"{difference.interval.low:+.4f} to {difference.interval.high:+.4f}",
+            f"{difference.mean:+.4f}",
+            f"{difference.low:+.4f} to {difference.high:+.4f}",
             f"{difference.p:.2g}",
-            f"{difference.corrected:.2g}",
+            f"{difference.adjusted:.2g}",
         ]
         for name, difference in zip(compared, differences, strict=True)
     }

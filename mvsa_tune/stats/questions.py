@@ -13,8 +13,7 @@ import numpy as np
 
 from mvsa_tune.config import AXES, Config, join_pair
 from mvsa_tune.formats import short
-from mvsa_tune.stats.intervals import Array, Crossed
-from mvsa_tune.stats.tests import ALPHA, Difference, Seeds, family, on_common_seeds
+from mvsa_tune.stats.differences import ALPHA, Difference, Errors
 
 # Up to so many values of an axis are compared with each other; up to `MOST_VALUES` with the reference's, or the first.
 TWO_BY_TWO, MOST_VALUES = 3, 12
@@ -42,27 +41,18 @@ class Contrast:
     pairs: list[tuple[int, int]]
 
 
-def questions(
-    configs: Sequence[Config], values: Sequence[Array], seeds: Sequence[Seeds] | None = None
-) -> tuple[Question, ...]:
-    """Return the questions that K configurations answer, each on the seeds that all of its configurations have.
-
-    `values` are `(R, N)` for each configuration, a row per seed; `seeds` are None where all have the same.
-    """
-    seeds = seeds or [tuple(range(len(values[0])))] * len(values)
-    answerable: list[tuple[Contrast, Crossed, str]] = []
-    for contrast in contrasts(configs):
-        members = sorted({index for pair in contrast.pairs for index in pair})
-        common, rows = on_common_seeds([values[k] for k in members], [seeds[k] for k in members])
-        if common:
-            of = dict(zip(members, rows, strict=True))
-            difference = Crossed(np.mean([of[i] - of[j] for i, j in contrast.pairs], axis=0))
-            left_out = len({seeds[k] for k in members}) > 1
-            answerable.append((contrast, difference, ", ".join(map(str, common)) if left_out else ""))
-    differences = family([crossed for _, crossed, _ in answerable])
+def questions(configs: Sequence[Config], errors: Errors) -> tuple[Question, ...]:
+    """Return the questions that K configurations answer, from the errors of their means."""
+    asked = list(contrasts(configs))
+    weights = np.zeros((len(asked), len(configs)))
+    for row, contrast in zip(weights, asked, strict=True):
+        for first, second in contrast.pairs:
+            row[first] += 1 / len(contrast.pairs)
+            row[second] -= 1 / len(contrast.pairs)
+    differences = errors.test_all(weights)
     return tuple(
-        Question(contrast.text, _answer(contrast, difference, only), difference)
-        for (contrast, _, only), difference in zip(answerable, differences, strict=True)
+        Question(contrast.text, _answer(contrast, difference), difference)
+        for contrast, difference in zip(asked, differences, strict=True)
     )
 
 
@@ -122,16 +112,17 @@ def _matched(keys: Sequence[Any], first: Sequence[bool], second: Sequence[bool])
     ]
 
 
-def _answer(contrast: Contrast, difference: Difference, only: str) -> str:
-    interval, p, count = difference.interval, difference.corrected, len(contrast.pairs)
-    ends = (interval.mean, interval.low, interval.high)
-    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in ends)
-    basis = (
-        f"{contrast.first} minus {contrast.second} is {mean} points (95 % {low} to {high}; p {p:.2g}), over {count} "
-        f"pair{'s' if count > 1 else ''} of configurations that differ in nothing else"
+def _answer(contrast: Contrast, difference: Difference) -> str:
+    count = len(contrast.pairs)
+    mean, low, high = (
+        f"{100 * value:+.1f}".replace("-", "−") for value in (difference.mean, difference.low, difference.high)
     )
-    basis += f", on the seeds that all of these have ({only})" if only else ""
+    p = difference.adjusted
+    basis = (
+        f"{contrast.first} minus {contrast.second} is {mean} points (95 % {low} to {high}; p {p:.2g}), "
+        f"over {count} pair{'s' if count > 1 else ''} of configurations that differ in nothing else"
+    )
     if p >= ALPHA:
         return f"They cannot be distinguished: {basis}."
-    better, worse = (contrast.first, contrast.second) if interval.mean > 0 else (contrast.second, contrast.first)
+    better, worse = (contrast.first, contrast.second) if difference.mean > 0 else (contrast.second, contrast.first)
     return f"{better[:1].upper()}{better[1:]} is better than {worse}: {basis}."

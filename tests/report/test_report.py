@@ -108,7 +108,7 @@ def test_the_answer_comes_first_and_nothing_is_missing(page: str, copied: Path) 
     for text in (first.config.name, *map("{:.3f}".format, (interval.mean, interval.low, interval.high))):
         assert text in answer
     assert f"{analysis.winner.corrected:.3f}" in answer
-    assert f"{len(analysis.tied())} of {len(analysis.ranked) - 1}" in answer
+    assert f"{len(analysis.may_be_best())} of {len(analysis.ranked) - 1}" in answer
     for question in analysis.questions:
         assert question.answer in words
     store = analysis.store

@@ -1,0 +1,94 @@
+"""Which configurations may be the best, and how far the others are behind it: a model confidence set.
+
+The set contains every configuration that is truly best, equals included, with 95 % probability, although the best was
+chosen for its score (Hansen, Lunde & Nason 2011, doi 10.3982/ECTA5771): whether all configurations in question can be
+equally good is tested, and if they cannot, the one that is most clearly behind another is taken out, until they can.
+
+The test asks whether any configuration deviates from the mean of all in question (the analysis of means): one that
+leads twenty equals stands out there long before the twenty can be told apart two by two. Each deviation is Student's t,
+as a normal deviate; the greatest is compared with the greatest of normal errors with the same covariance. A
+configuration is taken out only if it alone is behind some other by Student's t as well. p of a configuration is the
+largest p up to its step. `bench/power.py` measures error rates and power, `bench/LOG.md` what was tried beside it.
+
+**Intervals** of the distances from the best are simultaneous, and hold although the best was chosen for its score. The
+distance of a configuration outside the set is above 0.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from mvsa_tune.stats.differences import ALPHA, MCNEMAR, Difference, Errors, student
+from mvsa_tune.stats.variances import Array
+
+DRAWS = 4_000
+FAR = 38.0  # the normal deviate of the least p that is not 0
+
+
+def behind_best(errors: Errors) -> list[Difference]:
+    """Return the first configuration minus each of the K, itself included; `adjusted` is p of being the best."""
+    draws = errors.draws(DRAWS)
+    p = p_of_best(errors, draws)
+    mean, error, degrees = (part[0] for part in errors.pairs())
+    half = error * stats.t.isf(stats.norm.sf(critical(errors, np.flatnonzero(p >= ALPHA), draws)), degrees)
+    low = np.where(p < ALPHA, np.maximum(0, mean - half), mean - half)
+    test = errors.test if errors.answers is None else MCNEMAR
+    alone = errors.p_of_pairs()[0]
+    return [
+        Difference(float(m), max(-1.0, float(lo)), min(1.0, float(m + h)), float(e), float(q), float(a), test)
+        for m, lo, h, e, q, a in zip(mean, low, half, error, alone, p, strict=True)
+    ]
+
+
+def p_of_best(errors: Errors, draws: NDArray[np.float32] | None = None) -> Array:
+    """Return p of each configuration's being the best, `(K,)`; those of `ALPHA` or more may be."""
+    draws = errors.draws(DRAWS) if draws is None else draws
+    K, mean = len(errors.means), errors.means
+    rivals = np.where(mean[:, None] > mean, deviates(errors.p_of_pairs()), 0.0)
+    behind = rivals.max(axis=0)  # its strongest rival, as a normal deviate
+    order = np.lexsort((-mean, behind))
+    ordered, errors_drawn = errors[order], draws[order]
+    covariance = ordered.effects @ ordered.effects.T
+    total = np.cumsum(errors_drawn, axis=0, dtype=np.float64).astype(np.float32)
+    p = np.ones(K)
+    for count in range(K, 1, -1):
+        first = np.arange(count)
+        deviation, error, degrees = _from_mean(ordered, covariance, count)
+        observed = deviates(student(deviation, error, degrees)).max()
+        chance = np.abs(errors_drawn[first] - total[count - 1] / count)
+        chance /= np.maximum(error, 1e-12).astype(np.float32)[:, None]
+        p[count - 1] = (1 + (chance.max(axis=0) >= observed).sum()) / (draws.shape[1] + 1)
+    p[1:] = np.maximum.accumulate(p[1:][::-1])[::-1]
+    p[1:] = np.maximum(p[1:], 2 * stats.norm.sf(behind[order][1:]))
+    result = np.empty(K)
+    result[order] = p
+    return result
+
+
+def critical(errors: Errors, may_be_best: NDArray[np.intp], draws: NDArray[np.float32]) -> float:
+    """Return the 95 % quantile of the greatest standardised error between the best and any other.
+
+    The best is that of the draw, as if all that may be the best were equally good: it is chosen for its error.
+    """
+    error = errors.pairs()[1].astype(np.float32)
+    best = may_be_best[draws[may_be_best].argmax(axis=0)]
+    standardised = np.abs(draws[best, np.arange(draws.shape[1])] - draws) / np.maximum(error[best].T, 1e-12)
+    return max(float(np.quantile(standardised.max(axis=0), 1 - ALPHA)), float(stats.norm.isf(ALPHA / 2)))
+
+
+def deviates(p: Array) -> Array:
+    """Return two-sided p-values as the absolute values of normal deviates."""
+    return np.minimum(stats.norm.isf(p / 2), FAR)
+
+
+def _from_mean(errors: Errors, covariance: Array, count: int) -> tuple[Array, Array, Array]:
+    """Return deviation, standard error and degrees of freedom of each of the first `count` from their mean."""
+    of = slice(0, count)
+    own, all_of = (1 - 1 / count) ** 2 - 1 / count**2, 1 / count**2
+    with_others = covariance[of, of].mean(axis=1)
+    over_samples = np.maximum(0, np.diag(covariance)[of] - 2 * with_others + with_others.mean())
+    seeds, cautious, doubt = (
+        part[of] * own + part[of].sum() * all_of for part in (errors.seed_variance, errors.cautious, errors.doubt)
+    )
+    deviation = errors.means[of] - errors.means[of].mean()
+    return deviation, np.sqrt(over_samples + seeds), errors.degrees(over_samples, cautious, doubt)

@@ -279,3 +279,22 @@ def compare_sweeps(options: Namespace) -> None:
     from mvsa_tune.stats.compare import compare
 
     print(compare(*map(Store, options.sweeps)))
+
+
+@command(
+    "power",
+    SWEEP,
+    flag("--difference", type=float, default=0.01, metavar="ACC", help="a difference of accuracies (default 0.01)"),
+    add_plugin_flag,
+)
+def power_of_sweep(options: Namespace) -> None:
+    """Say what differences a sweep can see, and what a smaller one would take."""
+    from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.analysis import analyse
+
+    if not 0.001 <= options.difference < 1:
+        raise InputError(f"--difference {options.difference:g}: give an accuracy from 0.001 to 1, 0.01 for a point")
+    power = analyse(Store(options.sweep)).power
+    if power is None:
+        raise InputError(f"{options.sweep}: two finished configurations on the same validation samples are needed")
+    print(power.sees(), power.takes(options.difference), sep="\n")

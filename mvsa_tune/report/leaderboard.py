@@ -40,21 +40,27 @@ def leaderboard(analysis: Analysis) -> str:
     stopped, failed = (int(summary["status"].str.startswith(status).sum()) for status in (STOPPED, FAILED))
     counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed"
     merged = MERGES.get(store.manifest.reading.get("merge", ""))
+    again = confirmed_analysis(store)
+    headline = ["## Finalists, on fresh seeds", *verdict(again), *_finalists(best, again), "## Search"] if again else []
     parts = [
         f"# {store.folder.name}: search"
         + (" on the built-in demo set" if store.manifest.demo else "")
         + (f"; {merged}" if merged else ""),
+        *headline,
         f"Search space: {', '.join(f'{name} {values}' for name, values in store.manifest.space.items())}.",
         f"{len(summary)} trials: {counts}; {sum(store.epochs().values()):,} epochs in total.",
         *verdict(analysis),
-    ]
-    if (confirmed_folder(store.folder) / "trials.csv").exists():
-        parts += ["## Finalists", *_finalists(best, analyse(Store(confirmed_folder(store.folder))))]
-    parts += [
         f"## The best {min(SHOWN, len(best))} of the trials that were trained to the end",
         _trials(best.head(SHOWN)),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def confirmed_analysis(store: Store) -> Analysis | None:
+    """Return the analysis of a search's finalists; None before one is trained again to its end."""
+    folder = confirmed_folder(store.folder)
+    analysis = analyse(Store(folder)) if (folder / "trials.csv").exists() else None
+    return analysis if analysis and analysis.ranked else None
 
 
 def _finalists(best: pd.DataFrame, confirmed: Analysis) -> list[str]:

@@ -16,7 +16,7 @@ from mvsa_tune.data.images import UnreadablePictureError, open_picture
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import Table
 from mvsa_tune.report import plots
-from mvsa_tune.report.leaderboard import confirmed_folder
+from mvsa_tune.report.leaderboard import confirmed_analysis
 from mvsa_tune.report.plots import Plot
 from mvsa_tune.report.tables import render, tables
 from mvsa_tune.results.schema import STOPPED
@@ -81,7 +81,8 @@ def short_names(configs: Sequence[Config]) -> dict[str, str]:
 
 def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mapping[str, Sample] | None) -> str:
     """Return the page with these plots by section."""
-    store, confirmed = analysis.store, confirmed_folder(analysis.store.folder)
+    store, confirmed = analysis.store, confirmed_analysis(analysis.store)
+    headline = confirmed or analysis  # of a search, what its finalists show on fresh seeds
     values: dict[str, Any] = {
         "name": store.folder.name,
         "demo": store.manifest.demo,
@@ -94,10 +95,10 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
     if analysis.ranked:
         best = store.result(analysis.ranked[0].config.id)
         values |= {
-            "best": analysis.ranked[0],
-            "facts": _facts(analysis),
-            "verdict": [line.replace("**", "") for line in verdict(analysis)[1:] if not line.startswith("- ")],
-            "confirmed": confirmed.name if (confirmed / "trials.csv").exists() else "",
+            "best": headline.ranked[0],
+            "facts": _facts(headline),
+            "verdict": [line.replace("**", "") for line in verdict(headline)[1:] if not line.startswith("- ")],
+            "confirmed": confirmed is not None,
             "questions": [(question.text, question.answer) for question in analysis.questions],
             "undrawn": max(0, len(analysis.ranked) - plots.MOST_LINES),
             "stopped": int(analysis.summary["status"].str.startswith(STOPPED).sum()),

@@ -52,6 +52,7 @@ def sweep_parser(script: str, description: str, *, seeds: int, finetuning: bool 
     lacking = "whose encoders cannot be loaded" if finetuning else "without an embedding cache"
     add("--skip-missing", action="store_true", help=f"leave out configurations {lacking}")
     add("--dry-run", action="store_true", help="print the plan with estimates of memory and time, and run nothing")
+    add("--like", type=Path, metavar="SWEEP", help="with --dry-run: an earlier sweep, to say what this one can see")
     add("--no-report", dest="report", action="store_false", help="write no report.html")
     add("--quiet", action="store_true", help="print nothing but the tables")
     return parser

@@ -132,7 +132,7 @@ def carry_out(options: Namespace, requested: Callable[[Namespace], Sequence[Conf
         plan = replace(plan, costs=estimate(plan))
     _check_memory(plan, is_run=not options.dry_run)
     if options.dry_run:
-        _print(cost_lines(plan))
+        _print([*cost_lines(plan), *_power(plan, options.like)])
         return 0
     from mvsa_tune.tune.mirror import Mirror
     from mvsa_tune.tune.runner import INTERRUPTED, run_sweep  # imports Ray
@@ -148,6 +148,24 @@ def carry_out(options: Namespace, requested: Callable[[Namespace], Sequence[Conf
 
             report(folder, quiet=options.quiet)
     return code
+
+
+def _power(plan: Plan, like: Path | None) -> list[str]:
+    """Return what differences the plan can see, by the variances of an earlier sweep or by typical ones."""
+    from mvsa_tune.results.store import Store  # these import SciPy
+    from mvsa_tune.stats.analysis import analyse
+    from mvsa_tune.stats.power import TYPICAL
+
+    if plan.split.by_seed or len(plan.configs) < 2:
+        return []
+    known = analyse(Store(like)).power if like else TYPICAL
+    if known is None:
+        raise InputError(f"--like {like}: it needs two finished configurations on the same validation samples")
+    samples = sum(len(rows) for rows in plan.split.validation.values())
+    seeds, labelled = len({replicate.seed for replicate in plan.replicates}), len(plan.dataset.labels)
+    power = replace(known, seeds=seeds, samples=samples, labelled=labelled, comparisons=len(plan.configs) - 1)
+    source = f"by the variances of {like}" if like else "by typical variances; --like results/NAME takes a sweep's own"
+    return [f"power     {power.sees()} ({source})", f"          {power.takes(0.01)}"]
 
 
 def _print(lines: Iterable[str]) -> None:

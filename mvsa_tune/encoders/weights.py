@@ -3,6 +3,7 @@
 Nothing is unpickled: safetensors, or torch's `weights_only`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -27,9 +28,9 @@ def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
     return weights
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().partition("\n")[0]
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without a terminal's colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().partition("\n")[0]
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:

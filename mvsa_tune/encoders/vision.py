@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from mvsa_tune.encoders.state_dict import load_weights
 from mvsa_tune.encoders.towers import Encoder, PictureTower, Tower
-from mvsa_tune.encoders.weights import ANSWER_SECONDS, cached, fetch, fill, hub_file
+from mvsa_tune.encoders.weights import ANSWER_SECONDS, cached, fetch, hub_file
 from mvsa_tune.errors import InputError
 
 TIMM_FILE = "model.safetensors"
@@ -59,7 +60,7 @@ def _load_torchvision(name: str, cut: str, modality: str, weights: Path | None, 
             lambda: urlopen(Request(url, method="HEAD"), timeout=ANSWER_SECONDS).close(),
             lambda: torch.hub.load_state_dict_from_url(url, weights_only=True, progress=False, check_hash=True),
         )
-    identity = fill(model, path)
+    identity = load_weights(model, path)
     if cut:
         setattr(model, cut, torch.nn.Identity())
     transform = published.transforms()
@@ -101,7 +102,7 @@ def _load_timm(name: str, modality: str, weights: Path | None, device: Any) -> T
     from timm.data import create_transform, resolve_data_config  # type: ignore[attr-defined]
 
     model: Any = timm.create_model(name, num_classes=0)
-    identity = fill(model, weights or hub_file(*timm_location(name)), extra=True)  # they have a classifier, too
+    identity = load_weights(model, weights or hub_file(*timm_location(name)), extra=True)  # they have a classifier, too
     config = resolve_data_config({}, model=model)
     about = f"timm {config['input_size'][-1]} px, {config['interpolation']}, crop {config['crop_pct']}"
     return PictureTower(model, device, about, identity, create_transform(**config, is_training=False))

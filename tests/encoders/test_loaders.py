@@ -111,9 +111,9 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, tiny_clip: 
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "other.pth")
     (tmp_path / "cut.safetensors").write_bytes(tiny_clip[1].read_bytes()[:1000])
     for file, told in (
-        ("trap.pth", "nothing is unpickled"),
+        ("trap.pth", "has a Python object"),
         ("other.pth", "does not fit|other shapes"),
-        ("cut.safetensors", "not a file of plain tensors"),
+        ("cut.safetensors", "cut off, or no file of tensors"),
         ("none.pth", "cannot read"),
     ):
         with pytest.raises(InputError, match=told) as caught:

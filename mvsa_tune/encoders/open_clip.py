@@ -155,7 +155,8 @@ def load_open_clip(architecture: str, tag: str | Path, modality: str, weights: P
         resize = PreprocessCfg(**merge_preprocess_dict(model.visual.preprocess_cfg, how))
         about = f"open_clip {resize.size} px, {resize.interpolation}, {resize.resize_mode}, mean {resize.mean}, std "
         transform = image_transform_v2(resize, is_train=False)
-        return PictureTower(model.visual, device, f"{about}{resize.std}{activation}", identity, transform)
+        about, crops = f"{about}{resize.std}{activation}", resize.resize_mode == "shortest"
+        return PictureTower(model.visual, device, about, identity, transform, crops)
 
     class TextSide(nn.Module):
         def __init__(self) -> None:

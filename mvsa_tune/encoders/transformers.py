@@ -171,7 +171,7 @@ def _load(model_source: str, pooling: str, modality: str, weights: Path | None, 
             return processor(picture, return_tensors="pt")["pixel_values"][0]
 
         about = f"{type(processor).__name__} {dict(processor.size)}, {pooling}"
-        return PictureTower(model, device, about, identity, transform)
+        return PictureTower(model, device, about, identity, transform, crops="shortest_edge" in dict(processor.size))
     tokenizer = pretrained(transformers.AutoTokenizer, source)
 
     def tokenize(text: str) -> list[int]:
@@ -197,7 +197,7 @@ def clip_recipe(folder: Path) -> dict[str, Any]:
         "mean": tuple(processor.image_mean),
         "std": tuple(processor.image_std),
         "interpolation": Image.Resampling(int(processor.resample)).name.lower(),
-        "resize_mode": "squash" if "height" in processor.size else "shortest",
+        "resize_mode": "squash" if "height" in dict(processor.size) else "shortest",
     }
 
 

@@ -65,7 +65,7 @@ def _load_torchvision(name: str, cut: str, modality: str, weights: Path | None, 
         setattr(model, cut, torch.nn.Identity())
     transform = published.transforms()
     sizes = f"Resize({transform.resize_size[0]}), CenterCrop({transform.crop_size[0]})"
-    return PictureTower(model, device, f"{sizes}, ImageNet mean and std", identity, transform)
+    return PictureTower(model, device, f"{sizes}, ImageNet mean and std", identity, transform, crops=True)
 
 
 def timm_encoder(name: str) -> Encoder:
@@ -105,4 +105,5 @@ def _load_timm(name: str, modality: str, weights: Path | None, device: Any) -> T
     identity = load_weights(model, weights or hub_file(*timm_location(name)), extra=True)  # they have a classifier, too
     config = resolve_data_config({}, model=model)
     about = f"timm {config['input_size'][-1]} px, {config['interpolation']}, crop {config['crop_pct']}"
-    return PictureTower(model, device, about, identity, create_transform(**config, is_training=False))
+    transform: Any = create_transform(**config, is_training=False)
+    return PictureTower(model, device, about, identity, transform, crops=config["crop_mode"] == "center")

@@ -151,3 +151,28 @@ def test_a_tag_of_open_clip_brings_its_activation_and_its_preprocessing(
         theirs = model.encode_image(torch.stack([transform(photo) for photo in photos]))
     torch.testing.assert_close(vectors(tower, photos), theirs, rtol=1e-5, atol=1e-5)
     assert "squash" in tower.preprocessing
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "timm", "open_clip"])
+def test_a_very_long_picture_takes_no_more_memory_than_others(
+    kind: str, tmp_path: Path, tiny_clip: tuple[Any, Path]
+) -> None:
+    import timm
+    import torchvision
+
+    path = tiny_clip[1]
+    if kind != "open_clip":
+        path = tmp_path / "weights.pth"
+        made = torchvision.models.squeezenet1_1() if kind == "torchvision" else timm.create_model("resnet10t")
+        torch.save(made.state_dict(), path)
+    name = {
+        "torchvision": "torchvision:squeezenet1_1",
+        "timm": "timm:resnet10t",
+        "open_clip": f"openclip:tiny-clip:{path}",
+    }
+    tower = load(name[kind], "image", path)
+    seen: list[tuple[int, int]] = []
+    transform = tower.transform  # type: ignore[attr-defined]
+    tower.transform = lambda picture: seen.append(picture.size) or transform(picture)  # type: ignore[attr-defined]
+    assert tower.prepare(Image.new("RGB", (1, 20_000))).shape[0] == 3
+    assert seen == [(1, 64)]

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference.export import METRICS, export, write_onnx
 from mvsa_tune.inference.select import chosen_head
-from mvsa_tune.inference.trained import Head, load_head, make_head
+from mvsa_tune.inference.trained import Head, load_finetuned, load_head, make_head
 from mvsa_tune.models.heads import build_head
 from mvsa_tune.models.layers import initialise
 from mvsa_tune.results.store import Store
@@ -176,10 +177,9 @@ def head_of(name: str, D: int, replicates: int = 2) -> Head:
     stack = build_head(name, replicates, widths, D, 3, 0.1)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     initialise(stack, generators, generators)
-    encoders = {modality: {"preprocessing": "none"} for modality in widths}
-    training = {"validation_samples": 400}
-    about = {"widths": widths, "replicates": list(seeds), "labels": list("abc"), "encoders": encoders}
-    return Head(Config("eye", "ear", head=name, D=D), {**about, "training": training}, stack.eval())
+    config, encoders = Config("eye", "ear", head=name, D=D), {m: {"preprocessing": "none"} for m in widths}
+    about = {"config": asdict(config), "widths": widths, "replicates": list(seeds), "labels": list("abc")}
+    return Head(config, {**about, "encoders": encoders, "training": {"validation_samples": 400}}, stack.eval())
 
 
 @pytest.mark.parametrize("name", ["concat", "merged-attention", "bilinear"])
@@ -219,3 +219,15 @@ class Orthogonal(torch.nn.Module):
 
 def disk_full(path: Path) -> str:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_export_made_elsewhere_may_hold_anything(tmp_path: Path) -> None:
+    head = head_of("concat", 8)
+    for about in ({"widths": "wide"}, {"widths": {"image": 10**12}}, {"config": {"D": "x"}}, {"labels": None}):
+        Head(head.config, head.about | about, head.stack).save(tmp_path / "head.safetensors")
+        with pytest.raises(InputError, match=r"head\.safetensors is damaged or of another version"):
+            load_head(tmp_path)
+    for card in ("[" * 100_000, "3", '{"config": {"D": "x"}, "files": []}'):
+        (tmp_path / "card.json").write_text(card)
+        with pytest.raises(InputError, match="no exported fine-tuned configuration"):
+            load_finetuned(tmp_path, {})

@@ -89,12 +89,12 @@ def _read_file(path: Path) -> "dict[str, Tensor]":
     try:
         loaded = _load(path, start)
     except Exception as error:  # each format has errors of its own; whatever it is, the file is not plain tensors
-        if python := re.search(r"GLOBAL (\S+)", str(error)):
+        if python := re.search(r"GLOBAL ([\w.]+)\s", str(error)):
             raise InputError(
                 f"--weights {path} has a Python object ({python[1]}), which only code could read: save the tensors "
                 "alone where it was made, torch.save(model.state_dict(), FILE)"
             ) from None
-        reason = first_line(error).partition(". ")[0]
+        reason = first_line(error).partition(". ")[0][:120]
         if re.search("weights.only", reason, re.IGNORECASE):  # it would have the reader run the file's code
             reason = "torch cannot read it"
         raise InputError(

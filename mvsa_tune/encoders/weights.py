@@ -25,8 +25,9 @@ def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without a terminal's colours."""
-    return re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().partition("\n")[0]
+    """Return the first line of an error's message, without what a terminal would take for commands."""
+    line = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().partition("\n")[0]
+    return "".join(sign if sign.isprintable() else "?" for sign in line)
 
 
 def fetch(

@@ -35,6 +35,11 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+def escape(path: Path) -> None:
+    torch.save(small().state_dict(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"HalfStorage", b"\x1b[31mlaugh", 1))
+
+
 def pickled(path: Path) -> None:
     path.write_bytes(pickle.dumps(small().state_dict()))
 
@@ -51,6 +56,7 @@ NO_WEIGHTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut.pth": (cut, "cut off, or no file of tensors"),
     "header.safetensors": (written(b"\x10\0\0\0\0\0\0\0{abc"), "cut off, or no file of tensors"),
     "pointer.bin": (written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
+    "escape.pt": (escape, "cut off, or no file of tensors"),
     "page.pt": (written(b"<!DOCTYPE html>"), "is a web page"),
     "vectors.npy": (lambda path: np.save(path, np.ones(3)), "cut off, or no file of tensors"),
     "vectors.npz": (lambda path: np.savez(path, a=np.ones(3)), "cut off, or no file of tensors"),

@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 from mvsa_tune.encoders.state_dict import load_weights
 from mvsa_tune.encoders.towers import Encoder, PictureTower, Tower
 from mvsa_tune.encoders.weights import ANSWER_SECONDS, cached, fetch, hub_file
-from mvsa_tune.errors import InputError
+from mvsa_tune.errors import InputError, some
 
 TIMM_FILE = "model.safetensors"
 
@@ -97,10 +97,27 @@ def timm_location(name: str) -> tuple[str, str]:
     return str(timm.get_pretrained_cfg(name).hf_hub_id or f"timm/{name}"), TIMM_FILE  # type: ignore[union-attr]
 
 
+def _unlike_tags(name: str) -> list[str]:
+    """Return one of a timm model's published weights for each preprocessing, `NAME.TAG`."""
+    import timm
+    from timm.data import resolve_data_config  # type: ignore[attr-defined]
+
+    of_recipe: dict[str, str] = {}
+    for tag in timm.list_pretrained(f"{name}.*"):
+        published: Any = timm.get_pretrained_cfg(tag)
+        of_recipe.setdefault(str(resolve_data_config({}, pretrained_cfg=published.to_dict())), tag)
+    return list(of_recipe.values())
+
+
 def _load_timm(name: str, modality: str, weights: Path | None, device: Any) -> Tower:
     import timm
     from timm.data import create_transform, resolve_data_config  # type: ignore[attr-defined]
 
+    if weights and "." not in name and len(tags := _unlike_tags(name)) > 1:
+        raise InputError(
+            f"{weights} does not say its preprocessing, in which published weights of {name} differ: name the ones it "
+            f"was made like, timm:{some(tags, 3)}"
+        )
     model: Any = timm.create_model(name, num_classes=0)
     identity = load_weights(model, weights or hub_file(*timm_location(name)), extra=True)  # they have a classifier, too
     config = resolve_data_config({}, model=model)

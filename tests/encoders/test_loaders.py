@@ -176,3 +176,13 @@ def test_a_very_long_picture_takes_no_more_memory_than_others(
     tower.transform = lambda picture: seen.append(picture.size) or transform(picture)  # type: ignore[attr-defined]
     assert tower.prepare(Image.new("RGB", (1, 20_000))).shape[0] == 3
     assert seen == [(1, 64)]
+
+
+def test_a_file_for_timm_needs_the_tag_of_its_preprocessing_where_tags_differ(tmp_path: Path) -> None:
+    name = "timm:vit_base_patch16_224"
+    with pytest.raises(
+        InputError, match=r"published weights of vit_base_patch16_224 differ.*timm:vit_base\S+\.augreg2"
+    ):
+        load(name, "image", tmp_path / "mine.pth")
+    with pytest.raises(InputError, match=r"cannot read --weights .*mine\.pth"):  # that is all that is missing
+        load(f"{name}.dino", "image", tmp_path / "mine.pth")

@@ -95,8 +95,8 @@ def recipe(
     if len(tag_of) > 1:
         raise InputError(
             f"{path} does not say its activation and preprocessing, in which published weights of {architecture} "
-            f"differ: name the ones it was made like ({' or '.join(tag_of.values())}) and give it beside, "
-            f"openclip:{architecture}:TAG --weights openclip:{architecture}:TAG={path}"
+            f"differ: name the ones it was made like, openclip:{architecture}:TAG ({' or '.join(tag_of.values())}), "
+            "and give the file with --weights"
         )
     return published(architecture, tags[0])
 

@@ -227,10 +227,9 @@ def test_a_file_alone_has_the_recipe_that_all_published_weights_share_or_must_be
     assert stated(recipe("ViT-L-14", file, {"input_resolution": torch.tensor(224)}, siglip)) == openai
     assert recipe("ViT-B-32", file, {}, siglip) == siglip  # that of the published weights that were named
     with pytest.raises(
-        InputError, match=r"ViT-B-32 differ.*\(openai or laion2b_e16\).*--weights openclip:ViT-B-32:TAG="
-    ) as e:
+        InputError, match=r"ViT-B-32 differ: .* openclip:ViT-B-32:TAG \(openai or laion2b_e16\), and .*"
+    ):
         recipe("ViT-B-32", file, {}, {})
-    assert "\n" not in str(e.value)
 
 
 def test_a_siglip_folder_of_transformers_is_named(tmp_path: Path) -> None:

@@ -118,10 +118,11 @@ def recipe_beside(path: Path) -> dict[str, Any]:
         try:
             config = json.loads(file.read_text(encoding="utf-8"))
             how = {"quick_gelu": False, **config["model_cfg"], **config["preprocess_cfg"]}
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            return {key: tuple(how[key]) if key in ("mean", "std") else how[key] for key in RECIPE if key in how}
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{file} cannot be read ({error}): fetch it again") from None
-        return {key: tuple(how[key]) if key in ("mean", "std") else how[key] for key in RECIPE if key in how}
-    return clip_recipe(folder) if (folder / "config.json").exists() else {}
+    is_theirs = (folder / "config.json").exists() and not weight_files(path)[0].name.startswith("open_clip_")
+    return clip_recipe(folder) if is_theirs else {}
 
 
 def load_open_clip(architecture: str, tag: str | Path, modality: str, weights: Path | None, device: Any) -> Tower:

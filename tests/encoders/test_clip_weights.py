@@ -212,9 +212,13 @@ def test_a_folder_of_open_clip_says_activation_and_preprocessing(
     path.rename(tmp_path / "mine.bin")  # a name that says nothing of the folder
     check(f"openclip:tiny-gelu:{tmp_path / 'mine.bin'}", tiny, photos, quick=False)
     (tmp_path / "open_clip_pytorch_model.bin").touch()
-    (tmp_path / "open_clip_config.json").write_text("{")
-    with pytest.raises(InputError, match=r"open_clip_config.json cannot be read .*: fetch it again"):
-        recipe("tiny-gelu", tmp_path, {}, {})
+    for damaged in ("{", "[]", '{"model_cfg": {}, "preprocess_cfg": {"mean": 3}}'):
+        (tmp_path / "open_clip_config.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"open_clip_config.json cannot be read .*: fetch it again"):
+            recipe("tiny-gelu", tmp_path, {}, {})
+    (tmp_path / "open_clip_config.json").unlink()
+    (tmp_path / "config.json").write_text('{"architecture": "of timm"}')
+    assert not recipe("tiny-gelu", tmp_path, {}, {})
 
 
 def test_a_file_alone_has_the_recipe_that_all_published_weights_share_or_must_be_given_one(tmp_path: Path) -> None:
@@ -236,6 +240,7 @@ def test_a_siglip_folder_of_transformers_is_named(tmp_path: Path) -> None:
     from transformers import SiglipConfig
 
     SiglipConfig().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(InputError, match="of kind siglip, not clip"):
         recipe("ViT-B-32", tmp_path, {}, {})
 

@@ -150,7 +150,7 @@ def list_encoders(options: Namespace) -> None:
         vectors = ", ".join(f"{modality}: {width}" for modality, width in widths.items())
         label = name if len(name) <= 22 else f"{name}\n{'':<22}"  # a long name has a line of its own
         print(f"{label:<22} {vectors:<22} {source:<52} {', '.join(cached) or 'none'}")
-    print("\nopen names: openclip:ARCH:TAG_OR_FILE  hf:ID_OR_FOLDER[@cls|@mean|@pooler]  torchvision:NAME  timm:NAME")
+    print("\nopen names: openclip:ARCH:TAG_OR_PATH  hf:ID_OR_FOLDER[@cls|@mean|@pooler]  torchvision:NAME  timm:NAME")
 
 
 @command(

@@ -27,7 +27,7 @@ HOMES = {
     "optuna": {"stats.importance", "tune.searcher"},
     "matplotlib": {"report.plots"},
     "jinja2": {"report.tables"},
-    "safetensors": {"results.upgrade", "finetuning.checkpoint", "encoders.weights"},
+    "safetensors": {"results.upgrade", "finetuning.checkpoint", "encoders.state_dict"},
     "onnxruntime": {"inference.export"},
     "imagehash": {"data.duplicates"},
     "pyarrow": {"data.table"},

@@ -3,10 +3,15 @@
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow itself knows forty more, and tries them whatever a file is called: one starts Ghostscript, some crash.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
+LONGEST = 64  # times the shorter side: what is further from the middle can be cut off before a resize
 
 
 class UnreadablePictureError(Exception):
@@ -19,7 +24,7 @@ def open_picture(path: Path, min_side: int | None = None) -> Image.Image:
     With `min_side`, a JPEG is decoded at a half, a quarter or an eighth of its size, if no side falls below that.
 
     Raises:
-        UnreadablePictureError: the file is no picture, empty, cut off, or far larger than any photograph.
+        UnreadablePictureError: the file is no picture of `FORMATS`, empty, cut off, or far larger than any photograph.
     """
     try:
         if path.stat().st_size == 0:
@@ -27,7 +32,7 @@ def open_picture(path: Path, min_side: int | None = None) -> Image.Image:
         with warnings.catch_warnings():
             # Up to twice its limit of 89 million pixels Pillow only warns.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(path, formats=_formats()) as picture:
                 if min_side is not None:
                     picture.draft("RGB", (min_side, min_side))
                 picture.load()
@@ -35,9 +40,29 @@ def open_picture(path: Path, min_side: int | None = None) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UnreadablePictureError(f"too many pixels ({error})") from None
     except UnidentifiedImageError:
-        raise UnreadablePictureError("not a picture in any known format") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow's many decoders raise
+        raise UnreadablePictureError(f"not a picture in a format that is read ({', '.join(_formats())})") from None
+    except UnreadablePictureError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever they like
         raise UnreadablePictureError(f"{type(error).__name__}: {error}") from None
+
+
+@cache
+def _formats() -> list[str]:
+    """Return those of `FORMATS` that this Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def keep_middle(picture: Image.Image) -> Image.Image:
+    """Return a picture without what a crop of its middle square drops, `LONGEST` times longer than wide at most.
+
+    Resizing the shorter side of 1 × 20,000 pixels to 224 would take gigabytes; pictures that are not so long stay as
+    they are.
+    """
+    (width, height), longest = picture.size, LONGEST * min(picture.size)
+    x, y = (max(0, (side - longest) // 2) for side in (width, height))
+    return picture.crop((x, y, width - x, height - y)) if x or y else picture
 
 
 def find_unreadable(paths: Sequence[Path], workers: int) -> dict[Path, str]:

@@ -193,7 +193,7 @@ def _parquet_records(path: Path) -> Iterator[tuple[str, list[str]]]:
             for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), start=1):
                 position = f"{path}:row {number}"
                 yield position, [_text(row.get(name), f"{position}: column {name}") for name in names]
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
 

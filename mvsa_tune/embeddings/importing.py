@@ -58,14 +58,16 @@ def _read(path: Path, modality: str) -> NDArray[Any]:
 def _read_npy(path: Path) -> NDArray[Any]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
+    except OSError:
+        raise
+    except Exception:  # the file may be anything, and NumPy parses its header as Python, or opens it as a zip
         raise InputError(f"{path} is not a plain .npy array of numbers (pickled objects are never loaded)") from None
 
 
 def _read_json(path: Path, key: str) -> NDArray[Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict) or key not in content:
         raise InputError(f'{path} has no "{key}": expected {{"img_feats": [[…]], "txt_feats": [[…]]}}')

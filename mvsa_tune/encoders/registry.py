@@ -2,7 +2,7 @@
 
 An encoder may also come from a plug-in (docs/plugins.md).
 
-Open names: `openclip:ARCH:TAG_OR_FILE`, `hf:ID_OR_FOLDER` (`@cls`, `@mean` or `@pooler` after it chooses the pooling),
+Open names: `openclip:ARCH:TAG_OR_PATH`, `hf:ID_OR_FOLDER` (`@cls`, `@mean` or `@pooler` after it chooses the pooling),
 `torchvision:NAME`, `timm:NAME`.
 """
 

@@ -65,6 +65,7 @@ class PictureTower(ModelTower):
     """A model of pixels; `transform` turns an RGB picture into `(3, H, W)`."""
 
     transform: Callable[["Image"], "torch.Tensor"]
+    crops: bool = False  # whether `transform` resizes the shorter side and keeps the middle square
 
     def __post_init__(self) -> None:
         import torch
@@ -77,7 +78,9 @@ class PictureTower(ModelTower):
 
     def prepare(self, item: "Image") -> "torch.Tensor":
         """Return an RGB picture as `(3, H, W)`."""
-        return self.transform(item)
+        from mvsa_tune.data.images import keep_middle
+
+        return self.transform(keep_middle(item) if self.crops else item)
 
     def collate(self, prepared: Sequence["torch.Tensor"]) -> tuple["torch.Tensor", ...]:
         """Return the pixels of a batch, `(n, 3, H, W)`."""

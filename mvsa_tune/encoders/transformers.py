@@ -1,22 +1,42 @@
 """Models of transformers, of pictures or of texts, from a folder or the hub."""
 
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvsa_tune.encoders.state_dict import identity_of, start_of
 from mvsa_tune.encoders.towers import Encoder, PictureTower, TextTower, Tower
 from mvsa_tune.encoders.weights import GIVE_WEIGHTS, cached, fetch_from_hub, first_line
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.files import sha256_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 TEXT_LIMIT = 128  # tokens, as the reference cut its texts
 POOLINGS = ("cls", "mean", "pooler")
 # The files of a folder that transformers reads, besides the weights.
 SETTINGS = ("config.json", "*processor_config.json", "tokenizer*", "vocab*", "merges.txt", "*.model", "*tokens*.json")
+
+# Names in CLIP's state dict → open_clip's, replaced one after another.
+CLIP_NAMES = {
+    "vision_model.embeddings.patch_embedding": "visual.conv1",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.embeddings": "visual",
+    "vision_model.encoder.layers": "visual.transformer.resblocks",
+    "vision_model.pre_layrnorm": "visual.ln_pre",
+    "vision_model.post_layernorm": "visual.ln_post",
+    "visual_projection.weight": "visual.proj",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.embeddings.": "",
+    "text_model.encoder.layers": "transformer.resblocks",
+    "text_model.final_layer_norm": "ln_final",
+    "text_projection.weight": "text_projection",
+    "self_attn": "attn",
+    "layer_norm": "ln_",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
 
 
 def transformers_encoder(source: str, pooling: str, modality: str, width: int) -> Encoder:
@@ -42,13 +62,13 @@ def parse_transformers(rest: str, *, fetch: bool) -> Encoder:
         return Encoder({}, partial(_load, source, pooling), f"hub {source}", lambda: False)
     import transformers
 
-    config = _pretrained(transformers.AutoConfig, source, instead="write the folder's path: hf:FOLDER")
+    config = pretrained(transformers.AutoConfig, source, instead="write the folder's path: hf:FOLDER")
     body = transformers.AutoModel._model_mapping.get(type(config), None)
     modality = {"pixel_values": "image", "input_ids": "text"}.get(getattr(body, "main_input_name", ""))
     if hasattr(config, "vision_config") or modality is None or getattr(config, "is_encoder_decoder", False):
         raise InputError(
             f"hf:{source}: {config.model_type} is not an encoder of pictures alone or of texts alone; CLIP's two "
-            "towers are openclip:ARCH:TAG_OR_FILE"
+            "towers are openclip:ARCH:TAG, openclip:ARCH:FILE or openclip:ARCH:FOLDER"
         )
     default = "cls" if modality == "image" else "mean"
     return transformers_encoder(source, pooling or default, modality, int(getattr(config, "hidden_size", 0)))
@@ -59,7 +79,7 @@ def _is_local(source: str) -> bool:
     return Path(source).is_dir() or cached(source, "config.json") is not None
 
 
-def _pretrained(kind: Any, source: str, instead: str = GIVE_WEIGHTS, **options: Any) -> Any:
+def pretrained(kind: Any, source: str, instead: str = GIVE_WEIGHTS, **options: Any) -> Any:
     """Return `kind.from_pretrained` of a folder, the cache or the hub. No code that lies beside the weights is run."""
     load = partial(kind.from_pretrained, source, trust_remote_code=False, **options)
     try:
@@ -80,7 +100,7 @@ def _body(source: str, pooling: str) -> tuple[Any, str]:
     import transformers
 
     def load(**options: Any) -> tuple[Any, list[str]]:
-        body, info = _pretrained(transformers.AutoModel, source, output_loading_info=True, **options)
+        body, info = pretrained(transformers.AutoModel, source, output_loading_info=True, **options)
         return body, sorted(key for key in info["missing_keys"] if pooling == "pooler" or "pooler" not in key)
 
     body, missing = load()
@@ -129,34 +149,30 @@ def _positions(body: Any) -> int:
     return positions if positions > 0 else TEXT_LIMIT
 
 
-def _identity(folder: Path, weights: str) -> str:
-    """Return a folder's name and the SHA-256 of the files that are read; `weights` is the pattern of those."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in (weights, *SETTINGS) for path in folder.glob(pattern)}):
-        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
-    return f"{folder.name}/ sha256:{digest.hexdigest()}"
-
-
 def _load(model_source: str, pooling: str, modality: str, weights: Path | None, device: Any) -> Tower:
     import transformers
 
     if weights and not weights.is_dir():
         raise InputError(f"--weights {weights}: transformers takes a folder (config.json, weights and tokenizer in it)")
     source = str(weights or model_source)
+    for pattern in ("*.safetensors", "*.bin", "*.model", "tokenizer.json"):
+        for path in Path(source).glob(pattern):
+            start_of(path)  # raises for what stands in for a large file
     transformers.utils.logging.disable_progress_bar()
     body, files = _body(source, pooling)
     is_folder = Path(source).is_dir()
-    identity = _identity(Path(source), files) if is_folder else f"{source} revision {body.config._commit_hash}"
+    read = {path for pattern in (files, *SETTINGS) for path in Path(source).glob(pattern)} if is_folder else ()
+    identity = identity_of(Path(source), read) if is_folder else f"{source} revision {body.config._commit_hash}"
     model = _pooled(body.float(), pooling)
     if modality == "image":
-        processor = _pretrained(transformers.AutoImageProcessor, source)
+        processor = pretrained(transformers.AutoImageProcessor, source)
 
         def transform(picture: "Image") -> Any:
             return processor(picture, return_tensors="pt")["pixel_values"][0]
 
         about = f"{type(processor).__name__} {dict(processor.size)}, {pooling}"
-        return PictureTower(model, device, about, identity, transform)
-    tokenizer = _pretrained(transformers.AutoTokenizer, source)
+        return PictureTower(model, device, about, identity, transform, crops="shortest_edge" in dict(processor.size))
+    tokenizer = pretrained(transformers.AutoTokenizer, source)
 
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
@@ -165,3 +181,39 @@ def _load(model_source: str, pooling: str, modality: str, weights: Path | None, 
     about = f"{type(tokenizer).__name__}, at most {limit} tokens, {pooling}"
     pad = tokenizer.pad_token_id or 0
     return TextTower(model, device, about, identity, tokenize, limit, body.config.hidden_size, pad)
+
+
+def clip_recipe(folder: Path) -> dict[str, Any]:
+    """Return the activation and preprocessing of a CLIP folder under open_clip's names; InputError for other models."""
+    import transformers
+    from PIL import Image
+
+    config = pretrained(transformers.AutoConfig, str(folder))
+    if config.model_type != "clip":
+        raise InputError(f"{folder} is a model of transformers of kind {config.model_type}, not clip")
+    processor = pretrained(transformers.AutoImageProcessor, str(folder))
+    return {
+        "quick_gelu": config.vision_config.hidden_act == "quick_gelu",
+        "mean": tuple(processor.image_mean),
+        "std": tuple(processor.image_std),
+        "interpolation": Image.Resampling(int(processor.resample)).name.lower(),
+        "resize_mode": "squash" if "height" in dict(processor.size) else "shortest",
+    }
+
+
+def clip_weights(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Return the weights of transformers' CLIP under open_clip's names; others as they are."""
+    import torch
+
+    if not any(name.startswith(("vision_model.", "text_model.")) for name in tensors):
+        return tensors
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for theirs, ours in CLIP_NAMES.items():
+            name = name.replace(theirs, ours)
+        renamed[name] = tensor.T if name in ("visual.proj", "text_projection") else tensor
+    for name in [name for name in renamed if ".q_proj." in name]:
+        names = [name.replace(".q_proj.", f".{part}_proj.") for part in "qkv"]
+        if all(part in renamed for part in names):
+            renamed[name.replace(".q_proj.", ".in_proj_")] = torch.cat([renamed.pop(part) for part in names])
+    return {name: tensor for name, tensor in renamed.items() if not name.endswith("position_ids")}

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from mvsa_tune.encoders.state_dict import load_weights
 from mvsa_tune.encoders.towers import Encoder, PictureTower, Tower
-from mvsa_tune.encoders.weights import ANSWER_SECONDS, cached, fetch, fill, hub_file
-from mvsa_tune.errors import InputError
+from mvsa_tune.encoders.weights import ANSWER_SECONDS, cached, fetch, hub_file
+from mvsa_tune.errors import InputError, some
 
 TIMM_FILE = "model.safetensors"
 
@@ -59,12 +60,12 @@ def _load_torchvision(name: str, cut: str, modality: str, weights: Path | None, 
             lambda: urlopen(Request(url, method="HEAD"), timeout=ANSWER_SECONDS).close(),
             lambda: torch.hub.load_state_dict_from_url(url, weights_only=True, progress=False, check_hash=True),
         )
-    identity = fill(model, path)
+    identity = load_weights(model, path)
     if cut:
         setattr(model, cut, torch.nn.Identity())
     transform = published.transforms()
     sizes = f"Resize({transform.resize_size[0]}), CenterCrop({transform.crop_size[0]})"
-    return PictureTower(model, device, f"{sizes}, ImageNet mean and std", identity, transform)
+    return PictureTower(model, device, f"{sizes}, ImageNet mean and std", identity, transform, crops=True)
 
 
 def timm_encoder(name: str) -> Encoder:
@@ -96,12 +97,30 @@ def timm_location(name: str) -> tuple[str, str]:
     return str(timm.get_pretrained_cfg(name).hf_hub_id or f"timm/{name}"), TIMM_FILE  # type: ignore[union-attr]
 
 
+def _unlike_tags(name: str) -> list[str]:
+    """Return one of a timm model's published weights for each preprocessing, `NAME.TAG`."""
+    import timm
+    from timm.data import resolve_data_config  # type: ignore[attr-defined]
+
+    of_recipe: dict[str, str] = {}
+    for tag in timm.list_pretrained(f"{name}.*"):
+        published: Any = timm.get_pretrained_cfg(tag)
+        of_recipe.setdefault(str(resolve_data_config({}, pretrained_cfg=published.to_dict())), tag)
+    return list(of_recipe.values())
+
+
 def _load_timm(name: str, modality: str, weights: Path | None, device: Any) -> Tower:
     import timm
     from timm.data import create_transform, resolve_data_config  # type: ignore[attr-defined]
 
+    if weights and "." not in name and len(tags := _unlike_tags(name)) > 1:
+        raise InputError(
+            f"{weights} does not say its preprocessing, in which published weights of {name} differ: name the ones it "
+            f"was made like, timm:{some(tags, 3)}"
+        )
     model: Any = timm.create_model(name, num_classes=0)
-    identity = fill(model, weights or hub_file(*timm_location(name)), extra=True)  # they have a classifier, too
+    identity = load_weights(model, weights or hub_file(*timm_location(name)), extra=True)  # they have a classifier, too
     config = resolve_data_config({}, model=model)
     about = f"timm {config['input_size'][-1]} px, {config['interpolation']}, crop {config['crop_pct']}"
-    return PictureTower(model, device, about, identity, create_transform(**config, is_training=False))
+    transform: Any = create_transform(**config, is_training=False)
+    return PictureTower(model, device, about, identity, transform, crops=config["crop_mode"] == "center")

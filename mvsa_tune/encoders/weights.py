@@ -1,15 +1,12 @@
-"""The weights of encoders: from a file, from a cache on this machine, or fetched.
+"""Where the weights of encoders are: in a file, in a cache on this machine, or on a server."""
 
-Nothing is unpickled: safetensors, or torch's `weights_only`.
-"""
-
+import re
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from mvsa_tune.errors import InputError, some
-from mvsa_tune.files import sha256_of
+from mvsa_tune.errors import InputError
 
 Result = TypeVar("Result")
 ANSWER_SECONDS = 5  # how long a server may take to answer
@@ -27,45 +24,10 @@ def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
     return weights
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().partition("\n")[0]
-
-
-def read_state_dict(path: Path) -> dict[str, Any]:
-    """Read a state dict from safetensors or a torch file, unpickling nothing."""
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"cannot read --weights {path}: {error.strerror or error}") from None
-    except Exception as error:  # each format has errors of its own; whatever it is, the file is not plain tensors
-        reason = first_line(error)
-        raise InputError(f"--weights {path} is not a file of plain tensors (nothing is unpickled): {reason}") from None
-    if not isinstance(loaded, dict):
-        raise InputError(f"--weights {path} does not hold a state dict")
-    return dict(loaded.get("state_dict", loaded))
-
-
-def fill(model: Any, path: Path, *, extra: bool = False) -> str:
-    """Load a state dict into a model; return the identity of the weights.
-
-    Raises:
-        InputError: a tensor is missing or has another shape, or the file has more tensors (unless `extra` allows that).
-    """
-    try:
-        missing, unexpected = model.load_state_dict(read_state_dict(path), strict=False)
-    except RuntimeError as error:
-        raise InputError(f"--weights {path} has other shapes: {str(error).splitlines()[1].strip()}") from None
-    tensors = {"missing": list(missing), "unexpected": [] if extra else list(unexpected)}
-    if wrong := [f"{kind} {some(names, 2)}" for kind, names in tensors.items() if names]:
-        raise InputError(f"--weights {path} does not fit the model: {'; '.join(wrong)}")
-    return f"{path.name} sha256:{sha256_of(path)}"
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without what a terminal would take for commands."""
+    line = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().partition("\n")[0]
+    return "".join(sign if sign.isprintable() else "?" for sign in line)
 
 
 def fetch(

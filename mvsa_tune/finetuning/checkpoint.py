@@ -62,5 +62,5 @@ def read_tensors(path: Path, prefix: str = "", key: str = "about") -> "tuple[dic
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
             return tensors, dict(json.loads(file.metadata()[key]))
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({str(error)[:80]}): delete it and run the same command again") from None

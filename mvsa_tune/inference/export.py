@@ -7,8 +7,10 @@ head = load_head("exported")  # mvsa_tune.inference.trained; load_finetuned open
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mvsa_tune.encoders.weights import first_line
 from mvsa_tune.errors import InputError
-from mvsa_tune.files import sha256_of, write_text_whole, write_whole
+from mvsa_tune.files import sha256_of, sync_folder, write_text_whole, write_whole
 from mvsa_tune.finetuning.checkpoint import write_tensors
 from mvsa_tune.inference.trained import FineTuned, Head
 from mvsa_tune.results.schema import SCORES
@@ -37,7 +40,7 @@ SAMPLES_COMPARED = 257
 
 
 def export(model: Head | FineTuned, rows: pd.DataFrame, folder: Path, *, onnx: bool = False) -> list[Path]:
-    """Write a model's folder, the card last, and return the files; files that exist are replaced.
+    """Write a model's folder, all of it or nothing, and return the files; files that exist are replaced.
 
     Args:
         model: a head, written as one file, or a fine-tuned network, written as one file for each replicate.
@@ -46,29 +49,44 @@ def export(model: Head | FineTuned, rows: pd.DataFrame, folder: Path, *, onnx: b
         onnx: also write a head as `head.onnx`, and compare onnxruntime's probabilities with torch's.
 
     Raises:
-        InputError: the folder cannot be written, the ONNX packages or the sweep's checkpoints are missing.
+        InputError: the folder cannot be written, the ONNX packages or the sweep's checkpoints are missing, or the head
+            has an operation that ONNX lacks.
     """
     card = {**model.about, "metrics": metrics(model.about["training"], rows)}
     try:
-        if isinstance(model, FineTuned):
-            files = [folder / f"{path.name.partition('.')[0]}.safetensors" for path in model.files]
-            for path, file in zip(model.files, files, strict=True):
-                write_tensors(file, model.weights(path), {"config": asdict(model.config)})
-            card["files"] = [file.name for file in files]
-        else:
-            files = [folder / "head.safetensors"]
-            model.save(files[0])
-            vector = {"l2": "scaled to length 1 by the head itself", "none": "as the encoder gives it"}
-            then = f"; vector {vector[model.config.normalise]}"
-            card["preprocessing"] = {name: how["preprocessing"] + then for name, how in model.about["encoders"].items()}
-            if onnx:
-                files.append(folder / "head.onnx")
-                card["onnx"] = {"largest_difference_from_torch": write_onnx(model, files[-1])}
-        card["sha256"] = {file.name: sha256_of(file) for file in files}
-        write_text_whole(folder / "card.json", json.dumps(card, indent=1) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
+            files = _write_weights(model, Path(unfinished), card, onnx)
+            card["sha256"] = {file.name: sha256_of(file) for file in files}
+            files.append(Path(unfinished) / "card.json")
+            write_text_whole(files[-1], json.dumps(card, indent=1) + "\n")
+            written = [file.replace(folder / file.name) for file in files]
+        sync_folder(folder)
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror}; choose --out") from None
-    return [*files, folder / "card.json"]
+    finally:
+        with suppress(OSError):  # it has files, or was never made
+            folder.rmdir()
+    return written
+
+
+def _write_weights(model: Head | FineTuned, folder: Path, card: dict[str, Any], onnx: bool) -> list[Path]:
+    """Write a model's weights, add what they are to the card, and return the files."""
+    if isinstance(model, FineTuned):
+        files = [folder / f"{path.name.partition('.')[0]}.safetensors" for path in model.files]
+        for path, file in zip(model.files, files, strict=True):
+            write_tensors(file, model.weights(path), {"config": asdict(model.config)})
+        card["files"] = [file.name for file in files]
+        return files
+    files = [folder / "head.safetensors"]
+    model.save(files[0])
+    vector = {"l2": "scaled to length 1 by the head itself", "none": "as the encoder gives it"}
+    then = f"; vector {vector[model.config.normalise]}"
+    card["preprocessing"] = {name: how["preprocessing"] + then for name, how in model.about["encoders"].items()}
+    if onnx:
+        files.append(folder / "head.onnx")
+        card["onnx"] = {"largest_difference_from_torch": write_onnx(model, files[-1])}
+    return files
 
 
 def metrics(training: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
@@ -112,7 +130,7 @@ def write_onnx(head: Head, path: Path) -> float:
     The inputs are called `image` and `text`, the output `probabilities`; N may be any.
 
     Raises:
-        InputError: onnx, onnxscript or onnxruntime is missing.
+        InputError: onnx, onnxscript or onnxruntime is missing, or the head has an operation that ONNX lacks.
         RuntimeError: the difference is larger than `TOLERANCE`.
     """
     try:
@@ -126,15 +144,21 @@ def write_onnx(head: Head, path: Path) -> float:
     vectors = {m: torch.randn(SAMPLES_COMPARED, head.about["widths"][m], generator=generator) for m in modalities}
     # Only one name for the number of samples: torch warns about a second that must equal it.
     counts = [torch.export.Dim("samples"), *[torch.export.Dim.DYNAMIC] * (len(modalities) - 1)]
-    program = torch.onnx.export(
-        module,
-        tuple(vectors.values()),
-        input_names=list(modalities),
-        output_names=["probabilities"],
-        dynamic_shapes=(tuple({0: count} for count in counts),),
-        dynamo=True,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            module,
+            tuple(vectors.values()),
+            input_names=list(modalities),
+            output_names=["probabilities"],
+            dynamic_shapes=(tuple({0: count} for count in counts),),
+            dynamo=True,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = first_line(error.__cause__ or error)
+        raise InputError(
+            f"--onnx: the head {head.config.head} cannot be written as ONNX ({reason}): export it without --onnx"
+        ) from None
     assert program is not None
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

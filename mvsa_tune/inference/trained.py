@@ -92,7 +92,7 @@ def load_head(path: Path | str) -> Head:
     state, about = read_tensors(file, key=KEY)
     try:
         return make_head(about, state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{file} is damaged or of another version ({str(error)[:80]}): delete it") from None
 
 
@@ -178,6 +178,6 @@ def load_finetuned(folder: Path | str, weights: Mapping[str, Path]) -> FineTuned
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         config, files = Config(**card["config"]), [folder / name for name in card["files"]]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"no exported fine-tuned configuration in {folder} ({error})") from None
     return open_finetuned(config, card, files, weights)

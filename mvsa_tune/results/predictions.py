@@ -1,6 +1,5 @@
 """`predictions/TRIAL.npz`: every curve and prediction of a trial, from which all of its numbers follow."""
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -56,7 +55,7 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise errors of their own
         raise InputError(
             f"{path} cannot be read ({error}): run the same sweep again, which trains that trial anew"
         ) from None

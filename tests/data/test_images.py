@@ -1,10 +1,11 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-from mvsa_tune.data.images import UnreadablePictureError, find_unreadable, open_picture
+from mvsa_tune.data.images import LONGEST, UnreadablePictureError, find_unreadable, keep_middle, open_picture
 
 GREEN = (20, 200, 60)
 
@@ -93,3 +94,65 @@ def test_unreadable_pictures_are_listed_with_their_reasons(tmp_path: Path, monke
     for path in unreadable:
         with pytest.raises(UnreadablePictureError):
             open_picture(path)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_a_picture_is_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives an EPS to Ghostscript, whatever the file is called."""
+    ghostscript, trace = tmp_path / "bin" / "gs", tmp_path / "started"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ghostscript.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    (tmp_path / "a.jpg").write_bytes(EPS)
+    assert "not a picture in a format that is read (JPEG, PNG" in find_unreadable([tmp_path / "a.jpg"], 1).popitem()[1]
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", ["ppm", "tga", "pcx", "ico", "dds", "im", "jp2", "sgi", "xbm"])
+def test_only_formats_of_photographs_are_opened(tmp_path: Path, suffix: str) -> None:
+    picture = photo().convert("1") if suffix == "xbm" else photo()
+    save(tmp_path / f"a.{suffix}", picture).rename(tmp_path / "a.jpg")
+    with pytest.raises(UnreadablePictureError, match="not a picture in a format that is read"):
+        open_picture(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tiff", "avif"])
+def test_formats_of_photographs_are_opened_whatever_they_are_called(tmp_path: Path, suffix: str) -> None:
+    if suffix == "avif" and "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow has no AVIF")
+    save(tmp_path / f"a.{suffix}", photo()).rename(tmp_path / "a.picture")
+    np.testing.assert_allclose(open_picture(tmp_path / "a.picture").getpixel((30, 10)), GREEN, atol=5)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, KeyError, ZeroDivisionError])
+def test_whatever_a_decoder_raises_is_an_unreadable_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def load(picture: Image.Image) -> None:
+        raise error("of a decoder")
+
+    path = save(tmp_path / "a.png", photo())
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    assert find_unreadable([path], 1) == {path: f"{error.__name__}: {error('of a decoder')}"}
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1), (3, 1999), (10, 2001)])
+def test_the_middle_of_a_long_picture_is_what_a_crop_keeps_of_all_of_it(size: tuple[int, int]) -> None:
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+    crop = Compose([Resize(64, InterpolationMode.BICUBIC), CenterCrop(64)])
+    values = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    picture = Image.fromarray(values)
+    middle = keep_middle(picture)
+    assert max(middle.size) <= (LONGEST + 1) * min(middle.size)
+    np.testing.assert_allclose(np.asarray(crop(middle), int), np.asarray(crop(picture), int), atol=2)
+
+
+def test_a_picture_that_is_not_very_long_stays_as_it_is() -> None:
+    for size in ((300, 200), (64, 1), (10, 640)):
+        picture = Image.new("RGB", size)
+        assert keep_middle(picture) is picture

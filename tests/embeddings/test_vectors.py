@@ -69,9 +69,9 @@ def text(folder: Path, content: str) -> list[object]:
     return [folder / "bad.json"]
 
 
-def empty(folder: Path) -> Path:
-    (folder / "empty.npy").write_bytes(b"")
-    return folder / "empty.npy"
+def content(folder: Path, written: bytes) -> list[object]:
+    (folder / "bad.npy").write_bytes(written)
+    return ["--ids", folder / "ids.txt", folder / "bad.npy"]
 
 
 def utf16(folder: Path) -> Path:
@@ -93,7 +93,9 @@ BAD = {
     "one dimension": (lambda f: npy(f, np.zeros(44)), "floating-point vectors"),
     "whole numbers": (lambda f: npy(f, np.zeros((44, 2), dtype=int)), "not int64 of shape"),
     "NaN": (lambda f: npy(f, nan_row()), "1 vectors hold NaN or infinite values: those of samples 143"),
-    "nothing in it": (lambda f: ["--ids", f / "ids.txt", empty(f)], "is not a plain .npy array"),
+    "nothing in it": (lambda f: content(f, b""), "is not a plain .npy array"),
+    "half an archive": (lambda f: content(f, b"PK\x03\x04half of it"), "is not a plain .npy array"),
+    "a header without end": (lambda f: content(f, b"\x93NUMPY\1\0\x08\0{'shape'"), "is not a plain .npy array"),
     "ids in UTF-16": (lambda f: ["--ids", utf16(f), f / "vectors.npy"], "is not UTF-8"),
     "no ids": (lambda f: [f / "vectors.npy"], "needs --ids"),
     "ids too few": (lambda f: ids(f, *GUIDS[:-1]), "lists 43 ids for 44 vectors"),
@@ -102,6 +104,7 @@ BAD = {
         lambda f: ids(f, *GUIDS[:-1], "7"), r"1 samples have no vector \(143\), 1 ids are no samples \(7\)"
     ),
     "not JSON": (lambda f: text(f, "{"), "is not JSON"),
+    "JSON without end": (lambda f: text(f, "[" * 100_000), "is not JSON"),
     "JSON without vectors": (lambda f: text(f, "[]"), 'has no "img_feats"'),
     "JSON with ragged rows": (lambda f: text(f, '{"img_feats": [[1, 2], [3]]}'), "equally long lists"),
     "JSON of another count": (lambda f: text(f, '{"img_feats": [[1, 2]]}'), "1 rows for the 44 samples"),

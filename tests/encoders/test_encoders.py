@@ -131,7 +131,7 @@ def test_an_unknown_name_raises_an_error_that_lists_the_known_ones(name: str) ->
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("openclip:ViT-B-32", "ARCH:TAG_OR_FILE"),
+        ("openclip:ViT-B-32", "openclip:ARCH:TAG, openclip:ARCH:FILE"),
         ("openclip:mystery:openai", "no such architecture"),
         ("torchvision:mystery", "no such model"),
         ("timm:mystery", "no such model"),

@@ -128,3 +128,10 @@ def test_a_transformers_folder_that_is_not_whole_is_refused_not_filled_at_random
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(InputError, match="not a complete transformers folder"):
         load(f"hf:{tmp_path}@mean", "text")
+
+
+def test_a_folder_cloned_without_git_lfs_says_so(tmp_path: Path) -> None:
+    text_model("Roberta", tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(InputError, match=r"model\.safetensors is a Git LFS pointer.*git lfs pull"):
+        load(f"hf:{tmp_path}", "text")

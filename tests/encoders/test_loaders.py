@@ -125,9 +125,9 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, tiny_clip: 
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "other.pth")
     (tmp_path / "cut.safetensors").write_bytes(tiny_clip[1].read_bytes()[:1000])
     for file, told in (
-        ("trap.pth", "nothing is unpickled"),
+        ("trap.pth", "has a Python object"),
         ("other.pth", "does not fit|other shapes"),
-        ("cut.safetensors", "not a file of plain tensors"),
+        ("cut.safetensors", "cut off, or no file of tensors"),
         ("none.pth", "cannot read"),
     ):
         with pytest.raises(InputError, match=told) as caught:
@@ -165,3 +165,38 @@ def test_a_tag_of_open_clip_brings_its_activation_and_its_preprocessing(
         theirs = model.encode_image(torch.stack([transform(photo) for photo in photos]))
     torch.testing.assert_close(vectors(tower, photos), theirs, rtol=1e-5, atol=1e-5)
     assert "squash" in tower.preprocessing
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "timm", "open_clip"])
+def test_a_very_long_picture_takes_no_more_memory_than_others(
+    kind: str, tmp_path: Path, tiny_clip: tuple[Any, Path]
+) -> None:
+    import timm
+    import torchvision
+
+    path = tiny_clip[1]
+    if kind != "open_clip":
+        path = tmp_path / "weights.pth"
+        made = torchvision.models.squeezenet1_1() if kind == "torchvision" else timm.create_model("resnet10t")
+        torch.save(made.state_dict(), path)
+    name = {
+        "torchvision": "torchvision:squeezenet1_1",
+        "timm": "timm:resnet10t",
+        "open_clip": f"openclip:tiny-clip:{path}",
+    }
+    tower = load(name[kind], "image", path)
+    seen: list[tuple[int, int]] = []
+    transform = tower.transform  # type: ignore[attr-defined]
+    tower.transform = lambda picture: seen.append(picture.size) or transform(picture)  # type: ignore[attr-defined]
+    assert tower.prepare(Image.new("RGB", (1, 20_000))).shape[0] == 3
+    assert seen == [(1, 64)]
+
+
+def test_a_file_for_timm_needs_the_tag_of_its_preprocessing_where_tags_differ(tmp_path: Path) -> None:
+    name = "timm:vit_base_patch16_224"
+    with pytest.raises(
+        InputError, match=r"published weights of vit_base_patch16_224 differ.*timm:vit_base\S+\.augreg2"
+    ):
+        load(name, "image", tmp_path / "mine.pth")
+    with pytest.raises(InputError, match=r"cannot read --weights .*mine\.pth"):  # that is all that is missing
+        load(f"{name}.dino", "image", tmp_path / "mine.pth")

@@ -1,9 +1,11 @@
 """An exported head gives its sweep's probabilities without Ray, and its card says what it is."""
 
+import errno
 import hashlib
 import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -15,12 +17,14 @@ import pytest
 import torch
 
 from mvsa_tune.cli import main
-from mvsa_tune.config import Replicate
+from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
-from mvsa_tune.inference.export import export, write_onnx
+from mvsa_tune.inference.export import METRICS, export, write_onnx
 from mvsa_tune.inference.select import chosen_head, replay
-from mvsa_tune.inference.trained import Head, load_head, make_head
+from mvsa_tune.inference.trained import Head, load_finetuned, load_head, make_head
+from mvsa_tune.models.heads import build_head
+from mvsa_tune.models.layers import initialise
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.intervals import wilson
 from mvsa_tune.stats.summary import choose
@@ -179,3 +183,65 @@ def test_onnx_gives_torchs_probabilities(swept: Path, tmp_path: Path, ablation: 
         onnx = session.run(["probabilities"], vectors)[0]
         np.testing.assert_allclose(onnx, head(unseen | vectors), atol=1e-5)
     assert json.loads((tmp_path / "card.json").read_text())["onnx"]["largest_difference_from_torch"] <= 1e-5
+
+
+def head_of(name: str, D: int, replicates: int = 2) -> Head:
+    """An untrained head of usual widths."""
+    widths, seeds = {"image": 512, "text": 384}, range(replicates)
+    stack = build_head(name, replicates, widths, D, 3, 0.1)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    initialise(stack, generators, generators)
+    config, encoders = Config("eye", "ear", head=name, D=D), {m: {"preprocessing": "none"} for m in widths}
+    about = {"config": asdict(config), "widths": widths, "replicates": list(seeds), "labels": list("abc")}
+    return Head(config, {**about, "encoders": encoders, "training": {"validation_samples": 400}}, stack.eval())
+
+
+@pytest.mark.parametrize("name", ["concat", "merged-attention", "bilinear"])
+@pytest.mark.long
+def test_a_head_of_usual_width_is_exported_by_whatever_library_multiplies_it(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    head = head_of(name, 128)
+    assert write_onnx(head, tmp_path / "head.onnx") <= 1e-5
+    rng = np.random.default_rng(1)
+    vectors = {m: rng.normal(size=(33, width)).astype(np.float32) for m, width in head.about["widths"].items()}
+    session = runtime.InferenceSession(str(tmp_path / "head.onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, vectors)[0], head(vectors), atol=1e-5)
+
+
+def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    head, rows = head_of("linear", 128), pd.DataFrame(columns=METRICS)
+    without = Head(head.config, head.about, Orthogonal().eval())
+    with pytest.raises(InputError, match=r"--onnx: the head linear cannot be written as ONNX .*: export it without"):
+        export(without, rows, tmp_path / "new", onnx=True)
+    assert not list(tmp_path.iterdir())
+    export(head, rows, tmp_path / "old")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
+    monkeypatch.setattr("mvsa_tune.inference.export.sha256_of", disk_full)
+    with pytest.raises(InputError, match=r"cannot write .*old: No space left on device; choose --out"):
+        export(head_of("linear", 64, replicates=1), rows, tmp_path / "old", onnx=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()} == before
+
+
+class Orthogonal(torch.nn.Module):
+    """A head with an operation that ONNX lacks."""
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.linalg.qr(inputs["image"])[0][:, :3]
+
+
+def disk_full(path: Path) -> str:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_export_made_elsewhere_may_hold_anything(tmp_path: Path) -> None:
+    head = head_of("concat", 8)
+    for about in ({"widths": "wide"}, {"widths": {"image": 10**12}}, {"config": {"D": "x"}}, {"labels": None}):
+        Head(head.config, head.about | about, head.stack).save(tmp_path / "head.safetensors")
+        with pytest.raises(InputError, match=r"head\.safetensors is damaged or of another version"):
+            load_head(tmp_path)
+    for card in ("[" * 100_000, "3", '{"config": {"D": "x"}, "files": []}'):
+        (tmp_path / "card.json").write_text(card)
+        with pytest.raises(InputError, match="no exported fine-tuned configuration"):
+            load_finetuned(tmp_path, {})

@@ -149,6 +149,15 @@ def test_an_empty_file_of_rows_is_named_and_begun_again(store: Store, dataset: D
     assert again.recorded() == [CONFIGS[0].id]
 
 
+def test_predictions_that_are_damaged_inside_are_named(store: Store) -> None:
+    store.add(CONFIGS[0], SEEDS, outcome([[5, 7], [5, 7]]), PROVENANCE)
+    path = store.folder / "predictions" / f"{CONFIGS[0].id}.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:58] + b"\xff" * 60 + whole[118:])
+    with pytest.raises(InputError, match=r"npz cannot be read .*: run the same sweep again"):
+        store.replicates(CONFIGS[0].id)
+
+
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])])
 def test_a_trial_whose_predictions_are_gone_runs_again(store: Store, dataset: Dataset, spoil) -> None:  # type: ignore[no-untyped-def]
     for config in CONFIGS[:2]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvsa_tune.encoders.towers import Encoder, PictureTower, TextTower, Tower
-from mvsa_tune.encoders.weights import GIVE_WEIGHTS, cached, fetch_from_hub, first_line
+from mvsa_tune.encoders.weights import GIVE_WEIGHTS, cached, cached_id, fetch_from_hub, first_line
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import sha256_of
 
@@ -56,20 +56,20 @@ def parse_transformers(rest: str, *, fetch: bool) -> Encoder:
 
 def _is_local(source: str) -> bool:
     """Return whether it is a folder, or a model in the hub's cache on this machine."""
-    return Path(source).is_dir() or cached(source, "config.json") is not None
+    return Path(source).is_dir() or cached(cached_id(source), "config.json") is not None
 
 
 def _pretrained(kind: Any, source: str, instead: str = GIVE_WEIGHTS, **options: Any) -> Any:
     """Return `kind.from_pretrained` of a folder, the cache or the hub. No code that lies beside the weights is run."""
-    load = partial(kind.from_pretrained, source, trust_remote_code=False, **options)
+    load = partial(kind.from_pretrained, trust_remote_code=False, **options)
     try:
-        return load(local_files_only=True)
+        return load(cached_id(source), local_files_only=True)
     except Exception as error:  # each format of weights has errors of its own
         if Path(source).is_dir() or not isinstance(error, (OSError, ValueError)):
             raise InputError(
                 f"{source} is not a complete transformers folder of plain tensors: {first_line(error)}"
             ) from None
-    return fetch_from_hub(source, "config.json", load, instead, what=source)
+    return fetch_from_hub(source, "config.json", partial(load, source), instead, what=source)
 
 
 def _body(source: str, pooling: str) -> tuple[Any, str]:
@@ -137,6 +137,12 @@ def _identity(folder: Path, weights: str) -> str:
     return f"{folder.name}/ sha256:{digest.hexdigest()}"
 
 
+def _revision(source: str) -> str:
+    """Return the commit of a hub's model in the cache: the name of the folder that its files are in."""
+    config = cached(cached_id(source), "config.json")
+    return config.parent.name if config else "unknown"
+
+
 def _load(model_source: str, pooling: str, modality: str, weights: Path | None, device: Any) -> Tower:
     import transformers
 
@@ -146,7 +152,7 @@ def _load(model_source: str, pooling: str, modality: str, weights: Path | None, 
     transformers.utils.logging.disable_progress_bar()
     body, files = _body(source, pooling)
     is_folder = Path(source).is_dir()
-    identity = _identity(Path(source), files) if is_folder else f"{source} revision {body.config._commit_hash}"
+    identity = _identity(Path(source), files) if is_folder else f"{source} revision {_revision(source)}"
     model = _pooled(body.float(), pooling)
     if modality == "image":
         processor = _pretrained(transformers.AutoImageProcessor, source)

@@ -25,6 +25,7 @@ SERVERS = ("gcs_server", "raylet")  # Ray's own processes, without which a sweep
 NODES_TIMEOUT = 600  # seconds to wait for the nodes that --nodes requests
 HEAD_TIMEOUT = 20  # seconds without an answer after which the head node counts as dead; Ray itself would wait a minute
 FOLDER_BYTES = 26  # of a folder in which Ray's own can be: its sockets' paths, longer by 77, may have 103 on macOS
+FOLDER_SPACE = 16 << 20  # bytes free in it: logs, and sockets
 TOKEN = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}  # one of these gives Ray its token, else a file below the home folder
 # What an HTTP/2 client sends first, with empty settings (RFC 9113, 3.4): a Ray answers with settings of its own.
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -62,14 +63,16 @@ def local_ray(cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _ray_folder() -> Iterator[str]:
-    """Make a folder for a local Ray's sockets and logs, for the time of a `with`, in a place with a short path."""
+    """Make a folder for a local Ray's sockets and logs, for the time of a `with`, where it can be."""
     for folder in (os.environ.get("RAY_TMPDIR", ""), tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
-        if 0 < len(os.fsencode(folder)) <= FOLDER_BYTES and os.access(folder, os.W_OK):
+        is_usable = 0 < len(os.fsencode(folder)) <= FOLDER_BYTES and os.access(folder, os.W_OK)
+        if is_usable and psutil.disk_usage(folder).free >= FOLDER_SPACE:
             with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as made:
                 yield made
             return
     raise InputError(
-        f"set RAY_TMPDIR: Ray needs a folder that can be written, with a path of {FOLDER_BYTES} bytes or less"
+        f"set RAY_TMPDIR: Ray needs a folder that can be written, with a path of at most {FOLDER_BYTES} bytes and "
+        f"{FOLDER_SPACE >> 20} MiB free"
     )
 
 

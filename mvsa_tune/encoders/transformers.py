@@ -59,6 +59,12 @@ def _is_local(source: str) -> bool:
     return Path(source).is_dir() or cached(cached_id(source), "config.json") is not None
 
 
+def _revision(source: str) -> str:
+    """Return the commit of a hub's model in the cache: the name of the folder that its files are in."""
+    config = cached(cached_id(source), "config.json")
+    return config.parent.name if config else "unknown"
+
+
 def _pretrained(kind: Any, source: str, instead: str = GIVE_WEIGHTS, **options: Any) -> Any:
     """Return `kind.from_pretrained` of a folder, the cache or the hub. No code that lies beside the weights is run."""
     load = partial(kind.from_pretrained, trust_remote_code=False, **options)
@@ -135,12 +141,6 @@ def _identity(folder: Path, weights: str) -> str:
     for path in sorted({path for pattern in (weights, *SETTINGS) for path in folder.glob(pattern)}):
         digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     return f"{folder.name}/ sha256:{digest.hexdigest()}"
-
-
-def _revision(source: str) -> str:
-    """Return the commit of a hub's model in the cache: the name of the folder that its files are in."""
-    config = cached(cached_id(source), "config.json")
-    return config.parent.name if config else "unknown"
 
 
 def _load(model_source: str, pooling: str, modality: str, weights: Path | None, device: Any) -> Tower:

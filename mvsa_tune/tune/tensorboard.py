@@ -28,7 +28,8 @@ def write_trial(folder: Path, config: Config, result: TrialResult, fields: Seque
     chosen = {name: "none" if (value := getattr(config, name)) is None else value for name in fields}
     epochs, scores = scalars(result)
     epochs[-1] |= scores
-    with TemporaryDirectory() as temporary:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".tensorboard-", dir=folder.parent) as temporary:  # /tmp may be full
         writer = FileWriter(temporary, max_queue=0)
         bands = custom_scalars({"mean ± standard deviation over replicates": BANDS})
         for page in (bands, *hparams(chosen, scores), text("configuration", config.name)):

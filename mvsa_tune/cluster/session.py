@@ -156,7 +156,9 @@ def _reach(address: str) -> None:
 def _use_token(address: str) -> None:
     """Let Ray take the token that is there for a cluster of this machine, as it does by itself for `auto` alone."""
     host = address.rpartition(":")[0].strip("[]")
-    own = {"localhost"}.union(entry.address for entries in psutil.net_if_addrs().values() for entry in entries)
+    own = {"localhost", socket.gethostname()}.union(
+        entry.address for entries in psutil.net_if_addrs().values() for entry in entries
+    )
     has_token = TOKEN & os.environ.keys() or (machine.has_home() and Path("~/.ray/auth_token").expanduser().exists())
     if host in own and has_token and "RAY_AUTH_MODE" not in os.environ:
         from ray._raylet import Config  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ import os
 __version__ = "0.1.0"
 # Raised by hand whenever the same configuration, seed, fold and vectors would give other numbers: a golden-number test
 # then fails (tests/training/test_golden.py). A results folder holds the rows of one such version.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
 # Ray and torch read these when they are imported, so they stand where everything of ours begins.
 for _name, _value in {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvsa_tune.cluster.session import add_cluster_flags, address_of
 from mvsa_tune.config import MODALITIES, Config
-from mvsa_tune.data.dataset import LAYOUT_HELP, LAYOUTS, add_data_flags, data_source, read_data
+from mvsa_tune.data.dataset import ENCODING_HELP, LAYOUT_HELP, LAYOUTS, add_data_flags, data_source, read_data
 from mvsa_tune.data.duplicates import NEAR
 from mvsa_tune.data.splits import split_usage
 from mvsa_tune.data.text import NORMALISERS
@@ -98,7 +98,7 @@ def import_vectors(options: Namespace) -> None:
     flag("--batch-size", type=int, metavar="N", help="samples the encoder sees at once (CPU 16, GPU 64)"),
     flag("--dtype", choices=["float32", "float16"], default="float32", help="number format of the cache"),
     flag("--workers", type=int, metavar="N", help="Ray workers (default: one for each GPU or 8 CPUs; 1 is no Ray)"),
-    flag("--skip-bad", action="store_true", help="go on without the pictures that cannot be read"),
+    flag("--skip-bad", action="store_true", help="go on without the samples that cannot be read"),
     add_data_flags,
     add_cluster_flags,
 )
@@ -130,7 +130,7 @@ def _described(cache: Cache) -> str:
     if manifest.truncated:
         text += f"; {manifest.truncated:,} texts cut to the encoder's limit"
     if skipped := list(manifest.skipped):
-        text += f"; without {len(skipped):,} samples whose picture cannot be read: {some(skipped)}"
+        text += f"; without {len(skipped):,} samples that cannot be read: {some(skipped)}"
     return text
 
 
@@ -191,6 +191,7 @@ def _chosen(options: Namespace) -> tuple["Store", Config]:
     SWEEP,
     flag("--data", type=Path, metavar="DIR", help="its data, if it has moved, or another folder of pairs to label"),
     flag("--layout", choices=list(LAYOUTS), help=LAYOUT_HELP),
+    flag("--encoding", metavar="NAME", default="", help=ENCODING_HELP),
     flag("--out", type=Path, metavar="FILE", help="the list of labels (default SWEEP/predicted.txt)"),
     flag("--probabilities", action="store_true", help="write FILE's .probabilities.csv too"),
     *HEAD,
@@ -200,7 +201,8 @@ def predict_labels(options: Namespace) -> None:
     from mvsa_tune.inference.predict import predict
 
     (store, config), weights = _chosen(options), weights_by_name(options.weights)
-    predicted = predict(store, config, options.data, options.cache, weights, layout=options.layout, refit=options.refit)
+    how = {"layout": options.layout, "encoding": options.encoding, "refit": options.refit}
+    predicted = predict(store, config, options.data, options.cache, weights, **how)
     if predicted.warning:
         print(predicted.warning, file=sys.stderr)
     written = predicted.write(options.out or store.folder / "predicted.txt", probabilities=options.probabilities)

@@ -72,7 +72,7 @@ def test_with_one_modality_the_other_encoder_does_not_matter() -> None:
         ({"ablation": 3}, "one of 0, 1, 2"),
         ({"dropout": 1.0}, "below 1"),
         ({"epochs": 0}, "--epochs 0"),
-        ({"head": "mystery"}, "one of concat, cross-attention"),
+        ({"head": "mystery"}, "one of concat, concat-shared-norm, cross-attention"),
         ({"head": "merged-attention", "D": 100}, "--D 100: --head merged-attention needs a multiple of 8"),
         ({"image_encoder": None}, "needs an encoder for the image"),
         ({"frozen": 0.5}, "--frozen 0.5: of no use with frozen encoders"),
@@ -120,12 +120,16 @@ def test_numbers_are_written_as_a_person_would(value: float, text: str) -> None:
     assert float(text) == value
 
 
-def test_the_documents_fine_tuned_rows_train_encoders_at_the_heads_learning_rate() -> None:
+def test_the_references_fine_tuned_rows_train_as_it_did_with_the_better_head_beside() -> None:
     configs = finetune.configurations(finetune.parse([]))
-    assert [(config.ablation, config.lr) for config in configs] == [(0, 2e-5), (0, 1e-4), (2, 1e-4), (1, 1e-4)]
+    assert [(config.ablation, config.lr, config.head) for config in configs] == [
+        (0, 2e-5, "concat-shared-norm"), (0, 2e-5, "concat"), (0, 1e-4, "concat-shared-norm"), (0, 1e-4, "concat"),
+        (2, 1e-4, "concat"), (1, 1e-4, "concat"),
+    ]  # fmt: skip
     assert all(config.encoder_lr == config.lr and config.batch_size == 64 and config.D == 256 for config in configs)
+    assert {config.batchnorm for config in configs} == {"updated"}
     epochs = finetune.configurations(finetune.parse(["--epochs", "3", "--accumulation", "2"]))
-    assert len(epochs) == 4 and {(config.epochs, config.accumulation) for config in epochs} == {(3, 2)}
+    assert len(epochs) == 6 and {(config.epochs, config.accumulation) for config in epochs} == {(3, 2)}
 
 
 def test_fine_tuning_flags_make_a_grid_with_the_encoders_learning_rate_apart_or_the_heads() -> None:

@@ -26,7 +26,7 @@ HOMES = {
     "timm": {"encoders.vision"},
     "optuna": {"stats.importance", "tune.searcher"},
     "matplotlib": {"report.plots"},
-    "jinja2": {"report.templates"},
+    "jinja2": {"report.tables"},
     "safetensors": {"results.upgrade", "finetuning.checkpoint", "encoders.weights"},
     "onnxruntime": {"inference.export"},
     "imagehash": {"data.duplicates"},

@@ -3,6 +3,7 @@
 import hashlib
 import shlex
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from mvsa_tune.config import Parser
 from mvsa_tune.data import release, table
-from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, order_labels
+from mvsa_tune.data.lists import UNDECODABLE, levels
+from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, Reading, order_labels
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.plugins import add_plugin_flag
 
@@ -20,6 +22,7 @@ LAYOUTS: Mapping[str, Layout] = {
 }  # fmt: skip
 DEFAULT_DATA = Path("data/mvsa_single")
 LAYOUT_HELP = "the layout of --data on disk (default: recognised)"
+ENCODING_HELP = "of lists and texts that are not UTF-8 (default: gb18030 or cp1252, chosen for each)"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Sample:
     label: int | None  # index into the data set's classes; None where it is not known
     picture: Path
     text: str
-    encoding: str  # of the text's file: `utf-8` or `gb18030`
+    encoding: str  # of the text's file, as `lists.decode` returns it; `UNDECODABLE` where signs are replaced
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class Dataset:
     name: str = ""  # of the data set; empty where the layout does not tell
     class_order: str = ""  # what the order of the classes is called
     dropped: Mapping[str, str] = field(default_factory=dict)  # by guid: why the layout's rules drop a pair
-    flags: str = ""  # the `--layout` and `--labels` with which it was read
+    flags: str = ""  # the `--layout` and others with which it was read
+    reading: Mapping[str, str] = field(default_factory=dict)  # `merge` of the release, and `encoding` where given
+    notes: Sequence[str] = ()  # what was not taken as it stands, a line each
 
     @cached_property
     def guids(self) -> list[str]:
@@ -63,8 +68,14 @@ class Dataset:
 
     @cached_property
     def not_utf8(self) -> list[str]:
-        """The guids of the samples whose text is encoded as GB18030."""
+        """The guids of the samples whose text is not UTF-8."""
         return [sample.guid for sample in self.samples if sample.encoding != "utf-8"]
+
+    @cached_property
+    def undecodable(self) -> dict[str, str]:
+        """The guids of the samples whose text cannot be decoded, and why."""
+        reason = "the text is in no known encoding"
+        return {sample.guid: reason for sample in self.samples if sample.encoding == UNDECODABLE}
 
     @cached_property
     def content_fingerprint(self) -> str:
@@ -99,42 +110,74 @@ class Dataset:
         for reason in dict.fromkeys(self.dropped.values()):
             guids = [guid for guid, why in self.dropped.items() if why == reason]
             lines.append(f"{len(guids):,} dropped: {reason} ({some(guids)})")
-        return lines
+        if self.not_utf8:
+            encodings = Counter(sample.encoding for sample in self.samples).most_common()
+            lines.append("texts by encoding: " + ", ".join(f"{name} {count:,}" for name, count in encodings))
+        return [*lines, *self.notes]
 
 
 def read_dataset(
-    folder: Path, *, layout: str | None = None, labels: Sequence[str] = (), needs_labels: bool = True
+    folder: Path,
+    *,
+    layout: str | None = None,
+    labels: Sequence[str] = (),
+    merge: str = "",
+    encoding: str = "",
+    needs_labels: bool = True,
 ) -> Dataset:
     """Read a data set in any of the layouts.
 
     Args:
-        folder: the data folder, or the file of a table.
+        folder: the data folder, one above it, or the file of a table.
         layout: a name in `LAYOUTS`; None to recognise it.
         labels: the classes in their order; empty for the layout's classes, or else the labels of the samples.
+        merge: how the original release's labels are merged, a name in `release.MERGES`; empty for the usual way.
+        encoding: of lists and texts that are not UTF-8; empty to choose it for each.
         needs_labels: whether data without labelled samples is an error.
 
     Raises:
         InputError: the data, a picture or a text is missing, the layout is not recognised, or a list or a label is bad.
     """
     name, source = find_layout(folder, layout)
-    listing = LAYOUTS[name].read(source)
+    if merge and name != "mvsa":
+        raise InputError(f"--merge {merge}: only the original release has labels to merge, and {source} is not that")
+    listing = LAYOUTS[name].read(source, Reading(_codec(encoding), merge or "majority", tuple(labels)))
     names = {pair.line.label for pair in listing.pairs if pair.line.label is not None}
     if not listing.pairs or (needs_labels and not names):
         lacking = "labelled samples" if listing.pairs else "samples"
         raise InputError(f"{source} has no {lacking}: expected {LAYOUTS[name].expected}")
     classes, class_order = order_labels(labels, listing.labels, names)
     samples = sorted((_sample(pair, classes) for pair in listing.pairs), key=lambda sample: sample.label is None)
-    requested = {"layout": layout, "labels": ",".join(labels)}
+    requested = {"layout": layout, "labels": ",".join(labels), "merge": merge, "encoding": encoding}
     flags = "".join(f" --{flag} {shlex.quote(value)}" for flag, value in requested.items() if value)
-    return Dataset(source, tuple(samples), classes, name, listing.name, class_order, listing.dropped, flags)
+    reading = {"encoding": encoding} if encoding else {}
+    if name == "mvsa":
+        reading["merge"] = merge or "majority"
+    return Dataset(
+        source, tuple(samples), classes, name, listing.name, class_order, listing.dropped, flags, reading, listing.notes
+    )
+
+
+def _codec(encoding: str) -> str:
+    """Return the name of an encoding; InputError if Python has none of that name."""
+    try:
+        with suppress(UnicodeError):  # a single byte is no text in UTF-16
+            b"a".decode(encoding or "utf-8")
+    except LookupError:
+        raise InputError(f"--encoding {encoding}: no such encoding; known are gb18030, cp1252, big5, cp932 …") from None
+    return encoding
 
 
 def _sample(pair: Pair, classes: Sequence[str]) -> Sample:
     guid, label, position = pair.line
-    if label is not None and label not in classes:
-        known = ", ".join(classes)
-        raise InputError(f"{position}: unknown label {label!r}; known are {known} (--labels A,B,… names others)")
-    return Sample(guid, None if label is None else classes.index(label), pair.picture, pair.text, pair.encoding)
+    index = None
+    if label is not None:
+        alike = [name for name in classes if name.casefold() == label.casefold()]
+        if not alike:
+            known = ", ".join(classes)
+            raise InputError(f"{position}: unknown label {label!r}; known are {known} (--labels A,B,… names others)")
+        index = classes.index(alike[0])
+    return Sample(guid, index, pair.picture, pair.text, pair.encoding)
 
 
 def find_layout(data: Path, requested: str | None = None) -> tuple[str, Path]:
@@ -147,17 +190,33 @@ def find_layout(data: Path, requested: str | None = None) -> tuple[str, Path]:
         if data.suffix.lower() in table.SUFFIXES:
             raise InputError(f"no file {data}: expected {table.LAYOUT.expected}")
         raise InputError(f"no data folder {data}: put MVSA-Single there ({REFERENCE.expected}), or try --demo")
-    if requested or data.is_file():
+    if data.is_file():
         name = requested or "table"
         return name, LAYOUTS[name].source(data)
-    names = [name for name, layout in LAYOUTS.items() if layout.matches(data)]
-    if not names:
+    looked: list[Path] = []
+    for level in levels(data):
+        looked += level
+        layouts = {folder: names for folder in level if (names := _layouts(folder, requested))}
+        if layouts:
+            break
+    if not layouts:
         known = "; ".join(f"{name}: {layout.expected}" for name, layout in LAYOUTS.items())
-        raise InputError(f"{data} has none of the known layouts. {known}")
+        if requested:
+            known = LAYOUTS[requested].expected
+        what = f"has not the layout {requested}: expected" if requested else "has none of the known layouts."
+        raise InputError(f"{data} {what} {known}. Looked in {some(list(map(str, looked)), 12)}")
+    if len(layouts) > 1:
+        raise InputError(f"{data} holds several data sets: name one with --data ({some(list(map(str, layouts)))})")
+    (folder, names), *_ = layouts.items()
     if len(names) > 1:
         choices = " or ".join(f"--layout {name}" for name in names)
-        raise InputError(f"{data} has several layouts: choose one with {choices}")
-    return names[0], LAYOUTS[names[0]].source(data)
+        raise InputError(f"{folder} has several layouts: choose one with {choices}")
+    return names[0], LAYOUTS[names[0]].source(folder)
+
+
+def _layouts(folder: Path, requested: str | None) -> list[str]:
+    """Return the layouts that a folder has, of all or of the requested one."""
+    return [name for name, layout in LAYOUTS.items() if requested in (None, name) and layout.matches(folder)]
 
 
 def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
@@ -167,6 +226,9 @@ def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
     parser.add_argument("--layout", choices=list(LAYOUTS), help=LAYOUT_HELP)
     labels_help = "the labels in their order (default: the layout's, or the usual order)"
     parser.add_argument("--labels", metavar="A,B,…", help=labels_help)
+    merge_help = "the original release: `agree` keeps only pairs whose two labels agree (default: majority)"
+    parser.add_argument("--merge", choices=list(release.MERGES), default="", help=merge_help)
+    parser.add_argument("--encoding", metavar="NAME", default="", help=ENCODING_HELP)
     if caches:
         cache_help = "embedding caches (default DATA/embeddings; a table's: FILE.embeddings)"
         parser.add_argument("--cache", type=Path, metavar="DIR", help=cache_help)
@@ -176,7 +238,8 @@ def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
 def read_data(options: Namespace, *, needs_labels: bool = True) -> Dataset:
     """Return the data set that the flags of `add_data_flags` name."""
     labels = [name.strip() for name in options.labels.split(",")] if options.labels is not None else []
-    return read_dataset(options.data, layout=options.layout, labels=labels, needs_labels=needs_labels)
+    how = {"layout": options.layout, "merge": options.merge, "encoding": options.encoding}
+    return read_dataset(options.data, labels=labels, needs_labels=needs_labels, **how)
 
 
 def data_source(options: Namespace) -> Path:

@@ -1,11 +1,27 @@
 """Labels and their order; what the readers of all layouts share; the layouts of the reference and of Cheema et al."""
 
 import math
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from mvsa_tune.data.lists import (
+    LFS,
+    UNDECODABLE,
+    check_fetched,
+    decode,
+    find_columns,
+    is_pointer,
+    levels,
+    read_records,
+    read_table,
+)  # fmt: skip
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import is_file_name
 
@@ -45,6 +61,21 @@ def is_label(label: str) -> bool:
     return bool(label) and label.isprintable() and label == label.strip() and not set(label) & set(",|")
 
 
+def unknown_labels(labels: Collection[str]) -> set[str]:
+    """Return those of the labels that say that a label is not known: NaN, null and, beside known classes, None or -1.
+
+    Beside other words None is a class; so is -1 beside numbers, unless these are 0, 1, 2 and so on.
+    """
+    unknown = {label for label in labels if label.casefold() in {"nan", "null", "none", "-1"}}
+    others = {_plain(label) for label in labels} - {_plain(label) for label in unknown}
+    counted = len(others) > 2 and others == set(map(str, range(len(others))))
+    if not (others <= set(SCALE) or counted):
+        unknown -= {label for label in unknown if label.casefold() == "none"}
+    if not counted and any(_number(label) is not None for label in others):
+        unknown.discard("-1")
+    return unknown
+
+
 def _check(classes: Sequence[str]) -> None:
     unfit = [repr(label) for label in classes if not is_label(label)]
     if unfit:
@@ -69,10 +100,20 @@ def _number(label: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# Where copies of MVSA keep the pictures and the texts, below the folder of the lists.
-PAIR_FOLDERS = (("data", "data"), ("data/pics_texts_pair",) * 2, (".", "."), ("images", "texts"))
 TRAIN_LIST, UNLABELLED_LIST, CHEEMA_LIST = "train.txt", "test_without_label.txt", "valid_pairlist.txt"
 CHEEMA_LABELS = {"0": "neutral", "1": "positive", "2": "negative"}
+LIST_FOLDERS = (".", "label", "labels", "lists")  # of a data set
+PAIR_FOLDERS = ("data", "data/pics_texts_pair", ".")  # looked in first
+PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read a data set, besides its layout."""
+
+    encoding: str = ""  # of the files that are not UTF-8; empty to choose it for each
+    merge: str = "majority"  # of the original release's labels, a name in `release.MERGES`
+    labels: tuple[str, ...] = ()  # the classes that are requested
 
 
 class Line(NamedTuple):
@@ -84,7 +125,7 @@ class Line(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A line of a list with the pair that it names; `encoding` is the text file's, `utf-8` or `gb18030`."""
+    """A line of a list with the pair that it names; `encoding` is the text file's, as `decode` returns it."""
 
     line: Line
     picture: Path
@@ -100,6 +141,7 @@ class Listing:
     labels: tuple[str, ...] = ()  # the layout's labels in its order; empty where it takes any
     dropped: Mapping[str, str] = field(default_factory=dict)  # by guid: why the layout's rules drop a pair
     name: str = ""  # of the data set, where the layout tells
+    notes: Sequence[str] = ()  # what was not taken as it stands, a line each
 
 
 @dataclass(frozen=True)
@@ -108,19 +150,31 @@ class Layout:
 
     expected: str  # its files, in words
     matches: Callable[[Path], bool]  # whether a folder has it
-    read: Callable[[Path], Listing]  # reads what `source` returns
+    read: Callable[[Path, Reading], Listing]  # reads what `source` returns
     source: Callable[[Path], Path] = lambda folder: folder  # a folder → where its data is: itself, or a file in it
 
 
 def read_lines(path: Path, expected: str) -> Iterator[tuple[str, str]]:
-    """Return an iterator over `(FILE:LINE, line)`; InputError if the file is missing (`expected` is), or not UTF-8."""
+    """Return an iterator over `(FILE:LINE, line)`; InputError if the file is missing (`expected` is)."""
     if not path.is_file():
         raise InputError(f"no {path.name} in {path.parent}: expected {expected}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8: convert it") from None
-    return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1))
+    return ((f"{path}:{number}", line) for number, line in enumerate(read_table(path).splitlines(), start=1))
+
+
+def find_list(folder: Path, name: str) -> Path | None:
+    """Return the path of a list in a data set's folder, or in that folder's `label/`; None if there is none."""
+    return next((path for place in LIST_FOLDERS if (path := folder / place / name).is_file()), None)
+
+
+def read_list(
+    folder: Path, name: str, expected: str, encoding: str, separators: str = ",;\t"
+) -> Iterator[tuple[str, list[str]]]:
+    """Return an iterator over `(FILE:LINE, cells)` of a list; InputError if the file is missing (`expected` is)."""
+    path = find_list(folder, name)
+    if path is None:
+        raise InputError(f"no {name} in {folder}: expected {expected}")
+    records = read_records(path, encoding, separators)
+    return ((position, [cell.strip().strip("\"'").strip() for cell in cells]) for position, cells in records)
 
 
 def add_line(lines: dict[str, Line], line: Line, *, file_name: bool = True) -> None:
@@ -142,87 +196,139 @@ def add_line(lines: dict[str, Line], line: Line, *, file_name: bool = True) -> N
     lines[guid] = line
 
 
-def read_pairs(folder: Path, lines: Iterable[Line]) -> list[Pair]:
-    """Return the pairs GUID.jpg and GUID.txt of a list's lines; InputError if one is missing or cannot be decoded."""
+def read_pairs(folder: Path, lines: Iterable[Line], encoding: str = "") -> list[Pair]:
+    """Return the pairs of a list's lines: a picture and a text, GUID.jpg and GUID.txt, in `folder` or below it.
+
+    Raises:
+        InputError: a picture or a text is missing, or a Git-LFS pointer.
+    """
     lines = list(lines)
-    folders = {name: folder / name for names in PAIR_FOLDERS for name in names}
-    files = {name: _file_names(path) for name, path in folders.items()}
-    best = max(PAIR_FOLDERS, key=lambda names: sum(f"{line.guid}.jpg" in files[names[0]] for line in lines))
-    for kind, suffix, name in (("picture", ".jpg", best[0]), ("text", ".txt", best[1])):
-        missing = [line.guid + suffix for line in lines if line.guid + suffix not in files[name]]
-        if missing:
-            raise InputError(
-                f"{len(missing):,} of {len(lines):,} samples have no {kind} in {folders[name]}: {some(missing)}; "
-                "add the files or take the guids off the list"
-            )
-    pictures, texts = (folders[name] for name in best)
-    return [Pair(line, pictures / f"{line.guid}.jpg", *read_text(texts / f"{line.guid}.txt")) for line in lines]
+    first = [folder / name for name in PAIR_FOLDERS]
+    pictures = _find_files(chain(first, chain.from_iterable(levels(folder))), lines, "picture", PICTURES)
+    first = [pictures[0].parent, *first] if pictures else first
+    texts = _find_files(chain(first, chain.from_iterable(levels(folder))), lines, "text", (".txt",))
+    contents = [path.read_bytes() for path in texts]
+    pointers = [path for path, content in zip(texts, contents, strict=True) if content.startswith(LFS)]
+    check_fetched(pointers + [path for path in pictures if is_pointer(path)])
+    read = (read_text(content, encoding) for content in contents)
+    return [Pair(line, picture, *text) for line, picture, text in zip(lines, pictures, read, strict=True)]
 
 
-def _file_names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if entry.is_file()} if folder.is_dir() else set()
+def _find_files(folders: Iterable[Path], lines: Sequence[Line], kind: str, suffixes: Sequence[str]) -> list[Path]:
+    """Return the file of each line in the first folder that has all of them; InputError if none has."""
+    looked: dict[Path, dict[str, Path]] = {}
+    for folder in folders:
+        if folder not in looked:
+            looked[folder] = _by_stem(folder, suffixes)
+        if all(line.guid in looked[folder] for line in lines):
+            return [looked[folder][line.guid] for line in lines]
+    best = max(looked, key=lambda folder: sum(line.guid in looked[folder] for line in lines))
+    missing = [line for line in lines if line.guid not in looked[best]]
+    first_line = lines[0].position.endswith(":1")
+    if first_line and missing[0] is lines[0] and Counter(line.label for line in lines)[lines[0].label] == 1:
+        raise InputError(
+            f"{lines[0].position}: there is no {kind} {lines[0].guid}{suffixes[0]}: if this line is a heading, call "
+            "its columns guid and tag"
+        )
+    where = str(best) if len(missing) < len(lines) else f"any of {some(list(map(str, looked)), 12)}"
+    raise InputError(
+        f"{len(missing):,} of {len(lines):,} samples have no {kind} in {where}: "
+        f"{some([line.guid + suffixes[0] for line in missing])}; add the files or take the guids off the list"
+    )
 
 
-def read_text(path: Path) -> tuple[str, str]:
-    """Return a file's text and its encoding: UTF-8, else GB18030 (MVSA has both); InputError if it is neither."""
-    content = path.read_bytes()
-    for encoding in ("utf-8", "gb18030"):
-        try:
-            return content.decode(encoding), encoding
-        except UnicodeDecodeError:
-            continue
-    raise InputError(f"{path} is neither UTF-8 nor GB18030: convert it to UTF-8")
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Return a folder's files with these suffixes in any case, by their names without; the first suffix counts most."""
+    files: dict[str, dict[str, Path]] = {suffix: {} for suffix in suffixes}
+    names: list[str] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.lower().endswith(tuple(files)) and entry.is_file())
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        files[f".{suffix.lower()}"][stem] = folder / name
+    return {stem: path for suffix in reversed(suffixes) for stem, path in files[suffix].items()}
 
 
-def _read_reference(folder: Path) -> Listing:
-    """Read the two lists, or one of them if the other is missing."""
+def read_text(content: bytes, encoding: str = "") -> tuple[str, str]:
+    """Return a text and its encoding as `decode` does; what cannot be decoded has signs replaced, and none."""
+    try:
+        return decode(content, encoding)
+    except UnicodeDecodeError:
+        return content.decode(errors="replace"), UNDECODABLE
+
+
+def _read_reference(folder: Path, reading: Reading) -> Listing:
+    """Read the two lists, or one of them if the other is missing; labels in the unlabelled list are not read."""
     lines: dict[str, Line] = {}
-    names = [name for name in (TRAIN_LIST, UNLABELLED_LIST) if (folder / name).exists()]
+    notes = []
+    names = [name for name in (TRAIN_LIST, UNLABELLED_LIST) if find_list(folder, name)]
     for name in names or [TRAIN_LIST]:
         labelled = name == TRAIN_LIST
-        for position, text in read_lines(folder / name, REFERENCE.expected):
-            if not text.strip() or (position.endswith(":1") and text.replace(" ", "") == "guid,tag"):
-                continue
-            guid, comma, label = (part.strip() for part in text.partition(","))
-            if not comma:
-                raise InputError(f"{position}: {text!r} is not `guid,tag`")
-            if not labelled and label not in {"null", ""}:
-                raise InputError(
-                    f"{position}: label {label!r} in the unlabelled list; labelled samples belong in {TRAIN_LIST}"
-                )
+        rows = _guids_and_tags(list(read_list(folder, name, REFERENCE.expected, reading.encoding)), labelled)
+        for guid, label, position in rows:
             add_line(lines, Line(guid, label if labelled else None, position))
-    return Listing(read_pairs(folder, lines.values()), LABELS)
+        filled = sum(bool(label) and label not in unknown_labels([label]) for _, label, _ in rows)
+        if filled and not labelled:
+            notes.append(f"{find_list(folder, name)}: the {filled:,} labels in this list are ignored")
+    return Listing(read_pairs(folder, lines.values(), reading.encoding), LABELS, notes=notes)
 
 
-def _read_cheema(folder: Path) -> Listing:
+def _guids_and_tags(records: Sequence[tuple[str, list[str]]], labelled: bool) -> list[tuple[str, str, str]]:
+    """Return the guid, the label and the position of each line; a heading says which columns these are."""
+    records = [(position, cells) for position, cells in records if cells]
+    heading = records[0][1] if records else []
+    columns, width = [0, 1], 2
+    if guids := find_columns(heading, "id"):
+        columns, width = [*guids[:1], *find_columns(heading, "label")[:1]], len(heading)
+        if labelled and len(columns) < 2:
+            raise InputError(f"{records[0][0]}: no column tag or label among {some(heading)}: expected guid,tag")
+        records = records[1:]
+    rows = []
+    for position, cells in records:
+        if labelled and len(cells) != width:
+            raise InputError(
+                f"{position}: {','.join(cells)!r} is not `guid,tag`"
+                + (": name its columns in the first line" if len(cells) > width else "")
+            )
+        guid, label, *_ = *(cells[index] if index < len(cells) else "" for index in columns), ""
+        rows.append((guid, label, position))
+    # A spreadsheet or pandas wrote the guids as numbers.
+    if all(re.fullmatch(r"\d+(\.0)?", guid) for guid, _, _ in rows):
+        rows = [(guid.removesuffix(".0"), label, position) for guid, label, position in rows]
+    return rows
+
+
+def _read_cheema(folder: Path, reading: Reading) -> Listing:
     """Read the list, to whose lines split files refer by number, from 0. A pair's label is its multimodal one."""
     lines: dict[str, Line] = {}
     blank = ""
-    for position, text in read_lines(folder / CHEEMA_LIST, CHEEMA.expected):
-        guid, *labels = (cell.strip() for cell in text.split(","))
-        if not text.strip():
+    for position, cells in read_list(folder, CHEEMA_LIST, CHEEMA.expected, reading.encoding):
+        if not cells:
             blank = blank or position
             continue
+        guid, *labels = cells
         if blank:
             raise InputError(f"{blank}: a blank line; the split files count lines, so take it out")
         if not lines and guid.casefold() == "file_id":
             continue
         if len(labels) != 3 or not set(labels) <= CHEEMA_LABELS.keys():
-            raise InputError(f"{position}: {text!r} is not `file_id,multimodal,text,image` with labels 0, 1 or 2")
+            raise InputError(
+                f"{position}: {','.join(cells)!r} is not `file_id,multimodal,text,image` with labels 0, 1 or 2"
+            )
         add_line(lines, Line(guid, CHEEMA_LABELS[labels[0]], position))
-    return Listing(read_pairs(folder, lines.values()), LABELS)
+    return Listing(read_pairs(folder, lines.values(), reading.encoding), LABELS)
 
 
 REFERENCE = Layout(
     f"a folder with {TRAIN_LIST} (lines `guid,tag`; tag one of {', '.join(LABELS)}), optionally {UNLABELLED_LIST} "
     "(`guid,null`), and the pairs GUID.jpg and GUID.txt in its data/",
-    lambda folder: (folder / TRAIN_LIST).exists() or (folder / UNLABELLED_LIST).exists(),
+    lambda folder: bool(find_list(folder, TRAIN_LIST) or find_list(folder, UNLABELLED_LIST)),
     _read_reference,
 )
 # Cheema et al. 2021, arXiv:2106.08829.
 CHEEMA = Layout(
     f"the files of Cheema et al.: {CHEEMA_LIST} (lines `file_id,multimodal,text,image`; 0 neutral, 1 positive, 2 "
     "negative), and the pairs ID.jpg and ID.txt in its data/, or in images/ and texts/",
-    lambda folder: (folder / CHEEMA_LIST).is_file(),
+    lambda folder: bool(find_list(folder, CHEEMA_LIST)),
     _read_cheema,
 )

@@ -143,13 +143,31 @@ def _check(split: Split, labels: Rows, classes: Sequence[str]) -> None:
 
 
 def reference_split(labels: Sequence[int]) -> Split:
-    """Return the reference's split, one fold: a shuffled tenth of the list validates, not stratified."""
-    if len(labels) < 20:
-        raise InputError(f"{len(labels)} labelled samples are too few to split; at least 20 are needed")
+    """Return the split of the reference's frozen rows, one fold: a shuffled tenth validates, not stratified."""
     # What scikit-learn's `train_test_split(test_size=0.1, random_state=42)` gives, without a second for its import.
-    shuffled = np.random.RandomState(42).permutation(len(labels)).astype(np.int64)
+    shuffled = np.random.RandomState(42).permutation(_enough(labels)).astype(np.int64)
     size = -(-len(labels) // 10)
     return Split("reference", {0: shuffled[size:]}, {0: shuffled[:size]}, {0: shuffled[:0]})
+
+
+def reference_finetune_split(labels: Sequence[int]) -> Split:
+    """Return the split of the reference's fine-tuned rows: another shuffled tenth validates, not stratified."""
+    # What torch's `random_split` gives with `torch.Generator().manual_seed(42)`, without a second for its import: a
+    # Fisher-Yates shuffle by the same Mersenne Twister.
+    shuffled = np.arange(_enough(labels))
+    draws = np.random.RandomState(42).randint(2**32, size=len(labels), dtype=np.uint32)
+    for start, draw in enumerate(draws.tolist()):
+        other = start + draw % (len(labels) - start)
+        shuffled[[start, other]] = shuffled[[other, start]]
+    size = int(0.9 * len(labels))
+    return Split("reference-finetune", {0: shuffled[:size]}, {0: shuffled[size:]}, {0: shuffled[:0]})
+
+
+def _enough(labels: Sequence[int]) -> int:
+    """Return the number of labels; InputError if they are too few to split."""
+    if len(labels) < 20:
+        raise InputError(f"{len(labels)} labelled samples are too few to split; at least 20 are needed")
+    return len(labels)
 
 
 def _labels_and_groups(dataset: Dataset) -> tuple[Rows, Rows]:
@@ -256,6 +274,11 @@ class SplitKind(NamedTuple):
 
 SPLIT_KINDS = [
     SplitKind("reference", "reference", lambda match, dataset, seeds: reference_split(dataset.labels)),
+    SplitKind(
+        "reference-finetune",
+        "reference-finetune",
+        lambda match, dataset, seeds: reference_finetune_split(dataset.labels),
+    ),
     SplitKind(r"kfold:([0-9]{1,3})(:test)?", "kfold:K, kfold:K:test", _k_folds),
     SplitKind(r"holdout:(0?\.[0-9]{1,6})", "holdout:SHARE", _holdouts),
     SplitKind("files:(.+)", "files:FOLDER", _from_files),

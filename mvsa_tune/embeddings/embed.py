@@ -6,7 +6,7 @@ however often the command was killed on the way.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mvsa_tune.cluster.session import Node, nodes_of
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.images import find_unreadable
+from mvsa_tune.data.text import TREATMENTS
 from mvsa_tune.embeddings.cache import Cache, cache_path, open_cache
 from mvsa_tune.embeddings.draft import Draft, Origin, writing
 from mvsa_tune.embeddings.pipeline import Settings, Task, embed_blocks
@@ -54,12 +55,13 @@ def _embed_modality(
         device, local = _devices(settings, nodes)
         # Load here first: missing or wrong weights are an error before any worker starts.
         tower = encoder.load(modality, settings.weights, local)
-        preprocessing = f"text {settings.text}; {tower.preprocessing}" if modality == "text" else tower.preprocessing
+        treatment = f"{TREATMENTS[settings.text]}; " if modality == "text" else ""
+        preprocessing = f"{treatment}{tower.preprocessing}"
         origin = Origin(preprocessing, f"embedded by {name}", tower.weights)
         if cache := open_cache(dataset, folder, settings.name or name, modality):
             _check_settings(cache, (preprocessing, tower.weights, settings.dtype))
             return cache
-        skipped = check_pictures(dataset, skip_bad=settings.skip_bad) if modality == "image" else {}
+        skipped = check_samples(dataset, {modality}, skip_bad=settings.skip_bad)
         batch_size = settings.batch_size or BATCH.get(device.type, BATCH["cuda"])
         samples, size = dataset.samples, BLOCK[modality]
         depends_on = [dataset.content_fingerprint, preprocessing, tower.weights, settings.dtype, batch_size, size]
@@ -97,15 +99,22 @@ def _check_settings(cache: Cache, requested: tuple[str, str, str]) -> None:
         )
 
 
-def check_pictures(dataset: Dataset, *, skip_bad: bool) -> dict[str, str]:
-    """Return why pictures cannot be read, by guid; InputError lists them all unless they are to be skipped."""
-    bad = find_unreadable([sample.picture for sample in dataset.samples], cpu_count())
-    reasons = {sample.guid: bad[sample.picture] for sample in dataset.samples if sample.picture in bad}
-    if reasons and not skip_bad:
+def check_samples(dataset: Dataset, modalities: Collection[str], *, skip_bad: bool) -> dict[str, str]:
+    """Return why samples cannot be read, by guid; InputError lists them all unless they are to be skipped."""
+    texts = dataset.undecodable if "text" in modalities else {}
+    paths = [sample.picture for sample in dataset.samples] if "image" in modalities else []
+    bad = find_unreadable(paths, cpu_count())
+    if texts and not skip_bad:
+        raise InputError(
+            f"{len(texts):,} texts cannot be decoded: {some(list(texts), 20)}. Name their encoding with --encoding, or "
+            "go on without these samples: --skip-bad"
+        )
+    if bad and not skip_bad:
         listed = "".join(f"\n  {path}: {why}" for path, why in bad.items())
         raise InputError(f"{len(bad):,} pictures cannot be read:{listed}\nMend them, or go on without them: --skip-bad")
+    reasons = texts | {sample.guid: bad[sample.picture] for sample in dataset.samples if sample.picture in bad}
     if len(reasons) == len(dataset.samples):
-        raise InputError("no picture can be read: " + some([f"{guid}: {why}" for guid, why in reasons.items()], 3))
+        raise InputError("no sample can be read: " + some([f"{guid}: {why}" for guid, why in reasons.items()], 3))
     return reasons
 
 

@@ -31,7 +31,7 @@ class Settings:
     batch_size: int | None = None  # samples that the encoder sees at once; None for what suits the device
     dtype: str = "float32"  # number format of the cache, `float32` or `float16`
     text: str = "reference"  # name of the normalisation of tweets
-    skip_bad: bool = False  # go on without the pictures that cannot be read
+    skip_bad: bool = False  # go on without the samples that cannot be read
     workers: int | None = None  # processes; None for one for each GPU or for every eight CPUs. One runs without Ray
     quiet: bool = False  # no progress bar
     name: str = ""  # of the caches; empty for the encoder's name
@@ -77,9 +77,11 @@ def prefetch(
 
 def _prepare(tower: Tower, task: Task, sample: Sample) -> Any:
     """Return a sample as its tower takes it; None if it is skipped."""
+    if sample.guid in task.skipped:
+        return None
     if task.modality == "text":
         return tower.prepare(NORMALISERS[task.settings.text](sample.text))
-    return None if sample.guid in task.skipped else prepare_picture(tower, sample.picture)
+    return prepare_picture(tower, sample.picture)
 
 
 def prepare_picture(tower: Tower, path: Path) -> Any:

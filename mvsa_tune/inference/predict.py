@@ -77,6 +77,7 @@ def predict(
     weights: Mapping[str, Path] | None = None,
     *,
     layout: str | None = None,
+    encoding: str = "",
     refit: bool = False,
 ) -> Predictions:
     """Label the unlabelled samples of a data set by a configuration of a sweep.
@@ -88,6 +89,7 @@ def predict(
         cache: folder of that data's embedding caches; None for the default.
         weights: files or folders of encoders' weights, by name, for new pairs and fine-tuned encoders.
         layout: of `data` on disk; None to recognise it.
+        encoding: of the texts of `data` that are not UTF-8; empty for the sweep's, or else to choose it for each.
         refit: label with replicates that are trained on all labelled samples.
 
     Raises:
@@ -95,7 +97,8 @@ def predict(
     """
     manifest, weights = store.manifest, weights or {}
     if data:
-        dataset = read_dataset(data, layout=layout, labels=manifest.classes, needs_labels=False)
+        encoding = encoding or manifest.reading.get("encoding", "")
+        dataset = read_dataset(data, layout=layout, labels=manifest.classes, encoding=encoding, needs_labels=False)
     else:
         dataset = sweep_data(store)
     first = len(dataset.labels)

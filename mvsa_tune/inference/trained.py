@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.text import NORMALISERS
+from mvsa_tune.data.text import NORMALISERS, TREATMENTS
 from mvsa_tune.encoders.towers import ModelTower
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoint import read_tensors, write_tensors
@@ -138,9 +138,17 @@ class FineTuned:
 
 
 def text_normalisation(about: Mapping[str, Any]) -> str:
-    """Return the name of the text normalisation; the default one if no text was used."""
-    preprocessing: str = about["encoders"].get("text", {}).get("preprocessing", "text reference")
-    return preprocessing.partition("; ")[0].removeprefix("text ")
+    """Return the name of the text normalisation; the default one if no text was used.
+
+    Raises:
+        InputError: the texts were normalised by rules of an older version.
+    """
+    preprocessing: str = about["encoders"].get("text", {}).get("preprocessing", TREATMENTS["reference"])
+    names = {treatment: name for name, treatment in TREATMENTS.items()}
+    treatment = preprocessing.partition("; ")[0]
+    if treatment not in names:
+        raise InputError(f"trained on `{treatment}`, rules that this version has not: embed and train again")
+    return names[treatment]
 
 
 def open_finetuned(

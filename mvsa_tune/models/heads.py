@@ -43,6 +43,8 @@ class HeadShape:
         self,
         fuse: "Callable[[Any, Tensor, Vectors], Tensor]",
         units: int,
+        *,
+        shared_norm: bool = False,
         **layers: "nn.Module | Mapping[str, nn.Module]",
     ) -> "nn.Module":
         """Return a head that fuses and classifies the units of each modality's hidden layer (attribute `towers`).
@@ -51,6 +53,7 @@ class HeadShape:
             fuse: called with the head, the hidden units `(R, M × D, B)`, modality after modality, and the vectors;
                 returns `(R, units, B)`.
             units: how many units `fuse` returns.
+            shared_norm: whether the modalities' hidden layers share one BatchNorm.
             layers: further layers for `fuse`, as attributes of the head.
         """
         from mvsa_tune.models.layers import Head, StackedTowers
@@ -58,7 +61,7 @@ class HeadShape:
         def run(head: Any, inputs: "Vectors") -> "Tensor":
             return head.classifier(fuse(head, head.towers(inputs), inputs))
 
-        towers = StackedTowers(self.replicates, self.widths, self.D, self.dropout)
+        towers = StackedTowers(self.replicates, self.widths, self.D, self.dropout, shared_norm)
         return Head(run, towers=towers, classifier=self.linear(units, self.classes), **layers)
 
 
@@ -78,29 +81,48 @@ def concat(shape: HeadShape) -> "nn.Module":
     return shape.fusion(lambda head, hidden, inputs: hidden, shape.D * len(shape.widths))
 
 
+def concat_shared_norm(shape: HeadShape) -> "nn.Module":
+    """Concatenate the hidden units, which share one BatchNorm: the head that the reference fine-tunes."""
+    return shape.fusion(lambda head, hidden, inputs: hidden, shape.D * len(shape.widths), shared_norm=True)
+
+
 def cross_attention(shape: HeadShape) -> "nn.Module":
-    """Attend over both modalities' tokens, with 8 heads, and concatenate: the reference's later head."""
+    """Attend over both modalities' tokens, with 8 heads, and concatenate: the reference's later head.
+
+    Each modality has a Linear(D, D) for query, key and value before the attention's own. The text comes first. With one
+    modality the reference has no attention.
+    """
+    import torch
+
     from mvsa_tune.models.layers import StackedAttention
 
-    return _mixing(shape, StackedAttention(shape.replicates, shape.D, len(shape.widths)))
+    def fuse(head: Any, hidden: "Tensor", inputs: "Vectors") -> "Tensor":
+        image, text = hidden.chunk(2, dim=1)
+        projected = torch.cat([head.text(text), head.image(image)], dim=2)  # (R, 3 D, 2 B)
+        return _in_units(head.attention(*projected.chunk(3, dim=1)), 2)
+
+    if len(shape.widths) == 1:
+        return concat(shape)
+    image, text = (shape.linear(shape.D, 3 * shape.D) for _ in shape.widths)  # query, key and value in one product
+    attention = StackedAttention(shape.replicates, shape.D, 2, drawn_as_torch=True)
+    return shape.fusion(fuse, 2 * shape.D, image=image, text=text, attention=attention)
 
 
 def merged_attention(shape: HeadShape) -> "nn.Module":
     """Pass both tokens through one transformer block: METER's merged attention (Dou et al. 2022, arXiv:2111.02387)."""
     from mvsa_tune.models.layers import StackedBlock
 
-    return _mixing(shape, StackedBlock(shape.replicates, shape.D, shape.dropout, len(shape.widths)))
-
-
-def _mixing(shape: HeadShape, mix: "nn.Module") -> "nn.Module":
-    """Apply `mix` to a token for each modality, `(R, D, M × B)`, and concatenate them."""
     count = len(shape.widths)
 
     def fuse(head: Any, hidden: "Tensor", inputs: "Vectors") -> "Tensor":
-        tokens: Tensor = head.mix(hidden.unflatten(1, (count, -1)).transpose(1, 2).flatten(2))
-        return tokens.unflatten(2, (count, -1)).transpose(1, 2).flatten(1, 2)
+        return _in_units(head.mix(hidden.unflatten(1, (count, -1)).transpose(1, 2).flatten(2)), count)
 
-    return shape.fusion(fuse, shape.D * count, mix=mix)
+    return shape.fusion(fuse, shape.D * count, mix=StackedBlock(shape.replicates, shape.D, shape.dropout, count))
+
+
+def _in_units(tokens: "Tensor", count: int) -> "Tensor":
+    """Concatenate the tokens of each sample: `(R, D, T × B)` → `(R, T × D, B)`."""
+    return tokens.unflatten(2, (count, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def co_attention(shape: HeadShape) -> "nn.Module":
@@ -184,6 +206,7 @@ def late(shape: HeadShape) -> "nn.Module":
 
 BUILT_IN = {
     "concat": HeadSpec(concat),
+    "concat-shared-norm": HeadSpec(concat_shared_norm),
     "cross-attention": HeadSpec(cross_attention, ATTENTION_HEADS),
     "co-attention": HeadSpec(co_attention, ATTENTION_HEADS),
     "merged-attention": HeadSpec(merged_attention, ATTENTION_HEADS),

@@ -20,10 +20,16 @@ from mvsa_tune.models.matmul import Hidden, Linear, Slices, by_onednn, mixed, pa
 
 
 class StackedLinear(nn.Module):
-    """R times `nn.Linear`: `(R, in, B)` → `(R, out, B)`."""
+    """R times `nn.Linear`: `(R, in, B)` → `(R, out, B)`.
 
-    def __init__(self, replicates: int, inputs: int, outputs: int) -> None:
+    Initial weights and biases are those of `nn.Linear`, times `scale_of_weight` and `scale_of_bias`.
+    """
+
+    def __init__(
+        self, replicates: int, inputs: int, outputs: int, scale_of_weight: float = 1.0, scale_of_bias: float = 1.0
+    ) -> None:
         super().__init__()
+        self.scales = scale_of_weight, scale_of_bias
         self.weight = nn.Parameter(torch.empty(replicates, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(replicates, outputs, 1))
 
@@ -33,11 +39,13 @@ class StackedLinear(nn.Module):
 
     @torch.no_grad()
     def reset(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw each replicate's weights from its own generator, as `nn.Linear.reset_parameters` does."""
+        """Draw each replicate's weights from its own generator as `nn.Linear.reset_parameters` does; scale them."""
         bound = 1 / math.sqrt(self.weight.shape[2])
         for weight, bias, generator in zip(self.weight, self.bias, generators, strict=True):
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
             nn.init.uniform_(bias, -bound, bound, generator=generator)
+        for parameter, scale in zip((self.weight, self.bias), self.scales, strict=True):
+            parameter.mul_(scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(R, in, B)` → `(R, out, B)`."""
@@ -106,21 +114,30 @@ class StackedDropout(nn.Module):
 
 
 class StackedTowers(nn.ModuleDict):
-    """Each modality's hidden layer, Linear → BatchNorm → ReLU → Dropout; in training they run as one."""
+    """Each modality's hidden layer, Linear → BatchNorm → ReLU → Dropout; in training they run as one.
 
-    def __init__(self, replicates: int, widths: Mapping[str, int], D: int, dropout: float) -> None:
+    With `shared_norm` all modalities use the first one's BatchNorm, one after another.
+    """
+
+    def __init__(
+        self, replicates: int, widths: Mapping[str, int], D: int, dropout: float, shared_norm: bool = False
+    ) -> None:
         super().__init__()
         for modality, width in widths.items():
-            layers = {"linear": StackedLinear(replicates, width, D), "norm": StackedBatchNorm(replicates, D)}
+            layers: dict[str, nn.Module] = {"linear": StackedLinear(replicates, width, D)}
+            if not (shared_norm and len(self)):
+                layers["norm"] = StackedBatchNorm(replicates, D)
             self[modality] = nn.ModuleDict({**layers, "dropout": StackedDropout(dropout)})
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """`{modality: (R, width, B)}` → `(R, M × D, B)`, modality after modality."""
         vectors = [inputs[modality] for modality in self]
         towers: list[Any] = list(self.values())
+        norms = [getattr(tower, "norm", towers[0].norm) for tower in towers]
         if not self.training:
-            return torch.cat([F.relu(t.norm(t.linear(x))) for t, x in zip(towers, vectors, strict=True)], dim=1)
-        linears, norms, dropout = [t.linear for t in towers], [t.norm for t in towers], towers[0].dropout
+            layers = zip(towers, norms, vectors, strict=True)
+            return torch.cat([F.relu(norm(tower.linear(x))) for tower, norm, x in layers], dim=1)
+        linears, dropout = [tower.linear for tower in towers], towers[0].dropout
         (R, D), B, device = norms[0].weight.shape, vectors[0].shape[2], vectors[0].device
         shape = torch.Size([R, len(towers) * D, B])
         kept = dropout.mask(shape, device).to(norms[0].weight.dtype) if dropout.rate else None
@@ -158,29 +175,33 @@ class StackedLayerNorm(nn.Module):
 class StackedAttention(nn.Module):
     """R times `nn.MultiheadAttention` of 8 heads, in which each of a sample's T tokens looks at all T.
 
-    Over one token the softmax is always 1, so query and key are left out. D must be a multiple of 8.
+    Over one token the softmax is always 1, so query and key are left out. D must be a multiple of 8. Weights are drawn
+    as those of `StackedLinear`, or with `drawn_as_torch` as `nn.MultiheadAttention` draws them: by Xavier's method over
+    query, key and value as one matrix, with biases of 0.
     """
 
-    def __init__(self, replicates: int, D: int, tokens: int) -> None:
+    def __init__(self, replicates: int, D: int, tokens: int, drawn_as_torch: bool = False) -> None:
         super().__init__()
         self.tokens = tokens
+        scales, of_out = ((math.sqrt(1.5), 0.0), (1.0, 0.0)) if drawn_as_torch else ((1.0, 1.0), (1.0, 1.0))
         if tokens > 1:
-            self.query = StackedLinear(replicates, D, D)
-            self.key = StackedLinear(replicates, D, D)
-        self.value = StackedLinear(replicates, D, D)
-        self.out = StackedLinear(replicates, D, D)
+            self.query = StackedLinear(replicates, D, D, *scales)
+            self.key = StackedLinear(replicates, D, D, *scales)
+        self.value = StackedLinear(replicates, D, D, *scales)
+        self.out = StackedLinear(replicates, D, D, *of_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(R, D, T × B)` → the same."""
-        mixed = self.value(x)
+    def forward(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None) -> Tensor:
+        """`(R, D, T × B)` each → the same; key and value are the query where they are not given."""
+        mixed = self.value(query if value is None else value)
         if self.tokens > 1:
-            R, D, T = *x.shape[:2], self.tokens
+            R, D, T = *query.shape[:2], self.tokens
             heads, share = ATTENTION_HEADS, D // ATTENTION_HEADS
             # (R, heads, D / heads, T, T, B): products written out, since matrices of T × T would be too small for bmm
-            query = self.query(x).view(R, heads, share, T, 1, -1)
-            key, value = (y.view(R, heads, share, 1, T, -1) for y in (self.key(x), mixed))
-            scores = (query * key).sum(dim=2) / math.sqrt(share)  # (R, heads, T, T, B)
-            mixed = (scores.softmax(dim=3).unsqueeze(2) * value).sum(dim=4).view(x.shape)
+            queries = self.query(query).view(R, heads, share, T, 1, -1)
+            keys = self.key(query if key is None else key).view(R, heads, share, 1, T, -1)
+            scores = (queries * keys).sum(dim=2) / math.sqrt(share)  # (R, heads, T, T, B)
+            values = mixed.view(R, heads, share, 1, T, -1)
+            mixed = (scores.softmax(dim=3).unsqueeze(2) * values).sum(dim=4).view(query.shape)
         return self.out(mixed)
 
 

@@ -65,6 +65,7 @@ class Linear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the gradients of bias, weight and, where it is needed, x."""
         weight, x = ctx.saved_tensors
+        gradient = gradient.contiguous()  # that of a part of a concatenation is not: oneDNN takes 200 times as long
         to_x = multiply(weight.mT, gradient.mT).to(x.dtype) if ctx.needs_input_grad[2] else None
         return gradient.sum(dim=2, keepdim=True), multiply(gradient, x), to_x
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from mvsa_tune.config import CONFIG_FIELDS, Config
+from mvsa_tune.data.release import MERGES
 from mvsa_tune.errors import some
 from mvsa_tune.formats import markdown, short
 from mvsa_tune.report.tables import score_cell, shown_scores
@@ -38,8 +39,11 @@ def leaderboard(analysis: Analysis) -> str:
     best = ranked(summary)
     stopped, failed = (int(summary["status"].str.startswith(status).sum()) for status in (STOPPED, FAILED))
     counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed"
+    merged = MERGES.get(store.manifest.reading.get("merge", ""))
     parts = [
-        f"# {store.folder.name}: search" + (" on the built-in demo set" if store.manifest.demo else ""),
+        f"# {store.folder.name}: search"
+        + (" on the built-in demo set" if store.manifest.demo else "")
+        + (f"; {merged}" if merged else ""),
         f"Search space: {', '.join(f'{name} {values}' for name, values in store.manifest.space.items())}.",
         f"{len(summary)} trials: {counts}; {sum(store.epochs().values()):,} epochs in total.",
         *verdict(analysis),

@@ -167,7 +167,11 @@ def shown_sample(guid: str, samples: Mapping[str, Sample]) -> list[str]:
 def _provenance(analysis: Analysis) -> list[tuple[str, str]]:
     """Return what the results depend on and what they took, by name."""
     manifest, rows = analysis.store.manifest, analysis.store.rows()
-    facts = [("data", manifest.data), *((name, text) for name, (_, text) in manifest.facts().items())]
+    facts = [
+        ("data", manifest.data),
+        *manifest.reading.items(),
+        *((name, text) for name, (_, text) in manifest.facts().items()),
+    ]
     facts += manifest.extent().items()
     facts += [
         (f"{name} of the rows", "; ".join(filter(None, rows[name].unique())) or "none yet") for name in PROVENANCE

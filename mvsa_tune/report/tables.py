@@ -13,19 +13,19 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mvsa_tune.config import Config
+from mvsa_tune.data.release import MERGES
 from mvsa_tune.errors import some
 from mvsa_tune.formats import Table, markdown_section, short
-from mvsa_tune.protocols import PROTOCOLS
+from mvsa_tune.protocols import PROTOCOLS, REFERENCE_COUNTS
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, SCORES, STOPPED, Column
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, verdict
 from mvsa_tune.stats.tests import ALPHA
 
-# The published numbers belong to MVSA-Single: 1,193 negative, 419 neutral, 2,388 positive labelled samples.
-REFERENCE_COUNTS = (1193, 419, 2388)
-REFERENCE_SPLIT = "reference"
-REFERENCE_BATCH_SIZE = {False: 512, True: 64}  # fine-tuned or not
+# Of the reference's frozen rows, and of its fine-tuned ones.
+REFERENCE_BATCH_SIZE = {False: 512, True: 64}
+REFERENCE_SPLIT = {False: "reference", True: "reference-finetune"}
 CLIPS = ("clip-vit-b-32", "clip-vit-l-14")  # table 3 does not say which CLIP: it stands for both
 OTHERS = 5  # the table of configurations that the reference does not have
 # By table, what adds configurations to it.
@@ -35,22 +35,31 @@ WOULD_ADD = {
     3: "`--batch-size 32`",
     4: "`--ablation 1 2`",
 }
+# Below the tables that have published fine-tuned rows.
+OTHER_SAMPLES = (
+    "Published frozen and fine-tuned rows are not on the same samples. The former were scored on the split "
+    "`reference`, the latter on `reference-finetune`: 45 of the 400 validation samples are in both, the other 355 of "
+    "each are training samples of the other. `finetune.py --split reference` trains the fine-tuned rows on the samples "
+    "of the frozen ones. Fine-tuned rows of both modalities share one BatchNorm (head `concat-shared-norm`)."
+)
 STATISTICS = ("mean", "std", "low", "high")
 # The columns of `tables.csv` before the scores: what a row is about, and how far it is behind the best of its table.
 ROW = (
-    "table", "row", "trial_id", "vision", "text", "finetuned", "batch_size", "D", "lr", "ablation", "published", "note",
+    "table", "row", "trial_id", "vision", "text", "finetuned", "batch_size", "D", "lr", "ablation", "published",
+    "published_split", "note",
 )  # fmt: skip
 BEHIND = ("behind_best", "behind_low", "behind_high", "p", "p_holm", "test")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table: a configuration; for a published one also its row in the reference and its accuracy there."""
+    """A row of a table: a configuration; for a published one also its row, accuracy and split in the reference."""
 
     table: int
     config: Config
     row: str = ""
     published: str = ""
+    split: str = ""
     note: str = ""
 
 
@@ -61,30 +70,35 @@ def published_lines(precision: str = Config.precision) -> list[Line]:
     for row in csv.DictReader(text.splitlines()):
         for clip in CLIPS if "clip" in (row["vision"], row["text"]) else ("",):
             image, words = (clip if row[column] == "clip" else row[column] for column in ("vision", "text"))
+            finetuned, ablation, lr = row["finetuned"] == "yes", int(row["ablation"]), float(row["lr"])
             config = Config(
                 image_encoder=image or None,
                 text_encoder=words or None,
+                head="concat-shared-norm" if finetuned and not ablation else "concat",
                 D=int(row["D"]),
-                lr=float(row["lr"]),
+                lr=lr,
                 batch_size=int(row["batch_size"]),
-                ablation=int(row["ablation"]),
+                ablation=ablation,
                 precision=precision,
-                encoder_lr=float(row["lr"]) if row["finetuned"] == "yes" else 0.0,
+                encoder_lr=lr if finetuned else 0.0,
+                batchnorm="updated" if finetuned else "kept",
             )
-            lines.append(Line(int(row["table"]), config, row["row"], row["val_acc"], row["note"]))
+            split = REFERENCE_SPLIT[finetuned]
+            lines.append(Line(int(row["table"]), config, row["row"], row["val_acc"], split, row["note"]))
     return lines
 
 
 def table_lines(store: Store) -> list[Line]:
     """Return the rows of a sweep's tables.
 
-    A sweep that holds published configurations, on the reference's data and split, gets all rows of the reference's
-    tables; its other configurations follow in table `OTHERS`. Those of any other sweep go by the same rule: both
-    modalities at the reference's batch size into table 1 (the first two pairs) and 2 (further pairs), at other batch
-    sizes into 3, one modality into 4.
+    A sweep that holds published configurations, on the reference's data and one of its splits, gets all rows of the
+    reference's tables; its other configurations follow in table `OTHERS`. Those of any other sweep go by the same rule:
+    both modalities at the reference's batch size into table 1 (the first two pairs) and 2 (further pairs), at other
+    batch sizes into 3, one modality into 4.
     """
     manifest, configs = store.manifest, store.configs()
-    comparable = not manifest.demo and (manifest.label_counts, manifest.split) == (REFERENCE_COUNTS, REFERENCE_SPLIT)
+    comparable = manifest.label_counts == REFERENCE_COUNTS and manifest.split in REFERENCE_SPLIT.values()
+    comparable = comparable and not manifest.demo
     published = published_lines(manifest.configs[0].precision) if comparable and manifest.configs else []
     known = {line.config for line in published}
     if known & set(configs):
@@ -114,7 +128,8 @@ def table_rows(analysis: Analysis) -> pd.DataFrame:
             row = {"table": table, "row": line.row or str(number), "trial_id": config.id}
             row |= {"vision": config.image_encoder or "", "text": config.text_encoder or ""}
             row |= {name: getattr(config, name) for name in ("finetuned", "batch_size", "D", "lr", "ablation")}
-            rows.append({**row, "published": line.published, "note": line.note, **behind.get(config.id, {})})
+            row |= {"published": line.published, "published_split": line.split, "note": line.note}
+            rows.append({**row, **behind.get(config.id, {})})
     frame = pd.DataFrame(rows, columns=[*ROW, *BEHIND])
     if frame.empty:
         return frame
@@ -125,7 +140,8 @@ def table_rows(analysis: Analysis) -> pd.DataFrame:
     frame = frame.fillna({"status": "not in this sweep", "n": 0}).astype({"n": int})
     published, low, high = pd.to_numeric(frame["published"]), frame["val_acc_best_low"], frame["val_acc_best_high"]
     inside = published.between(low, high).map({True: "yes", False: "no"})
-    return frame.assign(published_inside=inside.where(published.notna() & low.notna(), ""))
+    same_samples = frame["published_split"] == analysis.store.manifest.split
+    return frame.assign(published_inside=inside.where(published.notna() & low.notna() & same_samples, ""))
 
 
 def _behind_best(trials: Collection[str], analysis: Analysis) -> dict[str, dict[str, Any]]:
@@ -157,7 +173,8 @@ def tables(analysis: Analysis) -> list[Table]:
         cells = [_cells(record, scores, published and table != OTHERS) for record in records]
         if cells:
             header = [name for name in cells[0] if name != "note" or any(row["note"] for row in cells)]
-            made.append(Table(title, header, [[row[name] for name in header] for row in cells]))
+            note = OTHER_SAMPLES if any(row["published_split"] == REFERENCE_SPLIT[True] for row in records) else ""
+            made.append(Table(title, header, [[row[name] for name in header] for row in cells], note))
         elif table != OTHERS:
             made.append(
                 Table(title, (), (), f"No such configuration in this sweep; {WOULD_ADD[table]} would add some.")
@@ -182,7 +199,8 @@ def _cells(row: Mapping[Any, Any], scores: list[Column], published: bool) -> dic
     cells |= {"fine-tuned": "yes" if row["finetuned"] else "no", "batch size": str(row["batch_size"])}
     cells |= {"D": str(row["D"]), "lr": short(row["lr"])}
     if published:
-        cells |= {"published": row["published"] or "–", "in our interval": row["published_inside"] or "–"}
+        cells |= {"published": row["published"] or "–", "on split": row["published_split"]}
+        cells |= {"in our interval": row["published_inside"] or "–"}
     cells |= {column.header: score_cell(column, row) for column in scores}
     if pd.isna(row["behind_best"]):
         behind = "–"
@@ -203,6 +221,7 @@ def tables_markdown(analysis: Analysis) -> str:
         "tables.md.j2",
         name=store.folder.name,
         manifest=manifest,
+        merged=MERGES.get(manifest.reading.get("merge", "")),
         reported=PROTOCOLS[manifest.protocol].reported,
         tested=any(column.tested for column in shown_scores(analysis.summary)),
         by_loss=any(config.select == "loss" for config in configs),

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib import metadata
@@ -45,6 +45,7 @@ class SweepManifest:
         vectors: SHA-256 of the caches used, by `ENCODER MODALITY`.
         finetuned: `weights` and `preprocessing` of encoders that are fine-tuned, by `ENCODER MODALITY`.
         numerics: `NUMERICS_VERSION` of the code that trained.
+        reading: how the data was read besides its layout: `Dataset.reading`.
     """
 
     data: str
@@ -65,6 +66,7 @@ class SweepManifest:
     vectors: Mapping[str, str]
     finetuned: Mapping[str, Mapping[str, str]]
     numerics: int
+    reading: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the manifest as JSON."""
@@ -82,7 +84,7 @@ class SweepManifest:
             raise ValueError(f"format {values['format']}, where this version reads format {FORMAT}")
         return SweepManifest(
             **{
-                **{item.name: values[item.name] for item in fields(SweepManifest)},
+                **{item.name: values[item.name] for item in fields(SweepManifest) if item.name in values},
                 "classes": tuple(values["classes"]),
                 "label_counts": tuple(values["label_counts"]),
                 "folds": {int(fold): digest for fold, digest in values["folds"].items()},

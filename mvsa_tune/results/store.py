@@ -320,7 +320,8 @@ def sweep_data(store: Store, moved: Path | None = None) -> Dataset:
     folder, manifest = moved or Path(store.manifest.data), store.manifest
     if not folder.exists():
         raise InputError(f"the data of {store.folder} is not in {folder}: say where it is with --data")
-    dataset = read_dataset(folder, layout=manifest.layout, labels=manifest.classes)
+    merge, encoding = (manifest.reading.get(name, "") for name in ("merge", "encoding"))
+    dataset = read_dataset(folder, layout=manifest.layout, labels=manifest.classes, merge=merge, encoding=encoding)
     if dataset.fingerprint != manifest.data_fingerprint:
         raise InputError(
             f"{folder} is not the data of {store.folder}: its fingerprint is {dataset.fingerprint[:12]}, the sweep's "

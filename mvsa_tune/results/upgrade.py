@@ -1,8 +1,10 @@
 """Results folders of version 0.1 (format 1) become format 2, in place, when they are first read. Nothing is retrained.
 
+They can be read, and not added to: their numbers are those of an earlier `NUMERICS_VERSION`.
+
 What changes: a configuration's id (a hash of all of its fields in format 1, of those that differ from their defaults in
 format 2), and with it the names of files and the `trial_id` of rows; `documents` is called `reference`; the digest of
-the split becomes one for each fold; `code`, a hash of source files, becomes `numerics`. `sweep.json` is written last:
+the split becomes one for each fold; `numerics` replaces `code`, a hash of source files. `sweep.json` is written last:
 an upgrade that is cut off begins again.
 """
 
@@ -29,8 +31,6 @@ FIELDS = (
     "label_smoothing", "schedule", "warmup", "normalise", "select", "precision", "encoder_lr", "frozen", "batchnorm",
     "accumulation",
 )  # fmt: skip
-# The sources that give the numbers of NUMERICS_VERSION 1; folders of other sources can be read, and not added to.
-FIRST_NUMERICS = ("0.1.0 13340fd79a40", "0.1.0 f9731072dec0")
 
 
 def is_older_format(path: Path) -> bool:
@@ -92,6 +92,7 @@ def _upgraded_line(header: bytes, line: bytes, ids: dict[str, str]) -> bytes:
 def _upgraded_manifest(folder: Path, values: dict[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
     split = read_split(folder / "split.npz", _renamed(values["split"]))
     same = split is not None and split.digest == values.pop("split_digest")
+    del values["code"]
     return {
         "format": FORMAT,
         **values,
@@ -99,7 +100,7 @@ def _upgraded_manifest(folder: Path, values: dict[str, Any], ids: Mapping[str, s
         "folds": split.fold_digests if split and same else {},
         "not_run": {ids[trial]: reason for trial, reason in values["not_run"].items()},
         "finetuned": json.loads(json.dumps(values["finetuned"]).replace("text documents;", "text reference;")),
-        "numerics": 1 if values.pop("code") in FIRST_NUMERICS else 0,
+        "numerics": 1,
     }
 
 

@@ -20,6 +20,7 @@ from mvsa_tune.stats.tests import ALPHA, Difference, Seeds, family, on_common_se
 TWO_BY_TWO, MOST_VALUES = 3, 12
 ENCODERS = ("image_encoder", "text_encoder")
 ALONE = {1: "the text alone", 2: "the picture alone"}
+SHARING = {"concat", "concat-shared-norm"}  # heads that differ in their BatchNorms alone, and with one modality not
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,13 @@ def _axis(configs: Sequence[Config], axis: str) -> Iterator[Contrast]:
         pairs = [(value, reference) for value in values if value != reference and reference in values]
     keys = [_without(config, fields) for config in configs]
     for first, second in pairs if len(values) <= MOST_VALUES else ():
-        if matched := _matched(keys, [level == first for level in levels], [level == second for level in levels]):
-            text = f"{name}{short(first)} or {short(second)}?"
-            text = text[:1].upper() + text[1:] if name else text
+        matched = _matched(keys, [level == first for level in levels], [level == second for level in levels])
+        text = f"{name}{short(first)} or {short(second)}?"
+        text = text[:1].upper() + text[1:] if name else text
+        if {first, second} == SHARING:
+            text = "What did sharing one BatchNorm cost?"
+            matched = [(i, j) for i, j in matched if not configs[i].ablation]
+        if matched:
             yield Contrast(text, f"{name}{short(first)}", f"{name}{short(second)}", matched)
 
 

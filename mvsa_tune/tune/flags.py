@@ -34,7 +34,8 @@ def sweep_parser(script: str, description: str, *, seeds: int, finetuning: bool 
     add("--pairs", nargs="+", metavar="IMAGE+TEXT", help="pairs of encoders (default: the reference experiment's)")
     add("--seeds", type=int, default=seeds, metavar="N", help=f"train N seeds: 42, 43, … (default {seeds})")
     add("--seed-list", type=int, nargs="+", metavar="SEED", help="train these seeds instead")
-    add("--split", metavar="SPLIT", help=f"{split_usage()} (default: the protocol's)")
+    default = "on the reference's data reference-finetune, else the protocol's" if finetuning else "the protocol's"
+    add("--split", metavar="SPLIT", help=f"{split_usage()} (default: {default})")
     add("--protocol", choices=list(PROTOCOLS), default="reference", help="whose defaults to take (default reference)")
     add("--scheduler", choices=["asha", "none"], default="asha", help="what stops trials early (default asha)")
     add_flags(parser, Asha)
@@ -77,7 +78,7 @@ def add_finetuning_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="weights of encoders (default: the hub's)")
     add("--text", choices=list(NORMALISERS), default="reference", help="normalisation of tweets (default reference)")
-    add("--skip-bad", action="store_true", help="leave out samples whose picture cannot be read")
+    add("--skip-bad", action="store_true", help="leave out samples that cannot be read")
     add("--gradient-checkpointing", action="store_true", help="less memory for more time, the same numbers")
     add("--checkpoint-seconds", type=float, default=60, metavar="N", help="seconds between checkpoints (default 60)")
 
@@ -96,7 +97,6 @@ def parse_sweep(parser: Parser, arguments: Sequence[str] | None, demo_pairs: Seq
         options.pairs = options.pairs or list(demo_pairs)
         if options.name == (default := parser.get_default("name")):
             options.name = "demo" if default == "grid" else f"demo-{default}"
-    options.split = options.split or protocol.split_for(options.data)
     return options
 
 

@@ -15,15 +15,17 @@ from mvsa_tune.config import Asha, Config, Replicate, from_flags, join_pair
 from mvsa_tune.data.dataset import Dataset, read_data
 from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.splits import Split, make_split
+from mvsa_tune.data.text import TREATMENTS
 from mvsa_tune.dimensions import Choice
 from mvsa_tune.embeddings.cache import Cache, default_folder, find_caches
-from mvsa_tune.embeddings.embed import check_pictures, embed
+from mvsa_tune.embeddings.embed import check_samples, embed
 from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.weights import weights_by_name
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import is_file_name
 from mvsa_tune.machine import gpu_count
+from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.training.task import Task
 from mvsa_tune.tune.space import PAIR, Search, corners
 
@@ -145,7 +147,7 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
     """Make a plan and check all of it that needs no encoder.
 
     Args:
-        options: the flags of `flags.parse_sweep`.
+        options: the flags of `flags.parse_sweep`; without `--split` they get the protocol's split for the data.
         requested: the configurations of a grid, or a search.
 
     Raises:
@@ -166,9 +168,11 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
     if options.demo:
         make_demo_set(options.data)
     dataset = read_data(options)
-    if dataset.dropped and not (options.quiet or options.dry_run):
+    if (dataset.dropped or dataset.notes) and not (options.quiet or options.dry_run):
         print("\n".join(dataset.description()))
     seeds = options.seed_list or range(42, 42 + options.seeds)
+    protocol = PROTOCOLS[options.protocol]
+    options.split = options.split or protocol.split_for(options.data, dataset.label_counts, finetuned=bool(finetuning))
     split, replicates = split_and_replicates(options.split, dataset, seeds)
     plan = Plan(
         dataset,
@@ -191,7 +195,7 @@ def _finetuning(options: Namespace, configs: Sequence[Config]) -> Finetuning:
     if options.gradient_checkpointing and any(config.batchnorm == "updated" for config in configs):
         raise InputError(
             "--gradient-checkpointing with --batchnorm updated: each minibatch would update the statistics twice; "
-            "leave one of the two out"
+            "leave the former out, or give --batchnorm kept"
         )
     weights = weights_by_name(options.weights)
     return Finetuning(weights, options.text, options.gradient_checkpointing, options.checkpoint_seconds)
@@ -272,10 +276,10 @@ def _report_missing(missing: Mapping[tuple[str, str], str], count: int, total: i
 
 
 def with_encoders(plan: Plan, options: Namespace) -> Plan:
-    """Load the encoders of a plan that fine-tunes them and check every picture.
+    """Load the encoders of a plan that fine-tunes them and check every sample.
 
     Raises:
-        InputError: weights cannot be loaded or pictures cannot be read, and the sweep may not go on without them.
+        InputError: weights cannot be loaded or samples cannot be read, and the sweep may not go on without them.
     """
     from mvsa_tune.finetuning.model import load_towers  # imports torch
 
@@ -288,13 +292,13 @@ def with_encoders(plan: Plan, options: Namespace) -> Plan:
             not_run[config.id] = str(error)
             continue
         for modality, tower in towers.items():
-            text = f"text {plan.finetuning.text}; " if modality == "text" else ""
+            text = f"{TREATMENTS[plan.finetuning.text]}; " if modality == "text" else ""
             finetuned[f"{config.encoders[modality]} {modality}"] = {
                 "weights": tower.weights,
                 "preprocessing": f"{text}{tower.preprocessing}",
             }
     if not_run and not (options.skip_missing and len(not_run) < len(plan.configs)):
         raise InputError(next(iter(not_run.values())))
-    skipped = check_pictures(plan.dataset, skip_bad=options.skip_bad)
+    skipped = check_samples(plan.dataset, {"image", "text"}, skip_bad=options.skip_bad)
     split = without(plan.split, plan.dataset, skipped)
     return replace(plan, finetuned=finetuned, not_run=not_run, skipped=skipped, split=split)

@@ -144,6 +144,7 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
         classes=plan.dataset.classes,
         label_counts=plan.dataset.label_counts,
         dropped=dict(plan.dataset.dropped),
+        reading=dict(plan.dataset.reading),
         demo=demo,
         split=plan.split.name,
         folds=plan.split.fold_digests,

@@ -24,7 +24,6 @@ def outline(plan: Plan) -> list[str]:
     where = f"{len(place.nodes)} nodes" if place.nodes else "machine"
     return [
         *(f"{'data':<10}{line}" for line in plan.dataset.description()),
-        f"texts     {len(plan.dataset.not_utf8):,} decoded as GB18030, the others as UTF-8",
         f"split     {_sizes(plan.split)}",
         *_trials(plan),
         f"stopping  {_stopping(plan)}",

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,18 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
+import finetune
 import grid as script
 import search
 from conftest import add_cache, grid, make_set
+from mvsa_tune import protocols
 from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate, union
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import make_split
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference.select import chosen_head
-from mvsa_tune.protocols import PROTOCOLS
+from mvsa_tune.protocols import PROTOCOLS, REFERENCE_COUNTS
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import best, choose, summarise
 from mvsa_tune.training.trainer import Samples, StackTrainer, normalised
@@ -138,9 +141,32 @@ def test_a_protocol_is_its_papers_settings_where_no_flag_says_otherwise(cheema: 
     assert all(getattr(config, name) == value for config in store.configs() for name, value in paper.items())
     assert [(config.lr, config.epochs) for config in store.configs()] == [(0.1, 20), (0.02, 20)]
     assert store.manifest.replicates == (Replicate(42, 1), Replicate(42, 2)) and store.manifest.split == "files:splits"
-    assert PROTOCOLS["cheema2021"].split_for(cheema) == "kfold:10:test"  # no files beside it
+    no_files = PROTOCOLS["cheema2021"].split_for(cheema, REFERENCE_COUNTS, finetuned=True)
+    assert no_files == "kfold:10:test"
     assert script.configurations(script.parse([])) == union(script.REFERENCE)
-    assert script.parse([]).split == "reference"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "flags", "counts", "split"),
+    [
+        (script, ["--pairs", "eye+ear"], (14, 13, 13), "reference"),
+        (finetune, [], (14, 13, 13), "reference-finetune"),
+        (finetune, ["--lr", "0.1", "--head", "concat"], (14, 13, 13), "reference-finetune"),
+        (finetune, ["--split", "reference"], (14, 13, 13), "reference"),
+        (finetune, [], REFERENCE_COUNTS, "reference"),
+    ],
+)
+def test_the_references_rows_are_on_its_splits_and_other_data_on_one(
+    sweep: ModuleType,
+    flags: list[str],
+    counts: tuple[int, ...],
+    split: str,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocols, "REFERENCE_COUNTS", counts)
+    options = sweep.parse(["--data", str(tiny), *flags])
+    assert make_plan(options, sweep.configurations(options)).split.name == split
 
 
 def test_test_scores_are_scikit_learns_of_the_epoch_of_the_least_loss(cheema: Path, data: Path) -> None:

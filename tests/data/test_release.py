@@ -7,11 +7,12 @@ from statistics import multimode
 
 import pytest
 
+from conftest import make_set
 from grid import main as grid
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.readers import LABELS
-from mvsa_tune.data.release import AGAINST, NEITHER, NO_IMAGE, NO_TEXT, merge
+from mvsa_tune.data.release import AGAINST, DIFFER, NEITHER, NO_IMAGE, NO_TEXT, merge
 from mvsa_tune.errors import InputError
 from test_layouts import edit, write_pairs
 
@@ -52,7 +53,7 @@ def test_single_merged_by_hand(tmp_path: Path) -> None:
     for pair, label in SINGLE.items():
         assert merge([pair]) == ((label, "") if label else (None, AGAINST)), pair
     dataset = read_dataset(make_release(tmp_path, [(pair,) for pair in SINGLE]))
-    assert dataset.layout == "mvsa" and dataset.name == "MVSA-Single"
+    assert dataset.layout == "mvsa" and dataset.name == "MVSA-Single, labels merged as usual"
     assert [LABELS[label] for label in dataset.labels] == [label for label in SINGLE.values() if label]
     assert dataset.guids == ["7009", "7008", "7006", "7005", "7004", "7002", "7001"]
     assert dataset.dropped == {"7007": AGAINST, "7003": AGAINST}
@@ -65,7 +66,7 @@ def test_multiple_merged_by_hand(tmp_path: Path) -> None:
     for annotators, expected in MULTIPLE.items():
         assert merge(annotators) == ((expected, "") if expected in LABELS else (None, expected)), annotators
     dataset = read_dataset(make_release(tmp_path, list(MULTIPLE)))
-    assert dataset.name == "MVSA-Multiple"
+    assert dataset.name == "MVSA-Multiple, labels merged as usual"
     assert [LABELS[label] for label in dataset.labels] == [POS, POS, NEG, NEU]
     assert dataset.description()[2:] == [
         "10 pairs read, 4 kept, 6 dropped",
@@ -97,6 +98,27 @@ def test_all_729_ways_to_label_a_pair_thrice(tmp_path: Path) -> None:
     counts = {reason: [*dataset.dropped.values()].count(reason) for reason in (NEITHER, NO_TEXT, NO_IMAGE, AGAINST)}
     assert counts == {NEITHER: 6 * 6, NO_TEXT: 6 * 21, NO_IMAGE: 21 * 6, AGAINST: 2 * 7 * 7}
     assert len(dataset.samples) == 729 - sum(counts.values()) == 343
+
+
+def test_only_pairs_whose_two_labels_agree_are_kept_if_that_is_requested(tmp_path: Path) -> None:
+    for pair in SINGLE:
+        assert merge([pair], "agree") == ((pair[0], "") if pair[0] == pair[1] else (None, DIFFER))
+    dataset = read_dataset(make_release(tmp_path / "single", [(pair,) for pair in SINGLE]), merge="agree")
+    assert dataset.guids == ["7009", "7005", "7001"] and set(dataset.dropped.values()) == {DIFFER}
+    heading = "layout mvsa (MVSA-Single, only pairs whose two labels agree); 3 labelled samples, 0 unlabelled"
+    assert dataset.description()[0].endswith(heading)
+    assert dataset.flags == " --merge agree" and dataset.reading == {"merge": "agree"}
+    multiple = read_dataset(make_release(tmp_path / "multiple", list(MULTIPLE)), merge="agree")
+    assert [LABELS[label] for label in multiple.labels] == [POS, NEU]
+    assert [*multiple.dropped.values()].count(DIFFER) == 3 + 2  # the three AGAINST, and those with one neutral label
+    with pytest.raises(InputError, match=r"--merge agree: only the original release"):
+        read_dataset(make_set(tmp_path / "reference"), merge="agree")
+
+
+def test_the_usual_merge_is_that_of_no_flag(tmp_path: Path) -> None:
+    folder = make_release(tmp_path, [(pair,) for pair in SINGLE])
+    named, plain = read_dataset(folder, merge="majority"), read_dataset(folder)
+    assert named.fingerprint == plain.fingerprint and named.reading == plain.reading == {"merge": "majority"}
 
 
 def test_the_order_of_the_annotators_does_not_matter() -> None:

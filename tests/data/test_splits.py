@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.model_selection import train_test_split
+from torch.utils.data import random_split
 
 from conftest import make_set
 from mvsa_tune.data import splits
@@ -18,6 +20,7 @@ from mvsa_tune.data.splits import (
     SplitKind,
     make_split,
     read_split,
+    reference_finetune_split,
     reference_split,
     split_usage,
     write_split,
@@ -83,6 +86,17 @@ def test_the_reference_split_is_a_shuffled_tenth() -> None:
         assert split.train[0].dtype == train.dtype
 
 
+def test_the_split_of_the_references_fine_tuned_rows_is_torchs_random_split() -> None:
+    for count in (20, 21, 403, 4000, 4511):
+        split, sizes = reference_finetune_split([0] * count), (int(0.9 * count), count - int(0.9 * count))
+        train, validation = random_split(range(count), sizes, generator=torch.Generator().manual_seed(42))
+        assert split.train[0].tolist() == train.indices and split.validation[0].tolist() == validation.indices
+        assert split.train[0].dtype == np.int64 and not len(split.test[0])
+    frozen, finetuned = reference_split([0] * 4000), reference_finetune_split([0] * 4000)
+    assert len(parts(frozen, 0)[1] & parts(finetuned, 0)[1]) == 45
+    assert len(parts(frozen, 0)[1] & parts(finetuned, 0)[0]) == 355
+
+
 def test_folds_take_turns_and_keep_duplicates_and_classes_together(dataset: Dataset) -> None:
     split = make_split("kfold:5", dataset, [42])
     holds(split, dataset)
@@ -95,6 +109,7 @@ def test_folds_are_the_same_whatever_the_versions_of_the_libraries(dataset: Data
     """By scikit-learn's own shuffling they differed before its release 1.8, which Python 3.10 cannot have."""
     known = {
         "reference": "48395bb03f13",
+        "reference-finetune": "6a86d3852c5e",
         "kfold:5": "2b19cc112df5",
         "kfold:10:test": "c68c5231ff74",
         "holdout:0.2": "75a28538e66e",
@@ -178,16 +193,16 @@ def test_a_bad_split_file_is_named_with_its_line(case: str, dataset: Dataset, tm
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kfold", "write reference, kfold:K"),
-        ("kfold:x", "write reference, kfold:K"),
-        ("kfold:5:tests", "write reference, kfold:K"),
+        ("kfold", "write reference, reference-finetune, kfold:K"),
+        ("kfold:x", "write reference, reference-finetune, kfold:K"),
+        ("kfold:5:tests", "write reference, reference-finetune, kfold:K"),
         ("kfold:1", "from 2 to 30, the samples of the rarest class"),
         ("kfold:2:test", "from 3 to 30"),
         ("kfold:31", "from 2 to 30"),
-        ("holdout:1.5", "write reference, kfold:K"),
+        ("holdout:1.5", "write reference, reference-finetune, kfold:K"),
         ("holdout:0.01", "--split holdout:0.01: "),
         ("files:nowhere", "no such folder"),
-        ("random", "write reference, kfold:K"),
+        ("random", "write reference, reference-finetune, kfold:K"),
     ],
 )
 def test_an_impossible_split_is_an_error(text: str, message: str, dataset: Dataset) -> None:
@@ -204,7 +219,9 @@ def test_a_kind_of_split_is_one_entry_of_the_list(dataset: Dataset, monkeypatch:
     monkeypatch.setattr(splits, "SPLIT_KINDS", [*splits.SPLIT_KINDS, kind])
     split = make_split("first:10", dataset, [42])
     assert split.name == "first:10" and parts(split, 0)[1] == set(range(10))
-    assert split_usage() == "reference, kfold:K, kfold:K:test, holdout:SHARE, files:FOLDER, or first:N"
+    assert (
+        split_usage() == "reference, reference-finetune, kfold:K, kfold:K:test, holdout:SHARE, files:FOLDER, or first:N"
+    )
     with pytest.raises(InputError, match="or first:N"):
         make_split("first", dataset, [42])
     with pytest.raises(InputError, match="--split first:0, fold 0: its validation part is empty"):
@@ -212,8 +229,9 @@ def test_a_kind_of_split_is_one_entry_of_the_list(dataset: Dataset, monkeypatch:
 
 
 def test_too_few_samples_or_an_absent_class_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="too few"):
-        reference_split([0, 1, 2])
+    for make in (reference_split, reference_finetune_split):
+        with pytest.raises(InputError, match="too few"):
+            make([0, 1, 2])
     folder = make_set(tmp_path / "set")
     (folder / "train.txt").write_text((folder / "train.txt").read_text().replace("neutral", "positive"))
     with pytest.raises(InputError, match="no training sample is labelled neutral"):

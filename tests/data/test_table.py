@@ -180,7 +180,7 @@ BAD = {
     "a quote left open": (edit("t.csv", '"so happy, today"', '"so happy, today'), r"t\.csv:2: .*"),
     "no rows": (rewrite(b"id,image,text,label\n"), "has no samples"),
     "nothing": (rewrite(b""), "column id is missing"),
-    "UTF-16": (rewrite("id,image,text,label\n".encode("utf-16")), "is not UTF-8"),
+    "no text": (rewrite(b"\xff\xff\xff"), "cannot be decoded: .*--encoding"),
     "another suffix": (lambda folder: (folder / "t.csv").rename(folder / "t.xlsx"), r"no file .*t\.csv"),
     "one label": (edit("t.csv", "bad", "good"), "1 labels"),
 }

@@ -22,6 +22,7 @@ from mvsa_tune.embeddings.embed import embed
 from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.towers import TextTower
 from mvsa_tune.errors import InputError
+from mvsa_tune.inference.trained import text_normalisation
 from tiny_models import text_model
 
 QUIET = Settings(quiet=True)
@@ -79,6 +80,27 @@ def test_a_cache_made_otherwise_is_not_taken_for_this_one(pairs: Dataset) -> Non
         InputError, match=r"was made with other settings \(text reference.*not as requested now \(text raw"
     ):
         embed(pairs, folder, "demo-words", Settings(text="raw", quiet=True))
+
+
+def test_vectors_of_texts_under_older_rules_are_not_taken_for_todays(pairs: Dataset) -> None:
+    folder = default_folder(pairs.folder)
+    (cache,) = embed(pairs, folder, "demo-words", QUIET)
+    assert cache.manifest.preprocessing.startswith("text reference 2; ")
+    manifest = folder / "demo-words" / "text.json"
+    manifest.write_text(manifest.read_text().replace("text reference 2;", "text reference;"))
+    with pytest.raises(InputError, match=r"other settings \(text reference; .*requested now \(text reference 2; "):
+        embed(pairs, folder, "demo-words", QUIET)
+
+
+def test_the_rules_that_a_head_was_trained_under_are_known_or_an_error() -> None:
+    def about(preprocessing: str) -> dict[str, object]:
+        return {"encoders": {"text": {"preprocessing": preprocessing}}}
+
+    assert text_normalisation(about("text reference 2; tokens")) == "reference"
+    assert text_normalisation(about("text raw; tokens")) == "raw"
+    assert text_normalisation({"encoders": {}}) == "reference"
+    with pytest.raises(InputError, match=r"trained on `text reference`, .*embed and train again"):
+        text_normalisation(about("text reference; tokens"))
 
 
 def test_vectors_made_otherwise_stand_in_a_grid_under_another_name(

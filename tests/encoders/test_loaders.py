@@ -1,5 +1,6 @@
 """Models of open_clip, torchvision and timm: tiny or randomly initialised ones give what the library gives."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,19 @@ def test_open_clip_gives_both_towers_raw(tiny_clip: tuple[Any, Path], photos: li
     torch.testing.assert_close(vectors(ours, TEXTS), texts, rtol=1e-5, atol=1e-5)
     assert [ours.is_truncated(ours.prepare(text)) for text in TEXTS] == [False, False, False, True]
     assert not torch.allclose(pictures.norm(dim=1), torch.ones(len(photos)))  # raw, not normalised
+
+
+@pytest.mark.long
+def test_every_text_of_the_real_set_gives_openais_tokens(tiny_clip: tuple[Any, Path], real: Path) -> None:
+    """The digest is of what `clip.tokenize(texts, truncate=True)` of OpenAI's package gives, little-endian int64."""
+    lists = ((real / name).read_text().splitlines()[1:] for name in ("train.txt", "test_without_label.txt"))
+    files = [real / "data" / f"{line.partition(',')[0]}.txt" for lines in lists for line in lines]
+    texts = [file.read_bytes().decode("utf-8", "ignore").strip() for file in files]
+    tower = load(f"openclip:tiny-clip:{tiny_clip[1]}", "text")
+    tokens, _ = tower.collate([tower.prepare(text) for text in texts])
+    assert tokens.shape == (4511, 77)
+    digest = hashlib.sha256(tokens.numpy().astype("<i8").tobytes()).hexdigest()
+    assert digest == "88eca9bda071e3256fa5f2a085fe5f5905616131f1c790e9d176d3becd892c90"
 
 
 @pytest.mark.parametrize("name", ["clip-vit-b-32", "clip-vit-b-16", "clip-vit-l-14"])

@@ -118,7 +118,7 @@ def test_an_exported_configuration_gives_what_predict_gives_without_ray(
         "42-0.safetensors",
         "43-0.safetensors",
     ]
-    assert card["encoders"]["text"]["preprocessing"].startswith("text reference; ")
+    assert card["encoders"]["text"]["preprocessing"].startswith("text reference 2; ")
     assert (
         card["metrics"]["val_acc_best"]["n"] == 2 and len(card["metrics"]["val_acc_best"]["interval_replicates"]) == 2
     )

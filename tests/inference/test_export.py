@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ import pytest
 import torch
 
 from mvsa_tune.cli import main
+from mvsa_tune.config import Replicate
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference.export import export, write_onnx
-from mvsa_tune.inference.select import chosen_head
+from mvsa_tune.inference.select import chosen_head, replay
 from mvsa_tune.inference.trained import Head, load_head, make_head
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.intervals import wilson
 from mvsa_tune.stats.summary import choose
+from test_training import CONFIG, WIDTHS, samples, trainer
 
 THREE_LINES = """
 import sys, numpy
@@ -101,6 +104,19 @@ def test_what_prevents_an_export_is_one_message(
     with pytest.raises(InputError, match=r"--onnx needs onnxruntime: pip install -e '\.\[onnx\]'"):
         write_onnx(head, tmp_path / "head.onnx")
     assert not (tmp_path / "head.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["concat-shared-norm", "cross-attention"])
+def test_the_references_other_heads_predict_from_their_file_as_they_were_trained(name: str, tmp_path: Path) -> None:
+    config, replicates, data = replace(CONFIG, head=name), [Replicate(1), Replicate(2)], samples()
+    state, result = replay(trainer(config, replicates, data))
+    about = {"config": asdict(config), "labels": ["a", "b", "c"], "widths": WIDTHS, "replicates": [{}, {}]}
+    make_head(about, state).save(tmp_path / "head.safetensors")
+    head = load_head(tmp_path)
+    vectors = {modality: rows.numpy()[result.rows[0]] for modality, rows in data.vectors.items()}
+    np.testing.assert_array_equal(head.votes(vectors).argmax(axis=2), result.best)
+    if importlib.util.find_spec("onnxscript"):
+        assert write_onnx(head, tmp_path / "head.onnx") <= 1e-5
 
 
 def test_many_samples_are_labelled_as_a_few_are(exported: Path) -> None:

@@ -160,7 +160,7 @@ def test_new_pairs_are_embedded_as_the_heads_own_were(swept: Path, demo: Dataset
     head = chosen_head(store, choose(store, "best"), None, None)
     dataset = read_dataset(new_pairs(demo, tmp_path / "new"), needs_labels=False)
     then = head.about["encoders"]["text"]
-    raw_text = then["preprocessing"].replace("text reference", "text raw")
+    raw_text = then["preprocessing"].replace("text reference 2", "text raw")
     assert raw_text != then["preprocessing"]
     otherwise = embedded_as(head, preprocessing=raw_text, dtype="float16")
     made = embed_new(otherwise, dataset, tmp_path / "raw", {})["text"].manifest

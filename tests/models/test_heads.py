@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
+from mvsa_tune.models import layers
 from mvsa_tune.models.heads import HEADS, HeadShape, HeadSpec, build_head, count_parameters, register_head
 from mvsa_tune.models.layers import StackedDropout, initialise, run_some
 
@@ -75,9 +76,12 @@ class Plain(nn.Module):
         if name == "linear":
             return
         towers = {m: nn.ModuleDict({"linear": nn.Linear(w, D), "norm": nn.BatchNorm1d(D)}) for m, w in widths.items()}
+        if name == "concat-shared-norm" and both:
+            del towers["text"]["norm"]
         self.towers = nn.ModuleDict(towers)
-        if name == "cross-attention":
-            self.mix = nn.MultiheadAttention(D, 8, batch_first=True)
+        if name == "cross-attention" and both:
+            self.image, self.text = nn.Linear(D, 3 * D), nn.Linear(D, 3 * D)
+            self.attention = nn.MultiheadAttention(D, 8, batch_first=True)
         if name == "merged-attention":
             self.mix = Block(context=False)
         if name == "co-attention":
@@ -93,10 +97,13 @@ class Plain(nn.Module):
             return sum(head({m: inputs[m]}) for m, head in self.heads.items()) / len(self.heads)
         if self.name == "linear":
             return self.classifier(torch.cat([*inputs.values()], 1))
-        h = {m: drop(torch.relu(t["norm"](t["linear"](inputs[m])))) for m, t in self.towers.items()}
+        first = next(iter(self.towers.values()))
+        norms = {m: t["norm"] if "norm" in t else first["norm"] for m, t in self.towers.items()}
+        h = {m: drop(torch.relu(norms[m](t["linear"](inputs[m])))) for m, t in self.towers.items()}
         tokens = torch.stack([*h.values()], 1)  # (B, T, D)
-        if self.name == "cross-attention":
-            tokens = self.mix(tokens, tokens, tokens)[0]
+        if self.name == "cross-attention" and len(h) > 1:
+            tokens = torch.stack([self.text(h["text"]), self.image(h["image"])], 1)
+            tokens = self.attention(*tokens.chunk(3, dim=2))[0]
         if self.name == "merged-attention":
             tokens = self.mix(tokens)
         if self.name == "co-attention":
@@ -172,6 +179,102 @@ def test_every_head_is_its_torch_nn_form_forward_and_backward(name: str, modalit
         assert sum(stack.numel() for _, stack in copied) == count_parameters(name, widths, D, 3)  # and none is left out
 
 
+class ReferenceHead(nn.Module):
+    """The heads that the reference's scripts define for two modalities, layer by layer in torch.nn.
+
+    Fine-tuning has one BatchNorm for both. The later head projects each modality six ways before its attention.
+    """
+
+    def __init__(self, units: int, heads: int, norms: int) -> None:
+        super().__init__()
+        self.to_units = nn.ModuleList([nn.Linear(WIDTHS[m], units) for m in ("image", "text")])
+        self.norms = nn.ModuleList([nn.BatchNorm1d(units) for _ in range(norms)])
+        if heads:
+            self.projections = nn.ModuleList([nn.Linear(units, units) for _ in range(6)])
+            self.attention = nn.MultiheadAttention(units, heads, batch_first=True)
+        self.classifier = nn.Linear(2 * units, 3)
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        image = self.norms[0](self.to_units[0](image)).relu()
+        text = self.norms[-1](self.to_units[1](text)).relu()
+        if self.training:
+            image, text = drop(image), drop(text)
+        if not hasattr(self, "attention"):
+            return self.classifier(torch.cat([image, text], dim=1))
+        of_image, of_text = ([layer(x) for layer in self.projections[i::2]] for i, x in enumerate((image, text)))
+        query, key, value = (torch.stack(pair, dim=1) for pair in zip(of_text, of_image, strict=True))
+        return self.classifier(self.attention(query, key, value)[0].flatten(1))
+
+
+@torch.no_grad()
+def give_weights(reference: ReferenceHead, head: nn.Module, r: int) -> None:
+    """Copy the reference's weights into replicate r of a stack."""
+    towers, D = list(head.towers.values()), reference.classifier.in_features // 2  # type: ignore[union-attr, operator]
+    same = list(zip(reference.to_units, [tower.linear for tower in towers], strict=True))
+    same += zip(reference.norms, [tower.norm for tower in towers if hasattr(tower, "norm")], strict=True)
+    same += [(reference.classifier, head.classifier)]
+    weights = [(layer.weight, stack.weight[r]) for layer, stack in same]
+    weights += [(layer.bias, stack.bias[r].flatten()) for layer, stack in same]
+    if attention := getattr(reference, "attention", None):
+        projections = [(reference.projections[i::2], getattr(head, m)) for i, m in enumerate(("image", "text"))]
+        for own, stack in projections:
+            weights += [(layer.weight, stack.weight[r, i * D :][:D]) for i, layer in enumerate(own)]
+            weights += [(layer.bias, stack.bias[r, i * D :][:D, 0]) for i, layer in enumerate(own)]
+        for i, name in enumerate(("query", "key", "value")):
+            stack = head.attention.get_submodule(name)  # type: ignore[union-attr]
+            weights += [(attention.in_proj_weight[i * D :][:D], stack.weight[r])]
+            weights += [(attention.in_proj_bias[i * D :][:D], stack.bias[r, :, 0])]
+        weights += [(attention.out_proj.weight, head.attention.out.weight[r])]  # type: ignore[union-attr, union-attr]
+        weights += [(attention.out_proj.bias, head.attention.out.bias[r, :, 0])]  # type: ignore[union-attr]
+    for parameter, stack in weights:
+        stack.copy_(parameter)
+
+
+@pytest.mark.usefixtures("scaling_dropout")
+@pytest.mark.parametrize(
+    ("name", "units", "heads", "norms"),
+    [
+        ("concat", 16, 0, 2), ("concat-shared-norm", 16, 0, 1), ("concat-shared-norm", 24, 0, 1),
+        ("cross-attention", 8, 8, 2), ("cross-attention", 16, 8, 2), ("cross-attention", 64, 8, 2),
+        ("cross-attention", 16, 4, 2),
+    ],
+)  # fmt: skip
+def test_a_head_of_the_reference_gives_its_logits_with_its_weights_in_training_and_after(
+    name: str, units: int, heads: int, norms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "ATTENTION_HEADS", heads)
+    head = build_head(name, R, WIDTHS, units, 3, dropout=RATE).double()
+    references = [ReferenceHead(units, heads, norms).double() for _ in range(R)]
+    for r, reference in enumerate(references):
+        nn.init.uniform_(reference.norms[-1].weight, 0.5, 2.0)
+        give_weights(reference, head, r)
+    assert count_parameters(name, WIDTHS, units, 3) == sum(p.numel() for p in references[0].parameters())
+    for step in range(3):  # the running statistics are compared by what comes out in evaluation
+        for mode in (True, False):
+            inputs = {m: x + step for m, x in vectors(WIDTHS, R, B).items()}
+            logits = head.train(mode)(inputs)
+            for r, reference in enumerate(references):
+                expected = reference.train(mode)(inputs["image"][r].T, inputs["text"][r].T)
+                torch.testing.assert_close(logits[r].T, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_references_attention_begins_as_torchs_does() -> None:
+    units = 64
+    head = build_head("cross-attention", 20, WIDTHS, units, 3, dropout=RATE)
+    initialise(head, seeded(*range(20)), seeded(*range(20)))
+    torch.manual_seed(0)
+    plain, attention = nn.MultiheadAttention(units, 8), head.attention
+    parts = {"query": 0, "key": 1, "value": 2}
+    for name, layer in attention.named_children():  # type: ignore[union-attr]
+        i = parts.get(name)
+        expected = plain.out_proj.weight if i is None else plain.in_proj_weight[i * units :][:units]
+        assert not layer.bias.any() and not plain.in_proj_bias.any() and not plain.out_proj.bias.any()
+        assert layer.weight.abs().max().item() == pytest.approx(expected.abs().max().item(), rel=1e-2)
+        assert layer.weight.std().item() == pytest.approx(expected.std().item(), rel=2e-2)
+    for layer in (head.text, head.image):  # those before it are linear layers as any
+        assert layer.bias.abs().max().item() == pytest.approx(1 / 8, rel=1e-2)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_dropout_draws_from_the_generators_meant_for_it(name: str) -> None:
     head, dropout = build_head(name, R, WIDTHS, D, 3, dropout=RATE), seeded(4, 5, 6)
@@ -191,8 +294,8 @@ def test_every_head_trains_in_mixed_precision(name: str) -> None:
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["gated", "late"])
-def test_with_one_modality_there_is_nothing_to_weigh(name: str) -> None:
+@pytest.mark.parametrize("name", ["concat-shared-norm", "cross-attention", "gated", "late"])
+def test_with_one_modality_there_is_nothing_to_fuse(name: str) -> None:
     inputs, logits = vectors({"text": 4}, R, B), []
     for which in (name, "concat"):
         head = build_head(which, R, {"text": 4}, D, 3, dropout=0.5).double()
@@ -207,7 +310,8 @@ SQUARE, NORM = 256 * 256 + 256, 512
 BLOCK = NORM + (256 * 1024 + 1024) + (1024 * 256 + 256) + NORM  # less its attentions
 PARAMETERS = {
     "concat": (IMAGE + TEXT + 512 * 3 + 3, TEXT + 256 * 3 + 3),
-    "cross-attention": (IMAGE + TEXT + 4 * SQUARE + 512 * 3 + 3, TEXT + 2 * SQUARE + 256 * 3 + 3),
+    "concat-shared-norm": (IMAGE + TEXT - NORM + 512 * 3 + 3, TEXT + 256 * 3 + 3),
+    "cross-attention": (IMAGE + TEXT + 10 * SQUARE + 512 * 3 + 3, TEXT + 256 * 3 + 3),
     "co-attention": (
         IMAGE + TEXT + 2 * (BLOCK + 2 * SQUARE + 2 * SQUARE + NORM) + 512 * 3 + 3,
         TEXT + BLOCK + 2 * SQUARE + 256 * 3 + 3,

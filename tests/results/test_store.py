@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mvsa_tune.data.readers import LABELS
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import NAMES
-from mvsa_tune.results.store import Store, missing
+from mvsa_tune.results.store import Store, missing, sweep_data
 from mvsa_tune.stats.summary import best, summarise
 from mvsa_tune.training.result import TrialResult, take
 
@@ -31,6 +32,25 @@ def sweep(dataset: Dataset, **change: object) -> SweepManifest:
         "space": {}, "finetuned": {}, "numerics": 1,
     }  # fmt: skip
     return SweepManifest(**{**fields, **change})  # type: ignore[arg-type]
+
+
+def test_a_manifest_keeps_how_the_data_was_read_and_older_ones_do_not_say(tiny: Path) -> None:
+    manifest = sweep(read_dataset(tiny), reading={"merge": "agree", "encoding": "big5"})
+    assert SweepManifest.from_json(manifest.to_json()) == manifest
+    values = json.loads(manifest.to_json())
+    del values["reading"]
+    assert SweepManifest.from_json(json.dumps(values)).reading == {}
+    del values["split"]
+    with pytest.raises(TypeError, match="split"):
+        SweepManifest.from_json(json.dumps(values))
+
+
+def test_a_sweeps_data_is_read_again_as_it_was_read(tiny: Path, tmp_path: Path) -> None:
+    (tiny / "data" / "101.txt").write_bytes("天氣".encode("big5"))
+    dataset = read_dataset(tiny, encoding="big5")
+    store = Store(tmp_path / "results")
+    store.begin(sweep(dataset, data=str(tiny), reading=dataset.reading), dataset)
+    assert sweep_data(store).samples[1].text == "天氣"
 
 
 def outcome(right: list[list[int]], loss: float = 1.0) -> TrialResult:

@@ -165,6 +165,14 @@ def test_questions_compare_configurations_that_differ_in_one_respect() -> None:
     )
 
 
+def test_sharing_a_batchnorm_is_asked_of_both_modalities_alone() -> None:
+    grid = configs(D=[8, 16], head=["concat", "concat-shared-norm"], ablation=[0, 1, 2])
+    (asked,) = [contrast for contrast in contrasts(grid) if "head" in contrast.first]
+    assert asked.text == "What did sharing one BatchNorm cost?" and len(asked.pairs) == 2
+    for i, j in asked.pairs:
+        assert (grid[i].head, grid[j].head) == ("concat", "concat-shared-norm") and grid[i].ablation == 0
+
+
 def test_many_values_are_each_compared_with_the_reference() -> None:
     heads = ["linear", "late", "concat", "gated", "bilinear"]
     compared = contrasts(configs(head=heads, D=[8]))

@@ -48,6 +48,7 @@ FINETUNINGS: dict[str, dict[str, Any]] = {
     "fine-tuned": {},
     "fine-tuned, half frozen": {"frozen": 0.5, "batchnorm": "updated"},
     "fine-tuned, accumulated": {"accumulation": 2, "ablation": 1},
+    "fine-tuned, as the reference does": {"head": "concat-shared-norm", "batchnorm": "updated"},
 }
 
 

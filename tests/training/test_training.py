@@ -1,5 +1,6 @@
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers.optimization import get_scheduler
 
 from mvsa_tune.config import Config, Replicate
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.splits import Split, reference_finetune_split, reference_split
 from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.metrics import f1_macro
 from mvsa_tune.training.result import TrialResult
@@ -185,12 +188,13 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 
 class Reference(nn.Module):
-    """The reference's head in plain torch.nn; its dropout takes masks from outside."""
+    """The reference's head in plain torch.nn; its dropout takes masks from outside. Fine-tuning shares a BatchNorm."""
 
-    def __init__(self, modalities: Sequence[str], D: int) -> None:
+    def __init__(self, modalities: Sequence[str], D: int, shared_norm: bool = False) -> None:
         super().__init__()
         self.linear = nn.ModuleDict({m: nn.Linear(WIDTHS[m], D) for m in modalities})
-        self.norm = nn.ModuleDict({m: nn.BatchNorm1d(D) for m in modalities})
+        shared = nn.BatchNorm1d(D)
+        self.norm = nn.ModuleDict({m: shared if shared_norm else nn.BatchNorm1d(D) for m in modalities})
         self.classifier = nn.Linear(D * len(modalities), 3)
 
     def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor] | None, rate: float) -> Tensor:
@@ -214,6 +218,8 @@ def assert_same_weights(reference: Reference, head: nn.Module, r: int) -> None:
     for modality, tower in head.towers.items():  # type: ignore[union-attr, operator]
         linear, norm = reference.linear[modality], reference.norm[modality]
         torch.testing.assert_close(tower.linear.weight[r], linear.weight, **near)
+        if not hasattr(tower, "norm"):
+            continue  # the first tower has it
         torch.testing.assert_close(tower.norm.weight[r], norm.weight, **near)
         torch.testing.assert_close(tower.norm.bias[r], norm.bias, **near)
         torch.testing.assert_close(tower.norm.running_mean[r], norm.running_mean, **near)
@@ -237,6 +243,7 @@ def schedulers(
     [
         {}, {"ablation": 1}, {"ablation": 2}, {"dropout": 0.0}, {"weight_decay": 0.1}, {"label_smoothing": 0.2},
         {"schedule": "linear"}, {"schedule": "cosine", "warmup": 0.25, "epochs": 4}, {"normalise": "l2"},
+        {"head": "concat-shared-norm"},
         {"schedule": "plateau", "lr": 0.5, "epochs": 10, "weight_decay": 0.1, "label_smoothing": 0.1, "select": "loss"},
     ],
 )  # fmt: skip
@@ -251,7 +258,7 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
         vectors = {m: v / v.square().sum(dim=1, keepdim=True).sqrt() for m, v in raw.vectors.items()}
     replicate, count = Replicate(6, fold), COUNTS[fold]
     stack = uneven(config, [Replicate(5, 3), replicate], data)
-    reference = Reference(config.modalities, config.D).double()
+    reference = Reference(config.modalities, config.D, config.head == "concat-shared-norm").double()
     copy_weights(reference, stack.head, 1)
     adam = (
         torch.optim.AdamW(reference.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -299,6 +306,28 @@ def test_a_replicate_is_a_plain_torch_loop_step_for_step(change: dict[str, objec
         assert result.best_epoch[1] == kept["epoch"]
     if after_epoch:
         assert adam.param_groups[0]["lr"] == rates(stack)[1] < config.lr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("split", "apart", "shared"), [(reference_split, 0.751, 0.694), (reference_finetune_split, 0.768, 0.709)]
+)
+def test_sharing_a_batchnorm_costs_on_real_vectors_what_it_costs_a_plain_loop(
+    split: Callable[[Sequence[int]], Split], apart: float, shared: float, real: Path
+) -> None:
+    """The values are of a loop of plain torch by somebody else: three seeds, the best of twelve epochs."""
+    labels = read_dataset(real).labels
+    files = {"image": "image_mobilenet_v2", "text": "text_minilm"}
+    vectors = {
+        m: torch.tensor(np.load(real / "embeddings" / f"{name}.npy")[: len(labels)]) for m, name in files.items()
+    }
+    data, rows = Samples(vectors, torch.tensor(labels), 3), split(labels)
+    parts = [[torch.from_numpy(part[0])] * 3 for part in (rows.train, rows.validation)]
+    seeds, scores = [Replicate(seed) for seed in (42, 43, 44)], {}
+    for head in ("concat", "concat-shared-norm"):
+        config = dataclasses.replace(CONFIG, head=head, D=256, lr=1e-4, batch_size=128, epochs=12)
+        scores[head] = StackTrainer(config, seeds, data, *parts).fit().accuracy.max(axis=0).mean()
+    assert scores == {"concat": pytest.approx(apart, abs=0.02), "concat-shared-norm": pytest.approx(shared, abs=0.02)}
 
 
 def draw_mask(generator: torch.Generator, config: Config, size: int) -> Tensor:

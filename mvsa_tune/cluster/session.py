@@ -24,7 +24,8 @@ from mvsa_tune.machine import available_memory, cpu_count, gpu_count
 SERVERS = ("gcs_server", "raylet")  # Ray's own processes, without which a sweep cannot go on
 NODES_TIMEOUT = 600  # seconds to wait for the nodes that --nodes requests
 HEAD_TIMEOUT = 20  # seconds without an answer after which the head node counts as dead; Ray itself would wait a minute
-FOLDER_BYTES = 26  # of a folder in which Ray's own can be: its sockets' paths, longer by 77, may have 103 on macOS
+ANSWER_TIMEOUT = 5  # seconds that a Ray has to answer
+FOLDER_BYTES = 24  # of a folder in which Ray's own can be: its sockets' paths, longer by 79, may have 103 on macOS
 FOLDER_SPACE = 16 << 20  # bytes free in it: logs, and sockets
 TOKEN = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}  # one of these gives Ray its token, else a file below the home folder
 # What an HTTP/2 client sends first, with empty settings (RFC 9113, 3.4): a Ray answers with settings of its own.
@@ -68,7 +69,7 @@ def _ray_folder() -> Iterator[str]:
         is_usable = 0 < len(os.fsencode(folder)) <= FOLDER_BYTES and os.access(folder, os.W_OK)
         if is_usable and psutil.disk_usage(folder).free >= FOLDER_SPACE:
             with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as made:
-                yield made
+                yield f"{made}/t"  # Ray opens its folder to every user; what is around it is this user's alone
             return
     raise InputError(
         f"set RAY_TMPDIR: Ray needs a folder that can be written, with a path of at most {FOLDER_BYTES} bytes and "
@@ -115,9 +116,24 @@ def _init(**options: Any) -> None:
     import ray
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    with machine.signals_kept(), _muted():
-        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    machine.handle_signals()  # Ray has set a handler of its own
+    try:
+        with machine.signals_kept(), _muted():
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except SystemExit:  # by the handler of SIGTERM that Ray has set
+        _shut_down()
+        raise KeyboardInterrupt from None
+    except BaseException:
+        _shut_down()
+        raise
+    machine.handle_signals()
+
+
+def _shut_down() -> None:
+    """End or leave Ray, which sets handlers of its own when it starts, and none when it ends."""
+    import ray
+
+    ray.shutdown()
+    machine.handle_signals()
 
 
 @contextmanager
@@ -170,8 +186,6 @@ def _use_token(address: str) -> None:
 @contextmanager
 def _watched(is_gone: Callable[[], bool]) -> Iterator[None]:
     """End this process soon after Ray is gone, and shut Ray down at the end of a `with`."""
-    import ray
-
     ended = threading.Event()
 
     def watch() -> None:
@@ -191,7 +205,7 @@ def _watched(is_gone: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        ray.shutdown()
+        _shut_down()
 
 
 def _is_dead(process: psutil.Process) -> bool:
@@ -215,7 +229,7 @@ def _head_is_silent(address: str) -> Callable[[], bool]:
 def _connect(address: str) -> None:
     """Raise OSError if nothing that speaks HTTP/2, as Ray does, answers at HOST:PORT; ValueError if it is not that."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_TIMEOUT) as connection:
         if os.environ.get("RAY_USE_TLS", "0") == "0":
             connection.sendall(HELLO)
             if connection.recv(9)[3:4] != b"\x04":

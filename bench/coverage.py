@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
+from mvsa_tune.stats.tests import family, holm, p_values
 from numpy.typing import NDArray
 from scipy import stats
 
 import pooled
 from mvsa_tune.formats import markdown
 from mvsa_tune.stats.intervals import Crossed, accuracy, draws
-from mvsa_tune.stats.tests import family, holm, p_values
 from simulated import SEED_STD, TRUTH, Case, case
 
 SETTINGS = [(1, 400), (1, 4000), (5, 400), (5, 4000)]

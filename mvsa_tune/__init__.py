@@ -12,6 +12,8 @@ for _name, _value in {
     # The name is historical: at 0, on any system, the servers of a local Ray bind to 127.0.0.1 alone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Under `uv run` Ray would copy the working folder, data and results too, and start each worker by uv.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # The terminal is ours, and so are the logs: Tune's printing and its per-trial loggers stay off.
     "RAY_AIR_NEW_OUTPUT": "0",

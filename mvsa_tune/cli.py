@@ -1,6 +1,5 @@
 """`python -m mvsa_tune COMMAND`, and how every command of the project reports errors that a user can correct."""
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -12,25 +11,18 @@ from mvsa_tune.errors import InputError
 
 
 def report_errors(command: Callable[[], int | None], program: str) -> int:
-    """Run a command and return its exit code: 2 for an InputError, 130 for Ctrl-C, both with one line on stderr.
-
-    If the reader of its output has closed the pipe, as `head` does, the code is 141.
-    """
-    try:
-        with machine.interruptible():
-            try:
+    """Run a command and return its exit code: 2 for an InputError, 130 for a signal, both with one line on stderr."""
+    machine.settle()
+    with machine.shown_output():
+        try:
+            with machine.interruptible():
                 return command() or 0
-            finally:
-                sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest must not fail again at exit
-        return 141
-    except InputError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
-        return 130
+        except InputError as error:
+            print(f"{program}: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"{program}: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+            return 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,25 +1,42 @@
-"""CPUs, GPUs, versions and memory of this machine; Ctrl-C and SIGTERM."""
+"""What this machine gives: CPUs, GPUs, memory, signals, a home folder, and streams that show what is printed."""
 
+import atexit
+import codecs
 import ctypes
 import os
 import platform
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import psutil
 
 from mvsa_tune import NUMERICS_VERSION, __version__
 
+# What ends a command: Ctrl-C, `kill`, a connection that breaks, Ctrl-\\, and Slurm's warnings before the end.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # Windows lacks some
 _interrupted = threading.Event()
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt for the time of a `with`, and remember it; main thread only."""
+    """Let the signals that end a command raise KeyboardInterrupt for the time of a `with`, and remember it.
+
+    In another thread than the main one, where Python sets no handlers, do nothing.
+    """
     _interrupted.clear()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     handle_signals()
     try:
         yield
@@ -31,11 +48,29 @@ def interruptible() -> Iterator[None]:
 def handle_signals() -> None:
     """Set the handlers of `interruptible`; again after a library has replaced them by its own.
 
-    A signal that is ignored stays so: a shell's background job does not react to Ctrl-C.
+    A signal that is ignored stays so: a shell's background job does not react to Ctrl-C, nor what `nohup` runs to HUP.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Keep signals of a whole process group from the processes started in a `with`: this one gets them, and ends those.
+
+    A process inherits which signals are blocked. SIGTERM is not: by it Ray ends its own processes.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(SIGNALS) - {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _interrupt(*arguments: object) -> None:
@@ -43,15 +78,154 @@ def _interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
+def is_interrupted() -> bool:
+    """Return whether a signal has come since `interruptible` began, even if its exception was swallowed."""
+    return _interrupted.is_set()
+
+
 def check_interrupted() -> None:
-    """Raise KeyboardInterrupt if a signal has come since `interruptible` began, even if its exception was swallowed."""
-    if _interrupted.is_set():
+    """Raise KeyboardInterrupt if `is_interrupted`."""
+    if is_interrupted():
         raise KeyboardInterrupt
 
 
-def cpu_count() -> int:
-    """Return the number of CPUs that this process may use."""
+@contextmanager
+def shown_output() -> Iterator[None]:
+    """Drop what cannot be shown for the time of a `with`: a terminal or a reader that is gone ends no command."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, _Shown(stream)) if stream else stream for stream in before)
+    try:
+        yield
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _Shown:
+    """A stream that never raises: signs that its encoding lacks are replaced, and a file that fails becomes no file."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        with suppress(AttributeError):  # a stream that somebody has put there
+            stream.reconfigure(errors="mvsa_tune")  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            self._close()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self._close()
+
+    def _close(self) -> None:
+        """Let what follows go nowhere, what is still buffered too: at exit it would fail again."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+# What plain ASCII writes for a sign; any other becomes a question mark.
+_PLAIN = {"−": "-", "–": "-", "±": "+-", "×": "x", "→": "->", "…": "..."}
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("mvsa_tune", _replaced)
+
+
+def settle() -> None:
+    """Set what libraries read when they are imported: a home folder, if none can be used, and the CPUs of a quota.
+
+    A container may have neither a home folder nor a user of that number; several libraries end with a traceback then.
+    """
+    if not has_home():
+        os.environ["HOME"] = _temporary_folder()
+    elif not has_home(".config"):
+        os.environ.setdefault("MPLCONFIGDIR", _temporary_folder())  # matplotlib's, which it would warn of
+    if cpu_count() < _affinity():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))
+
+
+def _temporary_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="mvsa-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def has_home(*below: str) -> bool:
+    """Return whether there is a home folder; with names `below` it, whether files can be made in that folder."""
+    try:
+        folder = Path.home().joinpath(*below)
+        existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    except (OSError, RuntimeError):  # there is neither HOME nor a user of this number
+        return False
+    return os.access(existing, os.W_OK) if below else existing == folder
+
+
+def cpu_count(root: Path = Path("/")) -> int:
+    """Return the number of CPUs that this process may use: its affinity, or the whole CPUs of a container's quota.
+
+    More threads than that would be stopped together for a part of each period. `root` is for tests.
+    """
+    quotas = []
+    for folder in _control_groups("cpu", root):
+        with suppress(OSError, ValueError):  # no such file, or no quota: "max"
+            quota, period = (folder / "cpu.max").read_text().split()
+            quotas.append(int(quota) // int(period))
+        with suppress(OSError):
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quotas.extend([int(quota) // int(period)] if int(quota) > 0 else [])
+    return max(1, min([_affinity(), *quotas]))
+
+
+def _affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Return the bytes that this process may still allocate, of the machine's and of its container's.
+
+    What a container has read from files counts as used there, but is given up when memory is needed. `root` is for
+    tests.
+    """
+    available = [psutil.virtual_memory().available]
+    for folder in _control_groups("memory", root):
+        for limit, usage, cached in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            with suppress(OSError, ValueError):  # no such file, or no limit: "max"
+                most, used = (int((folder / name).read_text()) for name in (limit, usage))
+                pairs = map(str.split, (folder / "memory.stat").read_text().splitlines())
+                available.append(max(0, most - used + int(dict(pairs).get(cached, 0))))
+    return min(available)
+
+
+def _control_groups(controller: str, root: Path) -> Iterator[Path]:
+    """Yield the folders of the control groups that limit this process, of version 2 and of a controller of version 1.
+
+    A container may see its own group as the topmost, whatever path Linux gives; paths that are not there do no harm.
+    """
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and controller not in controllers.split(","):
+                continue
+            for mounted in [controller] if controllers else ["", "unified"]:
+                top = root / "sys/fs/cgroup" / mounted
+                group = top / path.lstrip("/")
+                yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
 
 
 def gpu_count() -> int:

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import secrets
 import socket
 import sys
+import tempfile
 import threading
 import time
 from argparse import ArgumentParser, Namespace
@@ -15,12 +17,19 @@ from typing import Any
 
 import psutil
 
+from mvsa_tune import machine
 from mvsa_tune.errors import InputError
-from mvsa_tune.machine import cpu_count, gpu_count
+from mvsa_tune.machine import available_memory, cpu_count, gpu_count
 
 SERVERS = ("gcs_server", "raylet")  # Ray's own processes, without which a sweep cannot go on
 NODES_TIMEOUT = 600  # seconds to wait for the nodes that --nodes requests
 HEAD_TIMEOUT = 20  # seconds without an answer after which the head node counts as dead; Ray itself would wait a minute
+ANSWER_TIMEOUT = 5  # seconds that a Ray has to answer
+FOLDER_BYTES = 24  # of a folder in which Ray's own can be: its sockets' paths, longer by 79, may have 103 on macOS
+FOLDER_SPACE = 16 << 20  # bytes free in it: logs, and sockets
+TOKEN = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}  # one of these gives Ray its token, else a file below the home folder
+# What an HTTP/2 client sends first, with empty settings (RFC 9113, 3.4): a Ray answers with settings of its own.
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,37 @@ class Node:
 
 @contextmanager
 def local_ray(cpus: int) -> Iterator[None]:
-    """Run a Ray of this process's own on this machine, with `cpus` CPUs and all GPUs, for the time of a `with`."""
-    _init(address="local", num_cpus=cpus, include_dashboard=False)
-    servers = [child for child in psutil.Process().children() if child.name() in SERVERS]
-    with _watched(lambda: any(map(_is_dead, servers))):
-        yield
+    """Run a Ray of this process's own on this machine, with `cpus` CPUs and all GPUs, for the time of a `with`.
+
+    Raises:
+        InputError: this process has a Ray already, or there is no folder for its files.
+    """
+    import ray
+
+    if ray.is_initialized():
+        raise InputError("this process uses a Ray already: call ray.shutdown() before")
+    if not TOKEN & os.environ.keys() and not machine.has_home(".ray"):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray 2.60 would write one there
+    with _ray_folder() as folder:
+        _init(address="local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder)
+        servers = [child for child in psutil.Process().children() if child.name() in SERVERS]
+        with _watched(lambda: any(map(_is_dead, servers))):
+            yield
+
+
+@contextmanager
+def _ray_folder() -> Iterator[str]:
+    """Make a folder for a local Ray's sockets and logs, for the time of a `with`, where it can be."""
+    for folder in (os.environ.get("RAY_TMPDIR", ""), tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
+        is_usable = 0 < len(os.fsencode(folder)) <= FOLDER_BYTES and os.access(folder, os.W_OK)
+        if is_usable and psutil.disk_usage(folder).free >= FOLDER_SPACE:
+            with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as made:
+                yield f"{made}/t"  # Ray opens its folder to every user; what is around it is this user's alone
+            return
+    raise InputError(
+        f"set RAY_TMPDIR: Ray needs a folder that can be written, with a path of at most {FOLDER_BYTES} bytes and "
+        f"{FOLDER_SPACE >> 20} MiB free"
+    )
 
 
 @contextmanager
@@ -54,25 +89,20 @@ def joined_ray(address: str) -> Iterator[None]:
             f"--address {address}: give the head node's HOST:PORT, or auto on a node of the cluster; from elsewhere, "
             "send the command there with `ray job submit`"
         )
-    try:
-        if address != "auto":
-            _connect(address)  # Ray itself would try for a minute
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--address {address}: no Ray cluster answers there ({error}); it is HOST:PORT of the head node, as "
-            "`ray start --head` printed it"
-        ) from None
     # Ray reads this when it is imported: a cluster's nodes must reach this process. A local Ray afterwards stays local.
     local = os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     try:
-        _init(address=address, runtime_env={"py_modules": [str(Path(__file__).parents[1])]})
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise InputError(
-            f"--address {address}: {reason}. Does the cluster run (`ray status`), with the same Python and Ray? If it "
-            "requires a token, are RAY_AUTH_MODE=token and the token set for this command?"
-        ) from None
+        _reach(address)
+        _use_token(address)
+        try:
+            _init(address=address, runtime_env={"py_modules": [str(Path(__file__).parents[1])]})
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"--address {address}: {reason}. Does the cluster run (`ray status`), with the same Python and Ray? If "
+                "it requires a token, are RAY_AUTH_MODE=token and the token set for this command?"
+            ) from None
     finally:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = local
     import ray
@@ -86,19 +116,82 @@ def _init(**options: Any) -> None:
     import ray
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    try:
+        with machine.signals_kept(), _muted():
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except SystemExit:  # by the handler of SIGTERM that Ray has set
+        _shut_down()
+        raise KeyboardInterrupt from None
+    except BaseException:
+        _shut_down()
+        raise
+    machine.handle_signals()
+
+
+def _shut_down() -> None:
+    """End or leave Ray, which sets handlers of its own when it starts, and none when it ends."""
+    import ray
+
+    ray.shutdown()
+    machine.handle_signals()
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Let nothing reach stderr for the time of a `with`, not even from Ray's C++."""
+    try:
+        before = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _reach(address: str) -> None:
+    """InputError where no cluster answers: Ray itself would try for minutes."""
+    try:
+        if address == "auto":
+            from ray._private.services import canonicalize_bootstrap_address
+
+            _connect(str(canonicalize_bootstrap_address(address)))
+        else:
+            _connect(address)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({error}); it is HOST:PORT of the head node, as "
+            "`ray start --head` printed it"
+        ) from None
+
+
+def _use_token(address: str) -> None:
+    """Let Ray take the token that is there for a cluster of this machine, as it does by itself for `auto` alone."""
+    host = address.rpartition(":")[0].strip("[]")
+    own = {"localhost", socket.gethostname()}.union(
+        entry.address for entries in psutil.net_if_addrs().values() for entry in entries
+    )
+    has_token = TOKEN & os.environ.keys() or (machine.has_home() and Path("~/.ray/auth_token").expanduser().exists())
+    if host in own and has_token and "RAY_AUTH_MODE" not in os.environ:
+        from ray._raylet import Config  # type: ignore[attr-defined]
+
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # Ray has read the mode when it was imported
 
 
 @contextmanager
 def _watched(is_gone: Callable[[], bool]) -> Iterator[None]:
     """End this process soon after Ray is gone, and shut Ray down at the end of a `with`."""
-    import ray
-
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.5):
-            if is_gone() and not ended.is_set():
+            # After a signal, which may have ended Ray too, the main thread has time to write the tables.
+            if is_gone() and not ended.wait(HEAD_TIMEOUT if machine.is_interrupted() else 0):
                 print(
                     "Ray has died (was it killed? was there too little memory?). What is recorded is whole, and the "
                     "same command goes on.",
@@ -112,7 +205,7 @@ def _watched(is_gone: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        ray.shutdown()
+        _shut_down()
 
 
 def _is_dead(process: psutil.Process) -> bool:
@@ -134,9 +227,13 @@ def _head_is_silent(address: str) -> Callable[[], bool]:
 
 
 def _connect(address: str) -> None:
-    """Raise OSError if nothing answers at HOST:PORT, ValueError if it is not HOST:PORT."""
+    """Raise OSError if nothing that speaks HTTP/2, as Ray does, answers at HOST:PORT; ValueError if it is not that."""
     host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_TIMEOUT) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") == "0":
+            connection.sendall(HELLO)
+            if connection.recv(9)[3:4] != b"\x04":
+                raise ConnectionError("what answers is no Ray")
 
 
 def add_cluster_flags(parser: ArgumentParser) -> None:
@@ -159,7 +256,7 @@ def address_of(options: Namespace) -> str | None:
 
 def this_machine() -> Node:
     """Return what this process may use of its machine."""
-    return Node("this machine", cpu_count(), gpu_count(), psutil.virtual_memory().available)
+    return Node("this machine", cpu_count(), gpu_count(), available_memory())
 
 
 def nodes_of(address: str, at_least: int = 1) -> list[Node]:

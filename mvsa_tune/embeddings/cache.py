@@ -22,7 +22,7 @@ from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.encoders.registry import find_encoder, is_encoder
 from mvsa_tune.errors import InputError
-from mvsa_tune.files import sha256_of
+from mvsa_tune.files import sha256_of, short_name
 from mvsa_tune.plugins import LOADED
 
 
@@ -78,7 +78,7 @@ def default_folder(data: Path) -> Path:
 
 def cache_path(folder: Path, encoder: str, modality: str) -> Path:
     """Return the path of an encoder's vectors; an open name's `/` and `:` become `_`."""
-    return folder / re.sub(r"[/:\\]", "_", encoder) / f"{modality}.npy"
+    return folder / short_name(re.sub(r"[/:\\]", "_", encoder)) / f"{modality}.npy"
 
 
 def cached_encoders(folder: Path) -> dict[str, list[Manifest]]:

@@ -16,7 +16,7 @@ from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.embeddings.cache import Cache, Manifest, cache_path, ids_file, open_vectors
 from mvsa_tune.encoders.registry import is_encoder
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.files import append_synced, is_file_name, sha256_of, sync_folder, write_text_whole
+from mvsa_tune.files import append_synced, is_file_name, sha256_of, sync, sync_folder, write_text_whole
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Draft:
             file.seek(whole.offset + block.row * whole.strides[0])
             file.write(vectors.data)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         self.finished[block.row] = block.truncated
         append_synced(self.blocks, f"{json.dumps([block.row, block.truncated])}\n")
 

@@ -26,6 +26,7 @@ from mvsa_tune.embeddings.workers import embed_on_ray, workers_for
 from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.encoders.towers import Encoder
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.files import acquire
 from mvsa_tune.machine import cpu_count
 
 BLOCK = {"image": 256, "text": 4096}  # samples; a killed command loses at most one block for each worker
@@ -137,10 +138,10 @@ def _locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.stem}.lock"))
         try:
-            lock.acquire(timeout=0)
+            acquire(lock)
         except Timeout:
             print(f"another process is embedding into {path.parent}; waiting for it to end", file=sys.stderr)
-            lock.acquire()
+            acquire(lock, timeout=-1)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvsa_tune.encoders.state_dict import identity_of, start_of
 from mvsa_tune.encoders.towers import Encoder, PictureTower, TextTower, Tower
-from mvsa_tune.encoders.weights import GIVE_WEIGHTS, cached, fetch_from_hub, first_line
+from mvsa_tune.encoders.weights import GIVE_WEIGHTS, cached, cached_id, fetch_from_hub, first_line
 from mvsa_tune.errors import InputError, some
 
 if TYPE_CHECKING:
@@ -76,20 +76,26 @@ def parse_transformers(rest: str, *, fetch: bool) -> Encoder:
 
 def _is_local(source: str) -> bool:
     """Return whether it is a folder, or a model in the hub's cache on this machine."""
-    return Path(source).is_dir() or cached(source, "config.json") is not None
+    return Path(source).is_dir() or cached(cached_id(source), "config.json") is not None
+
+
+def _revision(source: str) -> str:
+    """Return the commit of a hub's model in the cache: the name of the folder that its files are in."""
+    config = cached(cached_id(source), "config.json")
+    return config.parent.name if config else "unknown"
 
 
 def pretrained(kind: Any, source: str, instead: str = GIVE_WEIGHTS, **options: Any) -> Any:
     """Return `kind.from_pretrained` of a folder, the cache or the hub. No code that lies beside the weights is run."""
-    load = partial(kind.from_pretrained, source, trust_remote_code=False, **options)
+    load = partial(kind.from_pretrained, trust_remote_code=False, **options)
     try:
-        return load(local_files_only=True)
+        return load(cached_id(source), local_files_only=True)
     except Exception as error:  # each format of weights has errors of its own
         if Path(source).is_dir() or not isinstance(error, (OSError, ValueError)):
             raise InputError(
                 f"{source} is not a complete transformers folder of plain tensors: {first_line(error)}"
             ) from None
-    return fetch_from_hub(source, "config.json", load, instead, what=source)
+    return fetch_from_hub(source, "config.json", partial(load, source), instead, what=source)
 
 
 def _body(source: str, pooling: str) -> tuple[Any, str]:
@@ -162,7 +168,7 @@ def _load(model_source: str, pooling: str, modality: str, weights: Path | None, 
     body, files = _body(source, pooling)
     is_folder = Path(source).is_dir()
     read = {path for pattern in (files, *SETTINGS) for path in Path(source).glob(pattern)} if is_folder else ()
-    identity = identity_of(Path(source), read) if is_folder else f"{source} revision {body.config._commit_hash}"
+    identity = identity_of(Path(source), read) if is_folder else f"{source} revision {_revision(source)}"
     model = _pooled(body.float(), pooling)
     if modality == "image":
         processor = pretrained(transformers.AutoImageProcessor, source)

@@ -1,5 +1,6 @@
 """Where the weights of encoders are: in a file, in a cache on this machine, or on a server."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
@@ -11,6 +12,8 @@ from mvsa_tune.errors import InputError
 Result = TypeVar("Result")
 ANSWER_SECONDS = 5  # how long a server may take to answer
 GIVE_WEIGHTS = "give its path with --weights PATH"
+# To these the hub moved models that had no owner, such as roberta-base: older caches have them under that name.
+LATER_OWNERS = {"FacebookAI", "albert", "almanach", "distilbert", "google-bert", "openai-community", "xlnet"}
 
 
 def weights_by_name(texts: Sequence[str]) -> dict[str, Path]:
@@ -43,8 +46,13 @@ def fetch(
     A download from a server that does not answer would go on trying for minutes.
 
     Raises:
-        InputError: `ask` raises or takes longer than `seconds`, or the download fails; it says what to do `instead`.
+        InputError: `ask` raises or takes longer than `seconds`, the download fails, or nobody may be asked; it says
+            what to do `instead`.
     """
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        raise InputError(f"no weights: {what} is not on this machine, and HF_HUB_OFFLINE is set: {instead}")
     try:
         # A thread: the time limit of a socket bounds neither the look-up of its name nor all its addresses together.
         with ThreadPool(1) as pool:
@@ -63,24 +71,29 @@ def fetch(
 def fetch_from_hub(
     repository: str, name: str, download: Callable[[], Result], instead: str = GIVE_WEIGHTS, what: str = ""
 ) -> Result:
-    """`fetch` from the hub, heeding huggingface_hub's environment variables; HF_HUB_ETAG_TIMEOUT replaces 5 seconds.
+    """`fetch` from the hub or a mirror, heeding huggingface_hub's environment variables.
 
-    The library's own time limit is not enough: after it `hf_hub_download` tries several times more, a minute each.
+    A mirror has ten seconds to answer, or HF_HUB_ETAG_TIMEOUT, which is for the hub, too. The library's own time limit
+    is not enough: after it `hf_hub_download` tries several times more, a minute each.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
-    is_set = constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT
-    seconds = constants.HF_HUB_ETAG_TIMEOUT if is_set else ANSWER_SECONDS
+    is_mirror = "HF_ENDPOINT" in os.environ
+    server = f"the mirror {constants.ENDPOINT}" if is_mirror else "the hub"
+    is_patient = is_mirror or "HF_HUB_ETAG_TIMEOUT" in os.environ
+    seconds = constants.HF_HUB_ETAG_TIMEOUT if is_patient else ANSWER_SECONDS
 
     def ask() -> None:
         try:
             get_hf_file_metadata(hf_hub_url(repository, name), timeout=seconds)
         except HfHubHTTPError as error:  # "not found" and "log in" are answers too: the download's error tells more
+            if error.response.status_code in (405, 501):
+                raise ConnectionError("it answers no HEAD requests, which huggingface_hub needs") from None
             if error.response.status_code >= 500:
                 raise
 
-    return fetch(what or f"{name} of {repository}", "the hub", ask, download, instead, seconds)
+    return fetch(what or f"{name} of {repository}", server, ask, download, instead, seconds)
 
 
 def cached(repository: str, name: str) -> Path | None:
@@ -89,6 +102,13 @@ def cached(repository: str, name: str) -> Path | None:
 
     path = try_to_load_from_cache(repository, name)
     return Path(path) if isinstance(path, str) else None
+
+
+def cached_id(repository: str) -> str:
+    """Return the id that a hub's model has in the cache: its own, or the one from before it had an owner."""
+    owner, _, name = repository.rpartition("/")
+    is_older = owner in LATER_OWNERS and not cached(repository, "config.json") and cached(name, "config.json")
+    return name if is_older else repository
 
 
 def hub_file(repository: str, name: str) -> Path:

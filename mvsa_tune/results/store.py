@@ -26,7 +26,7 @@ from mvsa_tune.config import Config, Replicate, config_from_texts
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.splits import Split, read_split, write_split
 from mvsa_tune.errors import InputError
-from mvsa_tune.files import write_text_whole, write_whole
+from mvsa_tune.files import acquire, write_text_whole, write_whole
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.predictions import read_correctness, read_replicates, read_result, write_predictions
 from mvsa_tune.results.schema import (
@@ -142,7 +142,7 @@ class Store:
         """Reserve the folder for this process; raise InputError with the process that has it."""
         owner = self.folder / ".pid"
         try:
-            self.lock.acquire(timeout=0)
+            acquire(self.lock)
         except Timeout:
             pid = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
             raise InputError(

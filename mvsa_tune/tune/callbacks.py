@@ -134,6 +134,10 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """Return nothing: Tune would save the callback to resume it, but a sweep resumes from its rows."""
         return {}
 
+    def setup(self, *arguments: Any, **info: Any) -> None:
+        """Take signals back from Tune, which would end as if nothing were left to train."""
+        machine.handle_signals()
+
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Interrupt the sweep if that was requested and has not happened."""
         machine.check_interrupted()

@@ -18,7 +18,7 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
-from mvsa_tune import NUMERICS_VERSION, machine
+from mvsa_tune import NUMERICS_VERSION
 from mvsa_tune.cluster.nodes import check_nodes
 from mvsa_tune.cluster.session import joined_ray, local_ray
 from mvsa_tune.config import Config, Replicate
@@ -172,7 +172,6 @@ def _fit(
     try:
         _propose_ahead(plan)
         with _costs_beside(plan, todo) as costs, _ray(plan), _scratch(store.folder) as scratch:
-            machine.handle_signals()  # Ray has set a handler of its own
             progress.weigh(costs.result())
             tuner = tune.Tuner(
                 tune.with_resources(

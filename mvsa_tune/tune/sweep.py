@@ -7,11 +7,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import psutil
-
 from mvsa_tune.config import Config
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.machine import available_memory
 from mvsa_tune.tune.plan import Plan, make_plan, split_and_replicates, with_encoders, without
 from mvsa_tune.tune.space import Search
 
@@ -185,7 +184,7 @@ def _check_memory(plan: Plan, *, is_run: bool) -> None:
 
         free, flag, at_once = torch.cuda.mem_get_info()[0], "--gpus-per-trial", max(1, int(1 / place.gpus))
     else:
-        free, flag, at_once = psutil.virtual_memory().available, "--cpus-per-trial", place.concurrent
+        free, flag, at_once = available_memory(), "--cpus-per-trial", place.concurrent
     if (need := plan.memory * at_once) > free:
         raise InputError(
             f"{at_once} trials at once need about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free: "

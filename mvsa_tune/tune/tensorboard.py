@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mvsa_tune.config import CONFIG_FIELDS, Config
-from mvsa_tune.files import write_whole
+from mvsa_tune.files import short_name, write_whole
 from mvsa_tune.training import metrics
 from mvsa_tune.training.result import TrialResult
 
@@ -23,14 +23,16 @@ def write_trial(folder: Path, config: Config, result: TrialResult, fields: Seque
     """
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import FileWriter
-    from torch.utils.tensorboard.summary import custom_scalars, hparams
+    from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 
     chosen = {name: "none" if (value := getattr(config, name)) is None else value for name in fields}
     epochs, scores = scalars(result)
     epochs[-1] |= scores
-    with TemporaryDirectory() as temporary:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".tensorboard-", dir=folder.parent) as temporary:  # /tmp may be full
         writer = FileWriter(temporary, max_queue=0)
-        for page in (custom_scalars({"mean ± standard deviation over replicates": BANDS}), *hparams(chosen, scores)):
+        bands = custom_scalars({"mean ± standard deviation over replicates": BANDS})
+        for page in (bands, *hparams(chosen, scores), text("configuration", config.name)):
             writer.add_summary(page, 0)
         for epoch, points in enumerate(epochs, start=1):
             values = [Summary.Value(tag=tag, simple_value=value) for tag, value in points.items()]
@@ -38,7 +40,8 @@ def write_trial(folder: Path, config: Config, result: TrialResult, fields: Seque
         writer.flush()  # raises what the writer's thread has met
         writer.close()
         (written,) = Path(temporary).iterdir()
-        log = folder / re.sub(r"[^\w.+=() -]", "_", config.name) / written.name  # without what a path may not hold
+        name = short_name(re.sub(r"[^\w.+=() -]", "_", config.name), config.id)  # without what a path may not hold
+        log = folder / name / written.name
         write_whole(log, lambda file: file.write(written.read_bytes()))
     for earlier in set(log.parent.iterdir()) - {log}:
         earlier.unlink()

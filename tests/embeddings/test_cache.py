@@ -240,3 +240,13 @@ def test_a_cache_of_version_0_1_has_the_new_name_of_the_references_texts(tmp_pat
     opened = open_cache(dataset, default_folder(tmp_path), "ear", "text")
     assert opened is not None and opened.manifest.preprocessing == "text reference; tokens"
     assert cached_encoders(default_folder(tmp_path))["ear"][0].preprocessing == "text reference; tokens"
+
+
+def test_a_name_longer_than_a_files_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    dataset = read_dataset(make_set(tmp_path / "set"))
+    names = [f"hf:/models/{'x' * 250}/{last}" for last in ("a", "b")]
+    for name in names:
+        vectors = np.zeros((len(dataset.samples), 2), dtype=np.float32)
+        write_cache(dataset, tmp_path / "caches", name, "text", vectors, Origin("none", "a test"))
+        assert open_cache(dataset, tmp_path / "caches", name, "text")
+    assert set(cached_encoders(tmp_path / "caches")) == set(names)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import os
 import shlex
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from mvsa_tune.cli import main as cli
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.splits import reference_split
-from mvsa_tune.results import provenance
+from mvsa_tune.results import manifest
 from mvsa_tune.training.trainer import Samples, StackTrainer
 from mvsa_tune.tune import runner as sweep
 from test_input import FEW, refused
@@ -162,6 +163,7 @@ def test_a_trial_whose_data_goes_away_says_so(tiny: Path, monkeypatch: pytest.Mo
 
 
 def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: Path) -> None:
+    """By Slurm's warning to a whole process group: Tune has a handler for that signal, and Ray's servers are in it."""
     long = [
         "--data",
         tiny,
@@ -179,15 +181,24 @@ def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: 
         "none",
     ]
     command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), *map(str, long)]
-    process = subprocess.Popen(command, cwd=tiny.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tiny.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     trials = tiny.parent / "results" / "grid" / "trials.csv"
     deadline = time.monotonic() + 120
     while not trials.exists() or trials.read_text().count("\n") < 5:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGUSR1)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
+    assert started and not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in started)
     assert "of 12 configurations are done" in out and "The same command goes on from here." in out
     assert "Traceback" not in out + err
     before = rows(trials.parent)
@@ -200,11 +211,45 @@ def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: 
     assert len(kept) == len(before)
 
 
+def test_a_hostile_machine_changes_nothing(tiny: Path) -> None:
+    """A long TMPDIR, no home folder, ASCII, proxies, odd GPUs, `uv run`, an odd results path, and `| head -1`."""
+    work = tiny.parent
+    (work / ("t" * 60)).mkdir()
+    # `uv run PROGRAM`, as Ray recognises it among the parents of a process.
+    (work / "uv").symlink_to(sys.executable)
+    (work / "run").write_text("import subprocess, sys\nsys.exit(subprocess.call(sys.argv[1:]))\n")
+    hostile = {
+        "TMPDIR": str(work / ("t" * 60)),
+        "HOME": "/proc/none",
+        **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"},
+        **dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy"], "http://127.0.0.1:9"),
+        "CUDA_VISIBLE_DEVICES": "NoDevFiles",
+    }
+    results = work / "it's #1, 100 %\nand more?"
+    flags = ["--data", tiny, "--pairs", "eye+ear", "--D", 4, 5, "--results", results, "--no-report", *FEW[2:]]
+    process = subprocess.Popen(
+        [work / "uv", "run", sys.executable, str(ROOT / "sweeps" / "grid.py"), *map(str, flags)],
+        cwd=work,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | hostile | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None and process.stderr is not None
+    first = process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(60) == 0
+    assert first.startswith(b"[1/2 ") and b" +- " in first
+    written = rows(results / "grid")
+    assert len(written) == 4 and set(written["status"]) == {"finished"}
+    assert "±" in (results / "grid" / "tables.md").read_text(encoding="utf-8")
+    assert not list((work / ("t" * 60)).iterdir())
+
+
 def test_git_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    provenance.code_version.cache_clear()
-    assert provenance.code_version() == __version__
-    provenance.code_version.cache_clear()
+    manifest.code_version.cache_clear()
+    assert manifest.code_version() == __version__
+    manifest.code_version.cache_clear()
 
 
 @pytest.mark.ray

@@ -70,6 +70,19 @@ def test_names_stay_in_their_folder(tmp_path: Path) -> None:
     assert ":" not in log.name and len(list(log.iterdir())) == 1 and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_long_name_is_cut_for_the_folder_and_whole_inside(tmp_path: Path) -> None:
+    """Two paths of models, as people have them."""
+    eye, ear = (f"hf:/home/someone/{'x' * 100}/{name}@mean" for name in ("picture model", "text model"))
+    long = [Config(image_encoder=eye, text_encoder=ear, D=D, epochs=3) for D in (8, 9)]
+    assert all(len(config.name.encode()) > 255 for config in long)
+    for config in long:
+        write_trial(tmp_path, config, outcome([[4, 6]]))
+    folders = list(tmp_path.iterdir())
+    assert {folder.name.rpartition(" ")[2] for folder in folders} == {config.id for config in long}
+    inside = [EventAccumulator(str(folder)).Reload().Tensors("configuration/text_summary") for folder in folders]
+    assert {events[0].tensor_proto.string_val[0].decode() for events in inside} == {config.name for config in long}
+
+
 def test_the_hparams_page_shows_what_differs() -> None:
     assert varying([CONFIG, Config(image_encoder="eye", text_encoder="ear", D=9, epochs=3, ablation=1)]) == [
         "image_encoder", "D", "ablation",

@@ -188,6 +188,11 @@ def _k_folds(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Sp
     # Groups are shuffled by drawing their numbers: scikit-learn's own shuffling separated the classes worse before 1.8,
     # which Python 3.10 cannot have. RandomState draws the same numbers with every version of NumPy.
     _, groups = np.unique(groups, return_inverse=True)
+    if groups.max() + 1 < count:
+        raise InputError(
+            f"--split {match[0]}: duplicates are never separated, and there are only {groups.max() + 1} samples that are "
+            "no duplicates of each other; `python -m mvsa_tune audit` lists them"
+        )
     shuffled = np.random.RandomState(SPLIT_SEED).permutation(groups.max() + 1)[groups]
     held = [rows for _, rows in StratifiedGroupKFold(count).split(labels, labels, shuffled)]
     train, validation, test = {}, {}, {}

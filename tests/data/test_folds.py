@@ -263,3 +263,8 @@ def test_a_protocol_fixes_what_a_search_does_not_vary(data: Path) -> None:
     study = search.search(search.parse(["--data", str(data), "--protocol", "cheema2021", "--lr", "1e-5..1e-3"]))
     assert str(study.space["D"]) == "128" and str(study.space["lr"]) == "1e-5..0.001"
     assert study.fixed["select"] == "loss" and study.fixed["epochs"] == 100
+
+
+def test_fewer_groups_of_duplicates_than_folds_is_one_line(tiny: Path) -> None:
+    with pytest.raises(InputError, match="duplicates are never separated, and there are only 1 samples"):
+        make_split("kfold:2", read_dataset(tiny), [42])  # its texts differ in their numbers alone

@@ -1,15 +1,21 @@
 """What a sweep can see: by hand, and against simulated sweeps."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from grid import main as grid
+from mvsa_tune.cli import main
+from mvsa_tune.stats.analysis import analyse, verdict
 from mvsa_tune.stats.best import behind_best
 from mvsa_tune.stats.differences import ALPHA, errors
-from mvsa_tune.stats.power import Power, power_of
+from mvsa_tune.stats.power import TYPICAL, Power, power_of
 from simulated import TRUTH, case
+from test_analysis import configs, recorded
 
 MADE = Power(seeds=3, samples=400, labelled=4000, comparisons=1, of_samples=0.05, of_answers=0.03, of_seeds=1e-4)
 
@@ -46,3 +52,27 @@ def test_simulated_sweeps_find_it_8_times_in_10() -> None:
 
 def test_a_single_configuration_has_no_power() -> None:
     assert power_of(errors([np.ones((3, 10))]), 10) is None
+
+
+def test_a_command_says_what_a_recorded_sweep_can_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = recorded(tmp_path, dict(zip(configs(D=[8, 16, 32]), (0.9, 0.8, 0.7), strict=True)))
+    power = analyse(store).power
+    assert power is not None and (power.seeds, power.samples, power.labelled, power.comparisons) == (5, 40, 40, 2)
+    assert main(["power", str(store.folder), "--difference", "0.05"]) == 0
+    assert capsys.readouterr().out == f"{power.sees()}\n{power.takes(0.05)}\n"
+    assert power.sees() in verdict(analyse(store))[2]
+    assert main(["power", str(store.folder), "--difference", "5"]) == 2
+    assert "0.01 for a point" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_the_sweep_would_see(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = recorded(tmp_path / "earlier", dict(zip(configs(D=[8, 16, 32]), (0.9, 0.8, 0.7), strict=True)))
+    known = analyse(store).power
+    assert known is not None
+    flags = ["--data", tiny, "--pairs", "eye+ear", "--D", 4, 8, "--epochs", 2, "--dry-run"]
+    for source, variances in ([], TYPICAL), (["--like", store.folder], known):
+        assert grid([*map(str, flags), "--seeds", "7", *map(str, source)]) == 0
+        expected = replace(variances, seeds=7, samples=4, labelled=40, comparisons=1)
+        assert expected.sees() in capsys.readouterr().out

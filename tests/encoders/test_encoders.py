@@ -62,7 +62,7 @@ def test_a_hub_that_answers_with_its_own_failure_or_never_ends_the_command_soon(
         command = [sys.executable, "-m", "mvsa_tune", "embed", "--data", str(tmp_path / "set"), "--encoder", encoder]
         started = time.monotonic()
         done = subprocess.run(command, env=os.environ | hub, capture_output=True, text=True, timeout=60, check=False)
-        assert time.monotonic() - started < 20  # 15 and the libraries' imports
+        assert time.monotonic() - started < 35  # 15 and the libraries' imports, on a busy machine
     assert (
         done.returncode == 2
         and f"{hub['HF_ENDPOINT']} cannot be reached" in done.stderr

@@ -233,10 +233,7 @@ def test_unreadable_pictures_are_listed_and_left_out_on_request(
 def test_trials_that_do_not_fit_into_memory_are_told_before_they_start(
     demo: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Free:
-        available = 2**20
-
-    monkeypatch.setattr(sweep.psutil, "virtual_memory", lambda: Free)
+    monkeypatch.setattr(sweep, "available_memory", lambda: 2**20)
     command = [*flags(demo, "--D", 4, 8, "--results", tmp_path / "results"), "--cpus-per-trial", "1"]
     assert finetune.main(command) == 2
     printed = capsys.readouterr().err

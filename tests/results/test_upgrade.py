@@ -59,7 +59,9 @@ def test_a_folder_of_version_0_1_is_read_with_the_same_numbers(work: Path, name:
     pd.testing.assert_frame_equal(store.rows()[scores], rows[scores], check_dtype=False)
     assert set(store.rows()["trial_id"]) == {config.id for config in store.configs()} & set(store.statuses())
     now = pd.read_csv(folder / "summary.csv")
-    same = [column for column in summary.columns.intersection(now.columns) if column != "trial_id"]
+    # Ids are others, and distances from the best are tested in another way (docs/statistics.md).
+    other = ("trial_id", "p", "behind_best_low", "behind_best_high")
+    same = [column for column in summary.columns.intersection(now.columns) if column not in other]
     assert len(same) > 40
     pd.testing.assert_frame_equal(now[same], summary[same], check_dtype=False)
     written = pd.read_csv(folder / "tables.csv")

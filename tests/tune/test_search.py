@@ -32,7 +32,7 @@ def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_large
     summary, again = (pd.read_csv(one / "summary.csv").set_index("trial_id") for one in (folder, confirmed.folder))
     text = (folder / "tables.md").read_text()
     for config in chosen:
-        line = next(line for line in text.split("## Finalists")[1].splitlines() if config.name in line)
+        line = next(line for line in text.split("## Finalists")[1].splitlines() if f"| {config.name}" in line)
         for frame in (summary, again):
             assert f"{frame.loc[config.id, 'val_acc_best_mean']:.3f} ±" in line
     assert text in first.stdout

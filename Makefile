@@ -30,7 +30,7 @@ check: lint
 	$(BIN)/python -m pytest -m "not ray and not long and not slow" -n 2 --dist worksteal
 
 test: lint
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # Clusters of several nodes on this machine: what `make test` has no time for.
 test-cluster: setup

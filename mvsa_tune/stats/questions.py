@@ -95,7 +95,7 @@ def _fusion(configs: Sequence[Config]) -> Iterator[Contrast]:
         keys = [(_without(config, ("ablation", *ENCODERS)), getattr(config, encoder)) for config in configs]
         fused, single = ([config.ablation == code for config in configs] for code in (0, ablation))
         if matched := _matched(keys, fused, single):
-            yield Contrast(f"Does fusion beat {alone}?", "both modalities", alone, matched)
+            yield Contrast(f"Does fusion beat {alone}?", "fusion", alone, matched)
 
 
 def _without(config: Config, fields: Sequence[str]) -> tuple[Any, ...]:

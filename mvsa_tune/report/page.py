@@ -97,7 +97,9 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
         values |= {
             "best": headline.ranked[0],
             "facts": _facts(headline),
-            "verdict": [line.replace("**", "") for line in verdict(headline)[1:] if not line.startswith("- ")],
+            "verdict": [
+                line.replace("**", "").replace("`", "") for line in verdict(headline)[1:] if not line.startswith("- ")
+            ],
             "confirmed": confirmed is not None,
             "questions": [(question.text, question.answer) for question in analysis.questions],
             "undrawn": max(0, len(analysis.ranked) - plots.MOST_LINES),

@@ -41,7 +41,11 @@ def leaderboard(analysis: Analysis) -> str:
     counts = f"{len(best)} trained to the end, {stopped} stopped early, {failed} failed"
     merged = MERGES.get(store.manifest.reading.get("merge", ""))
     again = confirmed_analysis(store)
-    headline = ["## Finalists, on fresh seeds", *verdict(again), *_finalists(best, again), "## Search"] if again else []
+    headline = (
+        ["## Finalists, on fresh seeds", *verdict(again, of="the finalists"), *_finalists(best, again), "## Search"]
+        if again
+        else []
+    )
     parts = [
         f"# {store.folder.name}: search"
         + (" on the built-in demo set" if store.manifest.demo else "")
@@ -49,7 +53,7 @@ def leaderboard(analysis: Analysis) -> str:
         *headline,
         f"Search space: {', '.join(f'{name} {values}' for name, values in store.manifest.space.items())}.",
         f"{len(summary)} trials: {counts}; {sum(store.epochs().values()):,} epochs in total.",
-        *verdict(analysis),
+        *verdict(analysis, of="the search"),
         f"## The best {min(SHOWN, len(best))} of the trials that were trained to the end",
         _trials(best.head(SHOWN)),
     ]

@@ -251,12 +251,12 @@ def validation_ratio(split: Split) -> float:
     return float(np.mean([len(split.validation[fold]) / len(split.train[fold]) for fold in split.train]))
 
 
-def verdict(analysis: Analysis) -> list[str]:
+def verdict(analysis: Analysis, of: str = "this sweep") -> list[str]:
     """Return a sweep's answer in words, a paragraph each; nothing before a configuration was trained to its end."""
     if not analysis.ranked:
         return []
     first, mean = analysis.ranked[0], float(analysis.ranked[0].values.mean())
-    line = f"Best of this sweep by cross-fitted accuracy: **{first.config.name}**, {mean:.3f}"
+    line = f"Best of {of} by cross-fitted accuracy: **{first.config.name}**, {mean:.3f}"
     if first.best and first.last and (interval := first.cross_fitted):
         line += f" (95 % {interval.low:.3f} to {interval.high:.3f}, for {interval.holds_for}; n {interval.n})"
         line += f"; at its best epoch {first.best.mean:.3f}, after the last {first.last.mean:.3f}"
@@ -270,17 +270,22 @@ def _rivals(analysis: Analysis) -> str:
     others, compared, rivals = len(analysis.ranked) - 1, len(analysis.against_best), analysis.may_be_best()
     if others and not compared:
         return "Configurations cannot be compared on a single draw of the samples: train at least two seeds."
-    text = f"It is better than each of the other {compared} (95 %)." if compared else ""
+    text = f"It is better than {'the other' if compared == 1 else f'each of the other {compared}'} (95 %)."
+    text = text if compared else ""
     if rivals:
         names = "; ".join(scored.config.name for scored in rivals[:NAMED])
         names += f"; and {len(rivals) - NAMED} more" if len(rivals) > NAMED else ""
         widest = max((analysis.against_best[scored.config.id] for scored in rivals), key=lambda d: d.mean)
+        share = f"{len(rivals)} of the other {compared}"
+        if len(rivals) == compared:
+            share = "The other one" if compared == 1 else f"All of the other {compared}"
         text = (
-            f"{len(rivals)} of the other {compared} may be the best as well (95 %): {names}. {_why(analysis)}: the "
+            f"{share} may be the best as well (95 %): {names}. {_why(analysis)}: the "
             f"widest gap among these is {100 * widest.mean:.1f} points, its standard error {100 * widest.error:.1f}."
         )
         if len(rivals) < compared:
-            text += f" It is better than each of the remaining {compared - len(rivals)}."
+            left = compared - len(rivals)
+            text += f" It is better than {'the remaining one' if left == 1 else f'each of the remaining {left}'}."
     alone = f" Not compared, as they share too few draws with it: {others - compared}." if compared < others else ""
     return f"{text}{alone}".strip()
 

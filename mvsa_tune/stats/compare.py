@@ -54,9 +54,10 @@ def compare(first: Store, second: Store) -> str:
     used = list(dict.fromkeys(seed for seeds, _ in pairs.values() for seed in seeds))
     fewer = "" if all(list(seeds) == used for seeds, _ in pairs.values()) else " (each pair those that both have)"
     tests = ", ".join(dict.fromkeys(difference.test for difference in differences))
+    corrected = f"corrected for {len(differences)} comparisons" if len(differences) > 1 else "a single comparison"
     note = (
         f"Cross-fitted accuracy, seeds {', '.join(map(str, used))}{fewer}, {len(guids[0]):,} validation samples; "
-        f"tests: {tests}, corrected for {len(differences)} comparisons. The best of a sweep was chosen by its "
+        f"tests: {tests}, {corrected}. The best of a sweep was chosen by its "
         "accuracy, which is therefore biased upwards."
     )
     header = ["configuration", *names, f"{names[1]} minus {names[0]}", "95 %", "p", "p (Holm)"]

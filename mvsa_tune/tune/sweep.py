@@ -69,11 +69,14 @@ def _sizes(split: Split) -> str:
 def _trials(plan: Plan) -> list[str]:
     names = ", ".join(dict.fromkeys(str(replicate.seed) for replicate in plan.replicates))
     folds = "" if plan.split.by_seed or len(plan.split.train) == 1 else f" on {len(plan.split.train)} folds"
-    seeds = f"each with {len(plan.replicates)} replicates (seeds {names}{folds})"
+    several = len(plan.replicates) > 1
+    seeds = f"{len(plan.replicates)} replicate{'s' * several} (seed{'s' * (',' in names)} {names}{folds})"
     if plan.search is None:
-        return [f"trials    {len(plan.configs)} configurations, {seeds}"]
+        count = len(plan.configs)
+        configs = "1 configuration with" if count == 1 else f"{count} configurations, each with"
+        return [f"trials    {configs} {seeds}"]
     dimensions = [f"space     {name} {dimension}" for name, dimension in plan.search.space.items()]
-    return [*dimensions, f"trials    {plan.search.budget}, proposed by TPE, {seeds}"]
+    return [*dimensions, f"trials    {plan.search.budget}, proposed by TPE, each with {seeds}"]
 
 
 def _stopping(plan: Plan) -> str:

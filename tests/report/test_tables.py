@@ -176,7 +176,7 @@ def test_a_stopped_trial_is_marked_with_its_epoch_and_never_the_best(tmp_path: P
     first = rows(text, 1)[0]
     assert first["best epoch"].startswith("0.700 ± 0.141 [") and first["note"] == "stopped at epoch 10"
     assert first["behind the best"] == "–"
-    assert "1 configurations were stopped early" in text and "`--scheduler none`" in text
+    assert "1 configuration was stopped early" in text and "`--scheduler none`" in text
     assert "Best of this sweep" not in text
 
 

@@ -11,7 +11,7 @@ configuration is taken out only if it alone is behind some other by Student's t 
 largest p up to its step. `bench/power.py` measures error rates and power, `bench/LOG.md` what was tried beside it.
 
 **Intervals** of the distances from the best are simultaneous, and hold although the best was chosen for its score. The
-distance of a configuration outside the set is above 0.
+interval of a configuration in the set reaches 0, that of one outside does not go below it.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def behind_best(errors: Errors) -> list[Difference]:
     p = p_of_best(errors, draws)
     mean, error, degrees = (part[0] for part in errors.pairs())
     half = error * stats.t.isf(stats.norm.sf(critical(errors, np.flatnonzero(p >= ALPHA), draws)), degrees)
-    low = np.where(p < ALPHA, np.maximum(0, mean - half), mean - half)
+    low = np.where(p < ALPHA, np.maximum(0, mean - half), np.minimum(0, mean - half))
     test = errors.test if errors.answers is None else MCNEMAR
     alone = errors.p_of_pairs()[0]
     return [

@@ -105,4 +105,4 @@ def _points(difference: float) -> str:
 
 
 def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count != 1 else ''}"
+    return f"{count:,} seed{'s' if count != 1 else ''}"

@@ -244,7 +244,7 @@ def test_the_plan_shows_the_folds(data: Path, capsys: pytest.CaptureFixture[str]
 
     printed = plan("--split", "kfold:3:test", "--seeds", "2")
     assert "kfold:3:test, 3 folds: 13 to 14 samples to train, 13 to 14 to validate, 13 to 14 to test" in printed
-    assert "each with 6 replicates (seeds 42, 43 on 3 folds)" in printed
+    assert "1 configuration with 6 replicates (seeds 42, 43 on 3 folds)" in printed
     printed = plan("--split", "holdout:0.25", "--seeds", "2")
     assert "holdout:0.25, one fold for each seed: 30 samples to train, 11 to validate" in printed
     assert "each with 2 replicates (seeds 42, 43)" in printed

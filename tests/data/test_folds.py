@@ -247,7 +247,7 @@ def test_the_plan_shows_the_folds(data: Path, capsys: pytest.CaptureFixture[str]
     assert "1 configuration with 6 replicates (seeds 42, 43 on 3 folds)" in printed
     printed = plan("--split", "holdout:0.25", "--seeds", "2")
     assert "holdout:0.25, one fold for each seed: 30 samples to train, 11 to validate" in printed
-    assert "each with 2 replicates (seeds 42, 43)" in printed
+    assert "1 configuration with 2 replicates (seeds 42, 43)" in printed
 
 
 def test_each_seed_of_a_holdout_has_its_own_fold(data: Path) -> None:

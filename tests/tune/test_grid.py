@@ -211,6 +211,7 @@ def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: 
     assert len(kept) == len(before)
 
 
+@pytest.mark.ray
 def test_a_hostile_machine_changes_nothing(tiny: Path) -> None:
     """A long TMPDIR, no home folder, ASCII, proxies, odd GPUs, `uv run`, an odd results path, and `| head -1`."""
     work = tiny.parent

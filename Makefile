@@ -1,5 +1,5 @@
 # make demo: set up and run the main job on the built-in demo set.
-# make check: lint, types, imports, and the tests without Ray, in a minute.   make test: all but the tests of clusters.
+# make check: lint, types, imports, and the tests without Ray, in about a minute.   make test: all but the tests of clusters.
 # make test-cluster: those, in minutes.
 PYTHON ?= python3
 BIN := .venv/bin

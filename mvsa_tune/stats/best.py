@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mvsa_tune.stats.differences import ALPHA, MCNEMAR, Difference, Errors, student
-from mvsa_tune.stats.variances import Array
+from mvsa_tune.stats.intervals import Array
 
 DRAWS = 4_000
 FAR = 38.0  # the normal deviate of the least p that is not 0
@@ -29,11 +29,11 @@ def behind_best(errors: Errors) -> list[Difference]:
     """Return the first configuration minus each of the K, itself included; `adjusted` is p of being the best."""
     draws = errors.draws(DRAWS)
     p = p_of_best(errors, draws)
-    mean, error, degrees = (part[0] for part in errors.pairs())
+    mean, error, degrees = (part[0] for part in errors.pairs)
     half = error * stats.t.isf(stats.norm.sf(critical(errors, np.flatnonzero(p >= ALPHA), draws)), degrees)
     low = np.where(p < ALPHA, np.maximum(0, mean - half), np.minimum(0, mean - half))
     test = errors.test if errors.answers is None else MCNEMAR
-    alone = errors.p_of_pairs()[0]
+    alone = errors.p_of_pairs[0]
     return [
         Difference(float(m), max(-1.0, float(lo)), min(1.0, float(m + h)), float(e), float(q), float(a), test)
         for m, lo, h, e, q, a in zip(mean, low, half, error, alone, p, strict=True)
@@ -44,16 +44,15 @@ def p_of_best(errors: Errors, draws: NDArray[np.float32] | None = None) -> Array
     """Return p of each configuration's being the best, `(K,)`; those of `ALPHA` or more may be."""
     draws = errors.draws(DRAWS) if draws is None else draws
     K, mean = len(errors.means), errors.means
-    rivals = np.where(mean[:, None] > mean, deviates(errors.p_of_pairs()), 0.0)
+    rivals = np.where(mean[:, None] > mean, deviates(errors.p_of_pairs), 0.0)
     behind = rivals.max(axis=0)  # its strongest rival, as a normal deviate
     order = np.lexsort((-mean, behind))
     ordered, errors_drawn = errors[order], draws[order]
-    covariance = ordered.effects @ ordered.effects.T
     total = np.cumsum(errors_drawn, axis=0, dtype=np.float64).astype(np.float32)
     p = np.ones(K)
     for count in range(K, 1, -1):
         first = np.arange(count)
-        deviation, error, degrees = _from_mean(ordered, covariance, count)
+        deviation, error, degrees = _from_mean(ordered, count)
         observed = deviates(student(deviation, error, degrees)).max()
         chance = np.abs(errors_drawn[first] - total[count - 1] / count)
         chance /= np.maximum(error, 1e-12).astype(np.float32)[:, None]
@@ -70,7 +69,7 @@ def critical(errors: Errors, may_be_best: NDArray[np.intp], draws: NDArray[np.fl
 
     The best is that of the draw, as if all that may be the best were equally good: it is chosen for its error.
     """
-    error = errors.pairs()[1].astype(np.float32)
+    error = errors.pairs[1].astype(np.float32)
     best = may_be_best[draws[may_be_best].argmax(axis=0)]
     standardised = np.abs(draws[best, np.arange(draws.shape[1])] - draws) / np.maximum(error[best].T, 1e-12)
     return max(float(np.quantile(standardised.max(axis=0), 1 - ALPHA)), float(stats.norm.isf(ALPHA / 2)))
@@ -81,12 +80,13 @@ def deviates(p: Array) -> Array:
     return np.minimum(stats.norm.isf(p / 2), FAR)
 
 
-def _from_mean(errors: Errors, covariance: Array, count: int) -> tuple[Array, Array, Array]:
+def _from_mean(errors: Errors, count: int) -> tuple[Array, Array, Array]:
     """Return deviation, standard error and degrees of freedom of each of the first `count` from their mean."""
     of = slice(0, count)
     own, all_of = (1 - 1 / count) ** 2 - 1 / count**2, 1 / count**2
-    with_others = covariance[of, of].mean(axis=1)
-    over_samples = np.maximum(0, np.diag(covariance)[of] - 2 * with_others + with_others.mean())
+    covariance = errors.covariance[of, of]
+    with_others = covariance.mean(axis=1)
+    over_samples = np.maximum(0, np.diag(covariance) - 2 * with_others + with_others.mean())
     seeds, cautious, doubt = (
         part[of] * own + part[of].sum() * all_of for part in (errors.seed_variance, errors.cautious, errors.doubt)
     )

@@ -18,6 +18,7 @@ doi 10.1023/A:1024068626366).
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from mvsa_tune.errors import InputError
-from mvsa_tune.stats.variances import Array, moderate
+from mvsa_tune.stats.intervals import Array, Crossed
+from mvsa_tune.stats.variances import moderate
 
 MCNEMAR = "exact McNemar"
 MODERATED_T = "t with moderated seed variances"
@@ -92,11 +94,16 @@ class Errors:
             self.degrees(over_samples, squared @ self.cautious, squared @ self.doubt),
         )
 
+    @cached_property
+    def covariance(self) -> Array:
+        """The covariance of the means over samples, `(K, K)`."""
+        return self.effects @ self.effects.T
+
+    @cached_property
     def pairs(self) -> tuple[Array, Array, Array]:
-        """Return mean, standard error and degrees of freedom of the first minus the second of every two, `(K, K)`."""
-        covariance = self.effects @ self.effects.T
-        alone = np.diag(covariance)
-        over_samples = np.maximum(0, alone[:, None] + alone - 2 * covariance)
+        """Mean, standard error and degrees of freedom of the first minus the second of every two, `(K, K)` each."""
+        alone = np.diag(self.covariance)
+        over_samples = np.maximum(0, alone[:, None] + alone - 2 * self.covariance)
         np.fill_diagonal(over_samples, 0)
         seeds, cautious, doubt = (part[:, None] + part for part in (self.seed_variance, self.cautious, self.doubt))
         error = np.sqrt(over_samples + seeds)
@@ -110,13 +117,13 @@ class Errors:
         errors = self.effects.astype(np.float32) @ of_samples
         return errors + np.sqrt(self.seed_variance).astype(np.float32)[:, None] * of_seeds
 
+    @cached_property
     def p_of_pairs(self) -> Array:
-        """Return the two-sided p of every two, `(K, K)`."""
+        """The two-sided p of every two, `(K, K)`."""
         if self.answers is not None:
             alone = self.answers @ (1 - self.answers).T  # [i, j]: samples that i classifies correctly and j does not
             return mcnemar(alone, alone.T)
-        mean, error, degrees = self.pairs()
-        return student(mean, error, degrees)
+        return student(*self.pairs)
 
     def test_all(self, weights: Array) -> list[Difference]:
         """Return weighted sums of the means, for `weights` `(Q, K)`, as differences tested together (Holm's method)."""
@@ -162,10 +169,8 @@ def errors(values: Sequence[Array]) -> Errors:
     several = seeds > 1
     spread, residual = np.zeros(len(values)), np.zeros(len(values))
     for k in map(int, np.flatnonzero(several)):
-        by_seed = values[k].mean(axis=1)
-        spread[k] = by_seed.var(ddof=1)
-        rest = values[k] - by_seed[:, None] - values[k].mean(axis=0) + means[k]
-        residual[k] = (rest**2).sum() / ((seeds[k] - 1) * max(N - 1, 1))
+        of_replicates, _, residual[k] = Crossed(values[k]).mean_squares
+        spread[k] = of_replicates / N
     residual[~several] = residual[several].mean()
     variance, degrees = moderate(spread, seeds - 1)
     least = np.maximum(variance, np.median(variance))

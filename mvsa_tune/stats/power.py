@@ -15,7 +15,6 @@ from scipy import stats
 from mvsa_tune.stats.differences import ALPHA, Errors
 
 POWER = 0.8
-LEAST = 0.001  # differences below a tenth of a point are not asked for
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ seeds scatter then keeps most of its own variance, and hardly widens the others'
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Array = NDArray[np.float64]
+from mvsa_tune.stats.intervals import Array
 
 PRIOR_DEGREES = np.array([0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 40, 80, 160])
 LOG_SCALES = np.linspace(-4, 1.5, 56)  # of the prior variance over the mean of the variances
@@ -30,9 +29,7 @@ def moderate(variances: Array, degrees: Array) -> tuple[Array, Array]:
     """
     known = degrees > 0
     total = degrees.sum()
-    if (
-        np.ptp(variances[known]) <= 1e-12 * variances[known].max()
-    ):  # a single one, or all alike: nothing to estimate a spread from
+    if np.ptp(variances[known]) <= 1e-12 * variances[known].max():  # all alike, or a single one: no spread to estimate
         return np.full(len(variances), variances[known][0]), np.full(len(variances), total)
     prior_degrees, prior_variance = prior(variances[known], degrees[known])
     own = np.where(known, variances, 0.0) * degrees

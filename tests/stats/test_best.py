@@ -22,7 +22,7 @@ def test_two_configurations_are_compared_by_their_t() -> None:
     values = case(np.random.default_rng(0), np.array([0.8, 0.76]), 5, 400).correct.astype(float)
     result = errors(sorted(values, key=lambda v: -v.mean()))
     p = p_of_best(result)
-    assert p[0] == 1 and p[1] == pytest.approx(result.p_of_pairs()[0, 1], abs=0.02)
+    assert p[0] == 1 and p[1] == pytest.approx(result.p_of_pairs[0, 1], abs=0.02)
 
 
 @pytest.mark.long

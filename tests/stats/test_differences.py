@@ -25,7 +25,7 @@ def test_one_replicate_is_tested_by_mcnemar() -> None:
     result = difference(a, b)
     only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
     assert result.test == MCNEMAR and result.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
-    assert errors([a, b]).p_of_pairs()[0, 1] == result.p and result.mean == pytest.approx(a.mean() - b.mean())
+    assert errors([a, b]).p_of_pairs[0, 1] == result.p and result.mean == pytest.approx(a.mean() - b.mean())
     assert difference(answers(0, 2, 60), answers(1, 2, 60)).test == MODERATED_T
 
 
@@ -43,18 +43,18 @@ def test_where_seeds_are_all_that_varies_the_variance_is_the_moderated_one() -> 
     """All samples alike within a replicate: R accuracies a configuration, and nothing else."""
     values = [np.random.default_rng(seed).random((6, 1)) * np.ones((6, 30)) for seed in range(5)]
     moderated, degrees = moderate(np.array([v[:, 0].var(ddof=1) for v in values]), np.full(5, 5.0))
-    mean, error, _ = errors(values).pairs()
+    mean, error, _ = errors(values).pairs
     assert mean[0, 3] == pytest.approx(values[0].mean() - values[3].mean())
     assert error[0, 3] == pytest.approx(np.sqrt((moderated[0] + moderated[3]) / 6))
     least = np.maximum(moderated, np.median(moderated))
     freedom = (least[0] + least[3]) ** 2 / ((least / np.sqrt(degrees))[[0, 3]].sum()) ** 2
-    assert errors(values).pairs()[2][0, 3] == pytest.approx(freedom)
+    assert errors(values).pairs[2][0, 3] == pytest.approx(freedom)
 
 
 def test_the_variance_of_a_mean_is_that_of_other_seeds_and_other_samples() -> None:
     """Simulated means scatter as their standard errors say."""
     rng = np.random.default_rng(5)
-    drawn = [errors(list(case(rng, np.full(6, 0.76), 5, 400).correct.astype(float))).pairs() for _ in range(300)]
+    drawn = [errors(list(case(rng, np.full(6, 0.76), 5, 400).correct.astype(float))).pairs for _ in range(300)]
     scatter = np.mean([mean[0, 1] ** 2 for mean, _, _ in drawn])
     said = np.mean([error[0, 1] ** 2 for _, error, _ in drawn])
     assert said == pytest.approx(scatter, rel=0.25)
@@ -64,8 +64,8 @@ def test_configurations_may_have_different_numbers_of_seeds() -> None:
     values = [answers(seed, R, 100) for seed, R in enumerate((3, 5, 1))]
     result = errors(values)
     assert result.seeds.tolist() == [3, 5, 1] and result.seed_variance[2] >= 0
-    assert result.contrasts(np.array([1.0, -1.0, 0.0]))[1] == pytest.approx(result.pairs()[1][0, 1])
-    assert result.contrasts(np.array([1.0, -1.0, 0.0]))[2] == pytest.approx(result.pairs()[2][0, 1])
+    assert result.contrasts(np.array([1.0, -1.0, 0.0]))[1] == pytest.approx(result.pairs[1][0, 1])
+    assert result.contrasts(np.array([1.0, -1.0, 0.0]))[2] == pytest.approx(result.pairs[2][0, 1])
 
 
 def test_the_interval_and_p_say_the_same() -> None:
@@ -104,7 +104,7 @@ def test_two_configurations_on_redrawn_samples_are_tested_by_nadeau_and_bengios_
 def test_what_all_draws_share_is_taken_out() -> None:
     values = np.random.default_rng(4).random((4, 6))
     shifted = values + np.linspace(0, 3, 6)
-    for first, second in zip(redrawn_errors(values, 0.25).pairs(), redrawn_errors(shifted, 0.25).pairs(), strict=True):
+    for first, second in zip(redrawn_errors(values, 0.25).pairs, redrawn_errors(shifted, 0.25).pairs, strict=True):
         np.testing.assert_allclose(first, second, atol=1e-12)
 
 

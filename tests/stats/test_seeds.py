@@ -41,7 +41,7 @@ def test_each_configuration_is_compared_with_all_its_seeds(tmp_path: Path) -> No
         assert scored.cross_fitted is not None and scored.cross_fitted.n == len(seeds)
     assert set(analysis.against_best) == {few.id, apart.id}
     values = [scored.values for scored in analysis.ranked]
-    gap, error, _ = errors(values).pairs()
+    gap, error, _ = errors(values).pairs
     difference = analysis.against_best[few.id]
     assert (difference.mean, difference.error) == (pytest.approx(gap[0, 1]), pytest.approx(error[0, 1]))
     assert difference.mean == pytest.approx(values[0].mean() - values[1].mean()) and analysis.importance == ()

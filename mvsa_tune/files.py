@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 # How a file system says that it has no locks, or cannot sync (network and FUSE file systems); else something is wrong.
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -83,7 +83,7 @@ def acquire(lock: FileLock, timeout: float = 0) -> None:
             warnings.simplefilter("ignore")
             lock.acquire(timeout=timeout)
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno not in UNSUPPORTED):
+        if isinstance(error, OSError) and error.errno not in UNSUPPORTED:  # a Timeout is one, too
             raise
         folder = Path(lock.lock_file).parent
         print(f"{folder} is on a file system without locks: let no other command write there", file=sys.stderr)

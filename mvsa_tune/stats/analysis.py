@@ -270,8 +270,9 @@ def _rivals(analysis: Analysis) -> str:
     others, compared, rivals = len(analysis.ranked) - 1, len(analysis.against_best), analysis.may_be_best()
     if others and not compared:
         return "Configurations cannot be compared on a single draw of the samples: train at least two seeds."
-    text = f"It is better than {'the other' if compared == 1 else f'each of the other {compared}'} (95 %)."
-    text = text if compared else ""
+    text = ""
+    if compared and not rivals:
+        text = f"It is better than {'the other' if compared == 1 else f'each of the other {compared}'} (95 %)."
     if rivals:
         names = "; ".join(scored.config.name for scored in rivals[:NAMED])
         names += f"; and {len(rivals) - NAMED} more" if len(rivals) > NAMED else ""

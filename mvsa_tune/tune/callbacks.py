@@ -125,7 +125,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.progress = progress
         self.mirror = mirror
         self.retries_lost = retries_lost
-        self.hparams = tensorboard.varying(plan.configs)
+        searched = plan.search.space if plan.search else {}
+        self.hparams = tensorboard.varying(plan.configs, [n for n, d in searched.items() if len(set(d.ends)) > 1])
         self.diverged: dict[str, TrialResult] = {}
         self.problem: OSError | None = None  # why nothing can be recorded any more
         self.lost: set[str] = set()  # trials whose nodes died too often for Tune, which says nothing of the trials

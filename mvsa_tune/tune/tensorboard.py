@@ -67,7 +67,8 @@ def scalars(result: TrialResult) -> tuple[list[dict[str, float]], dict[str, floa
     return epochs, {f"validation/{name}": float(score) for name, score in scores.items()}
 
 
-def varying(configs: Sequence[Config]) -> list[str]:
-    """Return the fields in which configurations differ, for their HParams page; all fields of a single one."""
-    differ = [name for name in CONFIG_FIELDS if len({getattr(config, name) for config in configs}) > 1]
+def varying(configs: Sequence[Config], searched: Sequence[str] = ()) -> list[str]:
+    """Return the fields that differ or are searched, for the HParams page; all fields of a single configuration."""
+    values = {name: {getattr(config, name) for config in configs} for name in CONFIG_FIELDS}
+    differ = [name for name in CONFIG_FIELDS if name in searched or len(values[name]) > 1]
     return differ or list(CONFIG_FIELDS)

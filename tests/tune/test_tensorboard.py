@@ -88,4 +88,4 @@ def test_the_hparams_page_shows_what_differs() -> None:
         "image_encoder", "D", "ablation",
     ]  # fmt: skip
     assert "lr" in varying([CONFIG])
-    assert varying([CONFIG], ["head", "D"]) == ["D", "head"]  # of a search, what it searches
+    assert varying([CONFIG], ["D", "head"]) == ["head", "D"]  # of a search, what it searches

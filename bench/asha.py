@@ -20,7 +20,7 @@ import pandas as pd
 from mvsa_tune.config import Asha
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import ranked, summarise
-from workload import load_sweep
+from mvsa_tune.sweeps import GRID
 
 
 def compare(full: pd.DataFrame, asha: Store) -> dict[str, float]:
@@ -55,18 +55,17 @@ def main() -> None:
     parser.add_argument("--grace-period", default=str(Asha().grace_period))
     parser.add_argument("--reduction-factor", default=str(Asha().reduction_factor))
     options, rest = parser.parse_known_args()
-    grid = load_sweep("grid")
     shared = [*rest, "--results", str(options.results), "--quiet"]
     asha = ["--grace-period", options.grace_period, "--reduction-factor", options.reduction_factor]
     count = options.repetitions * options.seeds
-    grid.main([*shared, "--scheduler", "none", "--seeds", str(count), "--name", f"{options.name}-full"])
+    GRID.main([*shared, "--scheduler", "none", "--seeds", str(count), "--name", f"{options.name}-full"])
     full = Store(options.results / f"{options.name}-full")
     accuracy = full.rows().pivot(index="trial_id", columns="seed", values="val_acc_best")
     lines = []
     for repetition in range(options.repetitions):
         seeds = map(str, range(42 + repetition * options.seeds, 42 + (repetition + 1) * options.seeds))
         name = f"{options.name}-asha-{repetition}"
-        grid.main([*shared, *asha, "--seed-list", *seeds, "--name", name])
+        GRID.main([*shared, *asha, "--seed-list", *seeds, "--name", name])
         lines.append(compare(accuracy, Store(options.results / name)))
     table = pd.DataFrame(lines)
     print(table.to_string(float_format="{:.3f}".format))

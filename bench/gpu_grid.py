@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mvsa_tune.config import Config, union
 from mvsa_tune.encoders.registry import ENCODERS
+from mvsa_tune.sweeps import GRID_REFERENCE
 from rivals import Fusion, accuracy, train_epoch
 from stacks import make_stack, seconds
-from workload import load_sweep
 
 SAMPLES, TRAIN = 4000, 3600
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     options = parser.parse_args()
     device = torch.device(options.device)
-    grid = union(load_sweep("grid").REFERENCE)
+    grid = union(GRID_REFERENCE)
     configs = [replace(config, epochs=options.epochs, precision=options.precision) for config in grid]
     widths = {(name, m): ENCODERS[name].widths[m] for config in configs for m, name in config.encoders.items()}
     vectors = {key: torch.randn(SAMPLES, width, device=device) for key, width in widths.items()}

@@ -38,14 +38,13 @@ def watched(started: float, flags: list[str]) -> None:
         setattr(owner, name, noting)
 
     note("Python has started")
-    sys.path.insert(0, str(SWEEPS))
-    import grid
+    from mvsa_tune import sweeps
     from mvsa_tune.tune.plan import make_plan
 
     note("flags can be read")
-    note_return(grid, "carry_out", "tables are written")
-    options = grid.parse(flags)
-    make_plan(options, grid.configurations(options))
+    note_return(sweeps, "carry_out", "tables are written")
+    options = sweeps.GRID.parse(flags)
+    make_plan(options, sweeps.GRID.requested(options))
     note("the plan is made and the caches are checked")
     from mvsa_tune.tune import runner
 
@@ -70,7 +69,7 @@ def watched(started: float, flags: list[str]) -> None:
         record(self, **info)
 
     Recorder.on_trial_result = on_trial_result  # type: ignore[assignment, method-assign]
-    assert grid.main(flags) == 0
+    assert sweeps.GRID.main(flags) == 0
     print(json.dumps(moments))
 
 

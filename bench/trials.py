@@ -15,7 +15,7 @@ import psutil
 
 from chaos import rows
 from mvsa_tune.results.store import Store
-from workload import load_sweep
+from mvsa_tune.sweeps import GRID
 
 
 def watch(folder: Path, moments: dict[int, tuple[float, float]], over: threading.Event) -> None:
@@ -50,11 +50,10 @@ def main() -> None:
     moments: dict[int, tuple[float, float]] = {}
     over = threading.Event()
     folder = Path("results") / "demo"
-    grid = load_sweep("grid")
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
         threading.Thread(target=watch, args=(folder, moments, over), daemon=True).start()
-        code = grid.main([*flags, options.scheduler, "--lr", *rates])
+        code = GRID.main([*flags, options.scheduler, "--lr", *rates])
         over.set()
         recorded = Store(folder).rows()
     assert code == 0 and len(recorded) == options.trials

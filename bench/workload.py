@@ -1,14 +1,11 @@
-"""What the benchmarks share that needs no torch: the sweeps' scripts, and a data set with its vectors."""
+"""What the benchmarks share that needs no torch: where the sweeps' scripts are, and a data set with its vectors."""
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -18,12 +15,6 @@ from mvsa_tune.embeddings.draft import Origin, write_cache
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 WIDTHS = {"image": ("mobilenet_v2", 1280), "text": ("minilm", 384)}
 TAGS = ("negative", "neutral", "positive")
-
-
-def load_sweep(name: str) -> ModuleType:
-    """Import a script of sweeps/."""
-    sys.path.insert(0, str(SWEEPS))
-    return import_module(name)
 
 
 def set_flags(folder: Path) -> list[object]:

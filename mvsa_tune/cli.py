@@ -1,28 +1,11 @@
-"""`python -m mvsa_tune COMMAND`, and how every command of the project reports errors that a user can correct."""
+"""`python -m mvsa_tune COMMAND`."""
 
-import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from mvsa_tune import machine
 from mvsa_tune.commands import COMMANDS
 from mvsa_tune.config import Parser
-from mvsa_tune.errors import InputError
-
-
-def report_errors(command: Callable[[], int | None], program: str) -> int:
-    """Run a command and return its exit code: 2 for an InputError, 130 for a signal, both with one line on stderr."""
-    machine.settle()
-    with machine.shown_output():
-        try:
-            with machine.interruptible():
-                return command() or 0
-        except InputError as error:
-            print(f"{program}: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print(f"{program}: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
-            return 130
+from mvsa_tune.machine import report_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -297,11 +297,11 @@ class Asha:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser that raises InputError."""
 
     def error(self, message: str) -> NoReturn:
-        """Print what was wrong in one line and exit with code 2."""
-        self.exit(2, f"{self.prog}: {message} (--help lists every flag)\n")
+        """Raise an InputError that says what was wrong."""
+        raise InputError(f"{message} (--help lists every flag)")
 
 
 def add_flags(

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, TextIO, cast
 import psutil
 
 from mvsa_tune import NUMERICS_VERSION, __version__
+from mvsa_tune.errors import InputError
 
 # What ends a command: Ctrl-C, `kill`, a connection that breaks, Ctrl-\\, and Slurm's warnings before the end.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -243,6 +244,21 @@ def versions() -> dict[str, str]:
     python = ".".join(platform.python_version_tuple()[:2])
     libraries = {name: metadata.version(name) for name in ("torch", "numpy")}
     return {"mvsa_tune": f"{__version__} with numerics {NUMERICS_VERSION}", "Python": python, **libraries}
+
+
+def report_errors(command: Callable[[], int | None], program: str) -> int:
+    """Run a command and return its exit code: 2 for an InputError, 130 for a signal, both with one line on stderr."""
+    settle()
+    with shown_output():
+        try:
+            with interruptible():
+                return command() or 0
+        except InputError as error:
+            print(f"{program}: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"{program}: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+            return 130
 
 
 def keep_freed_memory() -> None:

@@ -10,37 +10,8 @@ and on seeds that the search has not seen, and the tables show both numbers.
 """
 
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
 
-from mvsa_tune.cli import report_errors
-from mvsa_tune.config import SEARCH_SPACE
-from mvsa_tune.dimensions import Choice
-from mvsa_tune.tune.flags import add_search_flags, parse_sweep, sweep_parser
-from mvsa_tune.tune.space import PAIR, Search, Space, make_search
-from mvsa_tune.tune.sweep import carry_out
-
-# The pairs, and every field of `Config` that declares a dimension.
-PAIRS = ("clip-vit-b-32+clip-vit-b-32", "clip-vit-l-14+clip-vit-l-14", "resnet50+roberta-base")
-SPACE: Space = {PAIR: Choice(PAIRS), **SEARCH_SPACE}
-
-
-def parse(arguments: Sequence[str] | None) -> Namespace:
-    """Parse the flags."""
-    parser = sweep_parser("search.py", __doc__, seeds=3)
-    add_search_flags(parser, SPACE)
-    return parse_sweep(parser, arguments)
-
-
-def search(options: Namespace) -> Search:
-    """Return the search that the flags ask for."""
-    return make_search(options, SPACE)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Plan, search and confirm; return the exit code."""
-    return report_errors(lambda: carry_out(parse(arguments), search), "search.py")
-
+from mvsa_tune.sweeps import SEARCH
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(SEARCH.main())

@@ -3,11 +3,10 @@ import itertools
 
 import pytest
 
-import finetune
-import grid
 from mvsa_tune.config import AXES, FINETUNING, Config, config_from_texts, product, setting, union, within
 from mvsa_tune.errors import InputError
 from mvsa_tune.formats import short
+from mvsa_tune.sweeps import FINETUNE, GRID, GRID_REFERENCE
 
 OTHER = {
     "image_encoder": "resnet50", "text_encoder": "roberta-base", "head": "gated", "D": 128, "lr": 2e-5,
@@ -92,7 +91,7 @@ def test_product_is_every_combination_once() -> None:
 
 
 def test_the_reference_grid_has_the_24_frozen_configurations() -> None:
-    configs = union(grid.REFERENCE)
+    configs = union(GRID_REFERENCE)
     assert len(configs) == 24
     assert sum(config.batch_size == 32 for config in configs) == 8
     assert sum(config.ablation != 0 for config in configs) == 4
@@ -105,9 +104,9 @@ def test_a_pair_is_two_names(pair: str) -> None:
 
 
 def test_axes_are_flags_that_take_several_values() -> None:
-    options = grid.parse(["--D", "1", "2", "--lr", "0.1", "0.2", "--dropout", "0", "0.5", "--seeds", "3"])
+    options = GRID.parse(["--D", "1", "2", "--lr", "0.1", "0.2", "--dropout", "0", "0.5", "--seeds", "3"])
     assert {"D", "lr", "batch_size", "ablation", "head", "dropout"} < set(AXES)
-    assert len(grid.configurations(options)) == 8
+    assert len(GRID.requested(options)) == 8
     assert options.seeds == 3
 
 
@@ -121,25 +120,25 @@ def test_numbers_are_written_as_a_person_would(value: float, text: str) -> None:
 
 
 def test_the_references_fine_tuned_rows_train_as_it_did_with_the_better_head_beside() -> None:
-    configs = finetune.configurations(finetune.parse([]))
+    configs = FINETUNE.requested(FINETUNE.parse([]))
     assert [(config.ablation, config.lr, config.head) for config in configs] == [
         (0, 2e-5, "concat-shared-norm"), (0, 2e-5, "concat"), (0, 1e-4, "concat-shared-norm"), (0, 1e-4, "concat"),
         (2, 1e-4, "concat"), (1, 1e-4, "concat"),
     ]  # fmt: skip
     assert all(config.encoder_lr == config.lr and config.batch_size == 64 and config.D == 256 for config in configs)
     assert {config.batchnorm for config in configs} == {"updated"}
-    epochs = finetune.configurations(finetune.parse(["--epochs", "3", "--accumulation", "2"]))
+    epochs = FINETUNE.requested(FINETUNE.parse(["--epochs", "3", "--accumulation", "2"]))
     assert len(epochs) == 6 and {(config.epochs, config.accumulation) for config in epochs} == {(3, 2)}
 
 
 def test_fine_tuning_flags_make_a_grid_with_the_encoders_learning_rate_apart_or_the_heads() -> None:
     flags = ["--pairs", "a+b", "--lr", "1e-3", "1e-4", "--frozen", "0", "0.5"]
-    same = finetune.configurations(finetune.parse(flags))
+    same = FINETUNE.requested(FINETUNE.parse(flags))
     assert len(same) == 4 and all(config.encoder_lr == config.lr for config in same)
-    apart = finetune.configurations(finetune.parse([*flags, "--encoder-lr", "1e-5", "2e-5"]))
+    apart = FINETUNE.requested(FINETUNE.parse([*flags, "--encoder-lr", "1e-5", "2e-5"]))
     assert len(apart) == 8 and {config.encoder_lr for config in apart} == {1e-5, 2e-5}
     with pytest.raises(InputError, match=r"--encoder-lr 0: encoders that are not trained are for sweeps/grid\.py"):
-        finetune.configurations(finetune.parse(["--encoder-lr", "0"]))
+        FINETUNE.requested(FINETUNE.parse(["--encoder-lr", "0"]))
 
 
 def test_a_configuration_comes_back_from_its_columns() -> None:

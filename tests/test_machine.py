@@ -124,7 +124,7 @@ def test_a_folder_below_home_counts_only_if_files_can_be_made_in_it(
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk", "utf-8"])
 def test_signs_that_an_encoding_lacks_are_replaced(encoding: str) -> None:
-    code = """from mvsa_tune.cli import report_errors
+    code = """from mvsa_tune.machine import report_errors
 def command():
     print("0.5 ± 0.1, −1 × 2 → 3 … 音乐 \\udce9")
 report_errors(command, "name")"""
@@ -144,7 +144,7 @@ report_errors(command, "name")"""
 def test_a_command_goes_on_where_nobody_reads_what_it_prints(stream: str, tmp_path: Path) -> None:
     """A pipe whose reader is gone, and a terminal that was closed (its writes give EIO)."""
     code = f"""import sys
-from mvsa_tune.cli import report_errors
+from mvsa_tune.machine import report_errors
 def command():
     for line in range(10_000):
         print("a line of a table", file=sys.{stream}, flush=line % 2)

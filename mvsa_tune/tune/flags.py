@@ -1,7 +1,7 @@
 """The flags of the sweeps, how they are read with a protocol's defaults, and the grid that they ask for."""
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,38 @@ from mvsa_tune.tune.space import FIXED, PAIR, Space
 Grid = Mapping[str, Sequence[Any]]
 
 
-def sweep_parser(script: str, description: str, *, seeds: int, finetuning: bool = False) -> Parser:
+def arguments_of(values: Mapping[str, Any]) -> list[str]:
+    """Return the command line that a mapping stands for, as `["--D", "128", "256", "--demo"]`.
+
+    Args:
+        values: by a flag's name, with `_` or `-`: a value, several in a list, `NAME=VALUE` pairs in a mapping, True for
+            a flag without a value; False and None leave the flag out.
+    """
+    arguments = []
+    for name, value in values.items():
+        if value is None or value is False:
+            continue
+        arguments.append(flag(name))
+        if isinstance(value, Mapping):
+            arguments += [f"{key}={item}" for key, item in value.items()]
+        elif isinstance(value, Iterable) and not isinstance(value, str):
+            arguments += map(str, value)
+        elif value is not True:
+            arguments.append(str(value))
+    return arguments
+
+
+def sweep_parser(program: str, name: str, description: str, *, seeds: int, finetuning: bool = False) -> Parser:
     """Return a parser with the flags that every sweep has.
 
     Args:
-        script: the script's name, `NAME.py`; NAME is the sweep's default name.
-        description: the script's docstring, whose first line is shown.
+        program: what the user calls.
+        name: the sweep's default name.
+        description: one line.
         seeds: the default number of seeds.
         finetuning: whether the encoders are fine-tuned, so that there are no embedding caches.
     """
-    name = script.removesuffix(".py")
-    parser = Parser(prog=script, description=description.partition("\n")[0])
+    parser = Parser(prog=program, description=description)
     add = parser.add_argument
     add_data_flags(parser, caches=not finetuning)
     add("--demo", action="store_true", help="use the built-in demo set, which is written to data/demo")

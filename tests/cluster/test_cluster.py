@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import chaos
-import grid as script
 from conftest import grid
 from local_cluster import LocalCluster, can_hide, local_cluster
 from mvsa_tune.cluster.session import address_of
@@ -19,6 +18,7 @@ from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import default_folder, find_caches
 from mvsa_tune.results.store import Store
+from mvsa_tune.sweeps import GRID
 from mvsa_tune.training.result import TrialResult
 from mvsa_tune.training.task import Task
 
@@ -96,7 +96,7 @@ def test_an_address_where_no_cluster_answers_is_one_line(tiny: Path, capsys: pyt
         ("ray://host:10001", "give the head node's HOST:PORT"),
         ("somewhere", "no Ray cluster answers there"),
     ):
-        assert script.main(["--data", str(tiny), "--pairs", "eye+ear", "--address", address]) == 2
+        assert GRID.main(["--data", str(tiny), "--pairs", "eye+ear", "--address", address]) == 2
         printed = capsys.readouterr().err
         assert message in printed and printed.count("\n") == 1
     # and what starts from this process afterwards does not listen for a cluster

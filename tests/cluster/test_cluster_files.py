@@ -15,14 +15,12 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
-import finetune
-import grid
-import search
 from conftest import ROOT
 from mvsa_tune import cli
+from mvsa_tune.sweeps import SWEEPS
 
 FILES = ROOT / "sweeps" / "cluster"
-SCRIPTS = {"sweeps/grid.py": grid, "sweeps/search.py": search, "sweeps/finetune.py": finetune}
+SCRIPTS = {f"sweeps/{name}.py": sweep for name, sweep in SWEEPS.items()}
 TEXTS = [*sorted(FILES.iterdir()), ROOT / "docs" / "cluster.md", ROOT / "README.md"]
 # The fields of KubeRay's API (ray-operator/apis/ray/v1, KubeRay 1.5.1) that are allowed in each object.
 RAY_JOB = {
@@ -192,7 +190,7 @@ def test_the_file_for_slurm_starts_head_nodes_and_sweep_with_one_secret(tmp_path
 
 
 def test_the_parsers_of_all_commands_know_where_to_run() -> None:
-    for script in SCRIPTS.values():
+    for script in SWEEPS.values():
         options = script.parse(
             ["--address", "auto", "--nodes", "3", "--storage", "s3://bucket/results", "--memory-per-trial", "2"]
         )

@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-import grid as script
 from mvsa_tune import machine
 from mvsa_tune.cluster import session
 from mvsa_tune.cluster.session import joined_ray, local_ray
 from mvsa_tune.errors import InputError
+from mvsa_tune.sweeps import GRID
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def test_what_accepts_a_connection_and_is_no_ray_is_told_within_seconds(
     with listening(reply) as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
         started = time.monotonic()
-        assert script.main(["--data", str(tiny), "--pairs", "eye+ear"]) == 2
+        assert GRID.main(["--data", str(tiny), "--pairs", "eye+ear"]) == 2
         assert time.monotonic() - started < 3
     told = capsys.readouterr().err
     assert f"--address {address}: no Ray cluster answers there" in told and told.count("\n") == 1
@@ -85,7 +85,7 @@ def test_rays_folder_is_short_whatever_the_environment_says_and_is_removed(
 def test_sigterm_still_interrupts_once_ray_has_ended() -> None:
     """Ray leaves no handler when it ends: a sweep would die while it writes its tables."""
     code = """import os, signal, sys, time
-from mvsa_tune.cli import report_errors
+from mvsa_tune.machine import report_errors
 from mvsa_tune.cluster.session import local_ray
 def command():
     with local_ray(1):

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -10,9 +9,6 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-import finetune
-import grid as script
-import search
 from conftest import add_cache, grid, make_set
 from mvsa_tune import protocols
 from mvsa_tune.cli import main as cli
@@ -24,6 +20,7 @@ from mvsa_tune.inference.select import chosen_head
 from mvsa_tune.protocols import PROTOCOLS, REFERENCE_COUNTS
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import best, choose, summarise
+from mvsa_tune.sweeps import FINETUNE, GRID, GRID_REFERENCE, SEARCH, Sweep
 from mvsa_tune.training.trainer import Samples, StackTrainer, normalised
 from mvsa_tune.tune.plan import Plan, make_plan
 from test_splits import word, write
@@ -143,21 +140,21 @@ def test_a_protocol_is_its_papers_settings_where_no_flag_says_otherwise(cheema: 
     assert store.manifest.replicates == (Replicate(42, 1), Replicate(42, 2)) and store.manifest.split == "files:splits"
     no_files = PROTOCOLS["cheema2021"].split_for(cheema, REFERENCE_COUNTS, finetuned=True)
     assert no_files == "kfold:10:test"
-    assert script.configurations(script.parse([])) == union(script.REFERENCE)
+    assert GRID.requested(GRID.parse([])) == union(GRID_REFERENCE)
 
 
 @pytest.mark.parametrize(
     ("sweep", "flags", "counts", "split"),
     [
-        (script, ["--pairs", "eye+ear"], (14, 13, 13), "reference"),
-        (finetune, [], (14, 13, 13), "reference-finetune"),
-        (finetune, ["--lr", "0.1", "--head", "concat"], (14, 13, 13), "reference-finetune"),
-        (finetune, ["--split", "reference"], (14, 13, 13), "reference"),
-        (finetune, [], REFERENCE_COUNTS, "reference"),
+        (GRID, ["--pairs", "eye+ear"], (14, 13, 13), "reference"),
+        (FINETUNE, [], (14, 13, 13), "reference-finetune"),
+        (FINETUNE, ["--lr", "0.1", "--head", "concat"], (14, 13, 13), "reference-finetune"),
+        (FINETUNE, ["--split", "reference"], (14, 13, 13), "reference"),
+        (FINETUNE, [], REFERENCE_COUNTS, "reference"),
     ],
 )
 def test_the_references_rows_are_on_its_splits_and_other_data_on_one(
-    sweep: ModuleType,
+    sweep: Sweep,
     flags: list[str],
     counts: tuple[int, ...],
     split: str,
@@ -166,7 +163,7 @@ def test_the_references_rows_are_on_its_splits_and_other_data_on_one(
 ) -> None:
     monkeypatch.setattr(protocols, "REFERENCE_COUNTS", counts)
     options = sweep.parse(["--data", str(tiny), *flags])
-    assert make_plan(options, sweep.configurations(options)).split.name == split
+    assert make_plan(options, sweep.requested(options)).split.name == split
 
 
 def test_test_scores_are_scikit_learns_of_the_epoch_of_the_least_loss(cheema: Path, data: Path) -> None:
@@ -232,14 +229,14 @@ def test_a_fold_file_that_has_changed_is_another_sweep(
     write(data / "splits", {"val_1": range(1, 8), "test_1": [0, *range(8, 16)]})
     flags = ["--data", data, "--pairs", "eye+ear", "--protocol", "cheema2021", "--lr", "0.1", "0.02", "--epochs", 20]
     more = ["--scheduler", "none", "--name", "cheema", "--results", cheema.parent]
-    assert script.main([*map(str, flags + more)]) == 2
+    assert GRID.main([*map(str, flags + more)]) == 2
     assert "holds another sweep (rows of fold 1: " in capsys.readouterr().err
     write(data / "splits", PARTS)
 
 
 def test_the_plan_shows_the_folds(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def plan(*flags: str) -> str:
-        assert script.main(["--data", str(data), *FEW, "--dry-run", *flags]) == 0
+        assert GRID.main(["--data", str(data), *FEW, "--dry-run", *flags]) == 0
         return capsys.readouterr().out
 
     printed = plan("--split", "kfold:3:test", "--seeds", "2")
@@ -252,15 +249,15 @@ def test_the_plan_shows_the_folds(data: Path, capsys: pytest.CaptureFixture[str]
 
 def test_each_seed_of_a_holdout_has_its_own_fold(data: Path) -> None:
     def plan(*seeds: str) -> Plan:
-        options = script.parse(["--data", str(data), *FEW, "--split", "holdout:0.25", "--seed-list", *seeds])
-        return make_plan(options, script.configurations(options))
+        options = GRID.parse(["--data", str(data), *FEW, "--split", "holdout:0.25", "--seed-list", *seeds])
+        return make_plan(options, GRID.requested(options))
 
     assert plan("5", "6").replicates == (Replicate(5, 5), Replicate(6, 6))
     assert np.array_equal(plan("5", "6").split.validation[6], plan("6").split.validation[6])
 
 
 def test_a_protocol_fixes_what_a_search_does_not_vary(data: Path) -> None:
-    study = search.search(search.parse(["--data", str(data), "--protocol", "cheema2021", "--lr", "1e-5..1e-3"]))
+    study = SEARCH.requested(SEARCH.parse(["--data", str(data), "--protocol", "cheema2021", "--lr", "1e-5..1e-3"]))
     assert str(study.space["D"]) == "128" and str(study.space["lr"]) == "1e-5..0.001"
     assert study.fixed["select"] == "loss" and study.fixed["epochs"] == 100
 

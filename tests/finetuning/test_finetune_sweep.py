@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import chaos
-import finetune
 from conftest import grid, make_set
 from mvsa_tune.cli import main
 from mvsa_tune.config import Config, Replicate
@@ -22,6 +21,7 @@ from mvsa_tune.inference.predict import predict
 from mvsa_tune.inference.select import chosen_network
 from mvsa_tune.inference.trained import load_finetuned
 from mvsa_tune.results.store import Store, sweep_data
+from mvsa_tune.sweeps import FINETUNE
 from mvsa_tune.tune import sweep
 
 NUMBERS = ["seed", "status", "val_acc_best", "best_epoch", "val_acc_last", "val_loss_last", "epochs_run"]
@@ -203,7 +203,7 @@ def test_onnx_and_weights_that_are_gone_are_one_line(
 def test_wrong_input_is_one_line_before_anything_starts(
     wrong: list[str], message: str, demo: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert finetune.main([*flags(demo, "--results", tmp_path / "results"), *wrong]) == 2
+    assert FINETUNE.main([*flags(demo, "--results", tmp_path / "results"), *wrong]) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1 and not (tmp_path / "results").exists()
 
@@ -222,11 +222,11 @@ def test_unreadable_pictures_are_listed_and_left_out_on_request(
         "--results",
         str(tmp_path / "results"),
     ]
-    assert finetune.main([*command, "--dry-run"]) == 2
+    assert FINETUNE.main([*command, "--dry-run"]) == 2
     printed = capsys.readouterr().err
     assert "1 pictures cannot be read" in printed and "139.jpg: not a picture" in printed
     torch.manual_seed(0)
-    assert finetune.main([*command, "--dry-run", "--skip-bad"]) == 0
+    assert FINETUNE.main([*command, "--dry-run", "--skip-bad"]) == 0
     assert "left out  1 samples, unreadable: 139; leaves reference: " in capsys.readouterr().out
 
 
@@ -235,9 +235,9 @@ def test_trials_that_do_not_fit_into_memory_are_told_before_they_start(
 ) -> None:
     monkeypatch.setattr(sweep, "available_memory", lambda: 2**20)
     command = [*flags(demo, "--D", 4, 8, "--results", tmp_path / "results"), "--cpus-per-trial", "1"]
-    assert finetune.main(command) == 2
+    assert FINETUNE.main(command) == 2
     printed = capsys.readouterr().err
     assert (
         "trials at once need about" in printed and "--cpus-per-trial" in printed and not (tmp_path / "results").exists()
     )
-    assert finetune.main([*command, "--dry-run"]) == 0
+    assert FINETUNE.main([*command, "--dry-run"]) == 0

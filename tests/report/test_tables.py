@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import finetune
 from conftest import ROOT, make_set
-from grid import REFERENCE
 from mvsa_tune.config import Config, union
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.protocols import REFERENCE_COUNTS
@@ -18,11 +16,12 @@ from mvsa_tune.report.write import write_results
 from mvsa_tune.results.schema import SCORES
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse
+from mvsa_tune.sweeps import FINETUNE, GRID_REFERENCE
 from test_store import PROVENANCE, SEEDS, outcome, sweep
 
 
 def reference_grid(pairs: Sequence[str] = ()) -> list[Config]:
-    return union({**grid, "pair": pairs or grid["pair"]} for grid in REFERENCE)
+    return union({**grid, "pair": pairs or grid["pair"]} for grid in GRID_REFERENCE)
 
 
 def tables(folder: Path, configs: list[Config], trained: list[Config], stopped_at: int = 0, **change: object) -> str:
@@ -48,7 +47,7 @@ def test_every_published_cell_is_a_line() -> None:
     lines = published_lines()
     assert len(lines) == 24 + 4  # table 3 stands for both CLIPs
     assert sum(line.config.finetuned for line in lines) == 4
-    finetuned = finetune.configurations(finetune.parse([]))
+    finetuned = FINETUNE.requested(FINETUNE.parse([]))
     better = {config for config in finetuned if config.ablation == 0 and config.head == "concat"}
     assert len(better) == 2 and {line.config for line in lines} == {*reference_grid(), *finetuned} - better
 
@@ -101,7 +100,7 @@ SPLIT_TOLD = "Published frozen and fine-tuned rows are not on the same samples."
 
 @pytest.mark.parametrize("split", ["reference", "reference-finetune", "kfold:3"])
 def test_a_published_value_names_its_split_and_is_compared_on_its_own_samples_alone(tmp_path: Path, split: str) -> None:
-    frozen, finetuned = Config(D=128, lr=2e-5), finetune.configurations(finetune.parse([]))
+    frozen, finetuned = Config(D=128, lr=2e-5), FINETUNE.requested(FINETUNE.parse([]))
     text = tables(tmp_path, [frozen, *finetuned], [frozen, *finetuned], split=split)
     assert (SPLIT_TOLD in text) == (split != "kfold:3")
     if split == "kfold:3":
@@ -117,7 +116,7 @@ def test_a_published_value_names_its_split_and_is_compared_on_its_own_samples_al
 
 
 def test_the_report_says_that_published_rows_are_on_different_samples(tmp_path: Path) -> None:
-    configs = finetune.configurations(finetune.parse([]))
+    configs = FINETUNE.requested(FINETUNE.parse([]))
     tables(tmp_path, configs, configs, split="reference-finetune")
     analysis = analyse(Store(tmp_path / "s"))
     assert SPLIT_TOLD in page(analysis, dict.fromkeys(SECTIONS, ()), None)

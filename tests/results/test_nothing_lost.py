@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 import chaos
-import grid as script
 from conftest import grid
 from mvsa_tune.config import Asha
 from mvsa_tune.results import store as storing
 from mvsa_tune.results.store import Store
+from mvsa_tune.sweeps import GRID
 
 SLOW = ("--pairs", "eye+ear", "--D", *range(4, 16), "--batch-size", 8, "--epochs", 120, "--seeds", 2)
 
@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_then_asha_then_every_trial_to_its_end(
 
     with monkeypatch.context() as patch:
         patch.setattr(storing, "append_rows", fill_up)
-        assert script.main(command) == 2
+        assert GRID.main(command) == 2
     told = capsys.readouterr()
     assert "cannot be written any more (No space left on device)" in told.err and "Traceback" not in told.err
     store = Store(results / "grid")
@@ -70,7 +70,7 @@ def test_a_disk_that_fills_up_then_asha_then_every_trial_to_its_end(
     assert len(before) == 4 and "half a line" in store.trials_path.read_text()
 
     # the same command goes on, with ASHA
-    assert script.main(command) == 0
+    assert GRID.main(command) == 0
     told = capsys.readouterr()
     assert "is half written" in told.err and "2 of 8 configurations are recorded" in told.out
     stopped = set(store.recorded(("stopped",)))
@@ -86,7 +86,7 @@ def test_a_disk_that_fills_up_then_asha_then_every_trial_to_its_end(
     assert f"{len(stopped)} {told_of} stopped early" in told.out
 
     # and the same command without a scheduler trains the stopped ones to their end
-    assert script.main([*command, "--scheduler", "none"]) == 0
+    assert GRID.main([*command, "--scheduler", "none"]) == 0
     told = capsys.readouterr()
     assert f"{8 - len(stopped)} of 8 configurations are recorded" in told.out and "were stopped early" not in told.out
     full = store.scores()

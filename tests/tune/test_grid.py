@@ -16,7 +16,6 @@ import psutil
 import pytest
 import torch
 
-import grid as script
 from conftest import ROOT, grid
 from mvsa_tune import __version__
 from mvsa_tune.cli import main as cli
@@ -24,6 +23,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.splits import reference_split
 from mvsa_tune.results import manifest
+from mvsa_tune.sweeps import GRID
 from mvsa_tune.training.trainer import Samples, StackTrainer
 from mvsa_tune.tune import runner as sweep
 from test_input import FEW, refused
@@ -39,7 +39,7 @@ def test_a_pair_of_open_names_goes_from_folder_to_tables(
     told = refused(capsys, *arguments)
     for name in pair.split("+"):
         assert f"python -m mvsa_tune embed --data {folder} --encoder {shlex.quote(name)}" in told
-    assert script.main([*map(str, arguments), "--dry-run", "--embed"]) == 0
+    assert GRID.main([*map(str, arguments), "--dry-run", "--embed"]) == 0
     # (1000 × 4 + 4) + (16 × 4 + 4) for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
     assert "4,115 parameters × 2" in capsys.readouterr().out
     assert not (folder / "embeddings").exists()
@@ -154,7 +154,7 @@ def test_a_trial_whose_data_goes_away_says_so(tiny: Path, monkeypatch: pytest.Mo
         return told
 
     monkeypatch.setattr(sweep.Store, "begin", begin_and_lose_the_cache)
-    code = script.main(["--data", str(tiny), "--pairs", "eye+ear", "--results", str(tiny / "results"), *FEW])
+    code = GRID.main(["--data", str(tiny), "--pairs", "eye+ear", "--results", str(tiny / "results"), *FEW])
     assert code == 1
     folder = tiny / "results" / "grid"
     assert "No such file or directory" in rows(folder)["status"][0]

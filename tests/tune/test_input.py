@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import grid as script
+from mvsa_tune.sweeps import GRID
 
 FEW = ("--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "3", "--seeds", "2", "--scheduler", "none")
 
@@ -12,7 +12,7 @@ FEW = ("--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "3", "--seed
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run the script in this process; it must exit with 2, print nothing but one line on stderr, and return that."""
     try:
-        code = script.main([*map(str, arguments)])
+        code = GRID.main([*map(str, arguments)])
     except SystemExit as stop:  # argparse's own
         code = int(stop.code or 0)
     printed = capsys.readouterr()
@@ -109,7 +109,7 @@ def test_a_dry_run_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]
         tiny / "results",
         "--dry-run",
     ]
-    assert script.main([*map(str, arguments), *FEW]) == 0
+    assert GRID.main([*map(str, arguments), *FEW]) == 0
     printed = capsys.readouterr()
     # eye+ear: (6 × 4 + 4) × 2 for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
     assert "99 parameters × 2" in printed.out
@@ -124,7 +124,7 @@ def test_an_encoder_that_is_not_here_has_no_estimate(
     open_pair: tuple[Path, str], tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--data", tiny, "--pairs", "eye+hf:someone/model", "eye+ear", "--dry-run", *FEW]
-    assert script.main([*map(str, arguments)]) == 0
+    assert GRID.main([*map(str, arguments)]) == 0
     printed = capsys.readouterr().out
     assert "not counting 1 configurations whose encoders have not been loaded" in printed
     assert "? parameters × 2  left out: no text cache of hf:someone/model" in printed and "99 parameters × 2" in printed

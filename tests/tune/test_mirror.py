@@ -6,11 +6,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-import grid as script
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
 from mvsa_tune.results.schema import read_rows, write_rows
+from mvsa_tune.sweeps import GRID
 from mvsa_tune.tune.callbacks import Recorder
 from mvsa_tune.tune.mirror import Mirror
 
@@ -172,15 +172,15 @@ def test_a_sweep_is_copied_after_each_trial_and_goes_on_from_the_copy_on_a_new_d
 
     monkeypatch.setattr(Recorder, "_record", noted)
     same = [*flags, "--D", 4, 8, "--results", tmp_path / "new"]
-    assert script.main(list(map(str, same))) == 0
+    assert GRID.main(list(map(str, same))) == 0
     assert "6 of 6 configurations are recorded" in capsys.readouterr().out and not copied
-    assert script.main([*map(str, same), "--D", "5"]) == 0
+    assert GRID.main([*map(str, same), "--D", "5"]) == 0
     assert sorted(copied) == [21, 24, 27]
     # what grew on one machine is not overwritten by an earlier state on another, nor by another sweep
-    assert script.main([*map(str, flags), "--D", "4", "--results", str(swept.parent)]) == 2
+    assert GRID.main([*map(str, flags), "--D", "4", "--results", str(swept.parent)]) == 2
     assert "it has 9 rows that" in capsys.readouterr().err
     for results in ("new", "third"):
         other = [*flags, "--D", 4, "--split", "kfold:2", "--results", tmp_path / results]
-        assert script.main(list(map(str, other))) == 2
+        assert GRID.main(list(map(str, other))) == 2
         assert "holds another sweep" in capsys.readouterr().err
     assert len(read_rows(there)[0]) == 27

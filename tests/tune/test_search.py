@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import search as script
 from conftest import grid
 from mvsa_tune.results.store import Store
+from mvsa_tune.sweeps import SEARCH
 
 SPACE = ("--D", "4..16", "--lr", "1e-3..0.1", "--batch-size", "8", "16", "--epochs", "6", "--grace-period", "2")
 
@@ -65,11 +65,11 @@ BAD = {
 def test_bad_input_is_told_before_anything_starts(case: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, told = BAD[case]
     pairs = [] if "--pairs" in arguments else ["--pairs", "eye+ear"]
-    assert script.main(["--data", str(tiny), "--results", str(tiny / "results"), *pairs, *arguments]) == 2
+    assert SEARCH.main(["--data", str(tiny), "--results", str(tiny / "results"), *pairs, *arguments]) == 2
     assert told in capsys.readouterr().err and not (tiny / "results").exists()
 
 
 def test_the_plan_of_a_search_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main(["--data", str(tiny), "--pairs", "eye+ear", *SPACE, "--minutes", "2.5", "--dry-run"]) == 0
+    assert SEARCH.main(["--data", str(tiny), "--pairs", "eye+ear", *SPACE, "--minutes", "2.5", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "D 4..16" in printed and "at most 2.5 minutes" in printed and "ASHA" in printed

@@ -4,8 +4,8 @@ import pytest
 from ray.exceptions import OutOfMemoryError
 from ray.tune import Tuner
 
-import grid
 from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.sweeps import GRID
 
 
 @pytest.mark.ray
@@ -17,6 +17,6 @@ def test_a_machine_without_memory_ends_the_sweep_with_one_line(
 
     monkeypatch.setattr(Tuner, "fit", fit)
     flags = ["--data", str(demo.folder), "--pairs", "demo-pixels+demo-words", "--results", str(tmp_path), "--quiet"]
-    assert grid.main([*flags, "--D", "4", "--cpus-per-trial", "1"]) == 2
+    assert GRID.main([*flags, "--D", "4", "--cpus-per-trial", "1"]) == 2
     told = capsys.readouterr().err
     assert "too little memory left" in told and "--cpus-per-trial 2" in told and "Traceback" not in told

@@ -1,7 +1,9 @@
 """Hyperparameter sweeps for multimodal (picture + text) sentiment, with numbers one can trust."""
 
 import os
+from typing import Any
 
+__all__ = ["NUMERICS_VERSION", "__version__", "finetune", "grid", "load_head", "load_results", "search"]
 __version__ = "0.1.0"
 # Raised by hand whenever the same configuration, seed, fold and vectors would give other numbers: a golden-number test
 # then fails (tests/training/test_golden.py). A results folder holds the rows of one such version.
@@ -25,3 +27,16 @@ for _name, _value in {
     "THP_MEM_ALLOC_ENABLE": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def __getattr__(name: str) -> Any:
+    """Return a function of `mvsa_tune.api`, which is imported when one is first used: it takes seconds."""
+    if name in __all__:
+        from mvsa_tune import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -44,15 +44,18 @@ class Node:
 
 @contextmanager
 def local_ray(cpus: int) -> Iterator[None]:
-    """Run a Ray of this process's own on this machine, with `cpus` CPUs and all GPUs, for the time of a `with`.
+    """Run a Ray on this machine, with `cpus` CPUs and all GPUs, for the time of a `with`.
+
+    Where this process uses a Ray already, as a notebook may, that one is used and left running: `this_machine` has
+    planned no more trials at once than it has CPUs.
 
     Raises:
-        InputError: this process has a Ray already, or there is no folder for its files.
+        InputError: there is no folder for Ray's files.
     """
-    import ray
-
-    if ray.is_initialized():
-        raise InputError("this process uses a Ray already: call ray.shutdown() before")
+    if is_in_use():
+        with _left_running():
+            yield
+        return
     if not TOKEN & os.environ.keys() and not machine.has_home(".ray"):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray 2.60 would write one there
     with _ray_folder() as folder:
@@ -60,6 +63,27 @@ def local_ray(cpus: int) -> Iterator[None]:
         servers = [child for child in psutil.Process().children() if child.name() in SERVERS]
         with _watched(lambda: any(map(_is_dead, servers))):
             yield
+
+
+def is_in_use() -> bool:
+    """Return whether this process uses a Ray; without importing it, which takes a second."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+@contextmanager
+def _left_running() -> Iterator[None]:
+    """Use the Ray of this process for the time of a `with`; free what an interrupted Tune has left reserved in it."""
+    from ray._raylet import PlacementGroupID  # type: ignore[attr-defined]
+    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+    before = set(placement_group_table())
+    try:
+        yield
+    finally:
+        for name, group in placement_group_table().items():
+            if name not in before and group["state"] != "REMOVED":
+                remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
 
 
 @contextmanager
@@ -81,9 +105,17 @@ def _ray_folder() -> Iterator[str]:
 def joined_ray(address: str) -> Iterator[None]:
     """Join the Ray cluster at an address for the time of a `with`. Its nodes run this process's source of the package.
 
+    Where this process has joined that cluster already, it stays in it, and the nodes need the package installed.
+
     Raises:
-        InputError: there is no cluster, or it does not accept this process.
+        InputError: there is no cluster, it does not accept this process, or this process uses another Ray.
     """
+    if is_in_use():
+        if address not in ("auto", known := _address_in_use()):
+            raise InputError(f"--address {address}: this process uses the Ray at {known}; call ray.shutdown() before")
+        with _left_running():
+            yield
+        return
     if address.startswith(("ray://", "http://", "https://")):
         raise InputError(
             f"--address {address}: give the head node's HOST:PORT, or auto on a node of the cluster; from elsewhere, "
@@ -109,6 +141,12 @@ def joined_ray(address: str) -> Iterator[None]:
 
     with _watched(_head_is_silent(ray.get_runtime_context().gcs_address)):
         yield
+
+
+def _address_in_use() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _init(**options: Any) -> None:
@@ -249,14 +287,23 @@ def add_cluster_flags(parser: ArgumentParser) -> None:
 
 
 def address_of(options: Namespace) -> str | None:
-    """Return the address of the cluster that the flags or RAY_ADDRESS name; None for this machine alone."""
+    """Return the address of the cluster that the flags or RAY_ADDRESS name; None for this machine alone.
+
+    Where they name none, a Ray that this process uses already counts as a cluster if it has several nodes.
+    """
     address = options.address or os.environ.get("RAY_ADDRESS", "")
-    return None if address in ("", "local") else str(address)
+    if address in ("", "local"):
+        return _address_in_use() if is_in_use() and len(alive_nodes()) > 1 else None
+    return str(address)
 
 
 def this_machine() -> Node:
-    """Return what this process may use of its machine."""
-    return Node("this machine", cpu_count(), gpu_count(), available_memory())
+    """Return what this process may use of its machine; no more than its Ray has, if it uses one already."""
+    cpus, gpus = cpu_count(), gpu_count()
+    if is_in_use():
+        resources = sys.modules["ray"].cluster_resources()
+        cpus, gpus = (min(count, int(resources.get(name, 0))) for count, name in ((cpus, "CPU"), (gpus, "GPU")))
+    return Node("this machine", cpus, gpus, available_memory())
 
 
 def nodes_of(address: str, at_least: int = 1) -> list[Node]:

@@ -4,20 +4,23 @@ predictions = predict(store, choose(store, "best"), data=Path("new_pairs"))
 predictions.write(Path("predicted.txt"), probabilities=True)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from mvsa_tune.config import Config
-from mvsa_tune.data.dataset import Dataset, read_dataset
+from mvsa_tune.data.dataset import Dataset, Sample, read_dataset
+from mvsa_tune.data.text import TREATMENTS
 from mvsa_tune.embeddings.cache import Cache, default_folder
-from mvsa_tune.embeddings.embed import embed
-from mvsa_tune.embeddings.pipeline import Settings
+from mvsa_tune.embeddings.embed import BATCH, embed
+from mvsa_tune.embeddings.pipeline import Settings, Task, embed_blocks
+from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.inference.select import chosen_head, chosen_network, sweep_caches
@@ -144,20 +147,60 @@ def embed_new(head: Head, dataset: Dataset, folder: Path, weights: Mapping[str, 
     """
     caches = {}
     for modality, name in head.config.encoders.items():
-        encoder = (then := head.about["encoders"][modality])["encoder"]
-        if not then["source"].startswith("embedded by "):
-            raise InputError(
-                f"the {modality} vectors of {name} were {then['source']}: new pairs cannot be embedded in the same way"
-            )
-        text, called = text_normalisation(head.about), name if name != encoder else ""
+        then, text = _made_by(head, modality), text_normalisation(head.about)
+        encoder = then["encoder"]
+        called = name if name != encoder else ""
         settings = Settings(weights=weights.get(encoder), dtype=then["dtype"], text=text, name=called)
         made = {cache.manifest.modality: cache for cache in embed(dataset, folder, encoder, settings)}[modality]
-        now = {key: getattr(made.manifest, key) for key in ("weights", "preprocessing")}
-        different = [f"{key} {then[key]} then, {value} now" for key, value in now.items() if then[key] != value]
-        if different:
-            raise InputError(
-                f"{encoder} is not the encoder of the sweep's {modality} vectors ({'; '.join(different)}): "
-                f"give the one from then with --weights {encoder}=PATH, and delete {made.path.parent}"
-            )
+        manifest = made.manifest
+        _check_made_by(then, modality, manifest.weights, manifest.preprocessing, f", and delete {made.path.parent}")
         caches[modality] = made
     return caches
+
+
+def vectors_of(
+    head: Head, pictures: Sequence[Path], texts: Sequence[str], weights: Mapping[str, Path] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Embed pairs like the vectors that a head was trained on; return raw vectors `(N, width)` by modality.
+
+    Args:
+        head: the head.
+        pictures: N files; not opened by a head that sees texts alone.
+        texts: N raw texts; not read by a head that sees pictures alone.
+        weights: files or folders of encoders' weights, by name; None for the published ones.
+
+    Raises:
+        InputError: as `embed_new`, or a picture cannot be read.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    samples = [Sample("", None, picture, text, "utf-8") for picture, text in zip(pictures, texts, strict=True)]
+    vectors = {}
+    for modality in head.config.modalities:
+        then, text = _made_by(head, modality), text_normalisation(head.about)
+        tower = find_encoder(then["encoder"]).load(modality, (weights or {}).get(then["encoder"]), device)
+        treatment = f"{TREATMENTS[text]}; " if modality == "text" else ""
+        _check_made_by(then, modality, tower.weights, f"{treatment}{tower.preprocessing}")
+        task = Task(modality, Settings(dtype=then["dtype"], text=text), BATCH["cpu"], torch.get_num_threads())
+        vectors[modality] = next(embed_blocks(tower, task, {0: samples})).vectors
+    return vectors
+
+
+def _made_by(head: Head, modality: str) -> Mapping[str, str]:
+    """Return what made the vectors that a head was trained on; InputError if they were imported."""
+    then: Mapping[str, str] = head.about["encoders"][modality]
+    if not then["source"].startswith("embedded by "):
+        name = head.config.encoders[modality]
+        raise InputError(
+            f"the {modality} vectors of {name} were {then['source']}: new pairs cannot be embedded in the same way"
+        )
+    return then
+
+
+def _check_made_by(then: Mapping[str, str], modality: str, weights: str, preprocessing: str, remedy: str = "") -> None:
+    """Raise InputError if an encoder's weights or preprocessing are other ones now; `remedy` ends the message."""
+    now, encoder = {"weights": weights, "preprocessing": preprocessing}, then["encoder"]
+    if different := [f"{key} {then[key]} then, {value} now" for key, value in now.items() if then[key] != value]:
+        raise InputError(
+            f"{encoder} is not the encoder of the sweep's {modality} vectors ({'; '.join(different)}): "
+            f"give the one from then with --weights {encoder}=PATH{remedy}"
+        )

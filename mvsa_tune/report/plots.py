@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import ContextDecorator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any, Final, cast
 
@@ -46,13 +46,14 @@ styled = cast(ContextDecorator, mpl.rc_context(STYLE))  # a decorator too, which
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing: the name of its files, its title, a description for who cannot see it, and the files' content."""
+    """A drawing: the name of its files, its title, a description for who cannot see it, the files' content, itself."""
 
     name: str
     title: str
     description: str
     svg: str
     png: bytes
+    figure: Figure = field(default_factory=Figure, repr=False, compare=False)
 
 
 @styled
@@ -271,4 +272,4 @@ def _plot(figure: Figure, name: str, title: str, description: str) -> Plot:
     svg, png = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    return Plot(name, title, description, svg.getvalue(), png.getvalue())
+    return Plot(name, title, description, svg.getvalue(), png.getvalue(), figure=figure)

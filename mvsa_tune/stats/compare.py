@@ -1,5 +1,8 @@
 """Two sweeps side by side: what they differ in, and how the configurations that both have, and their bests, differ."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from mvsa_tune.config import Config
@@ -7,11 +10,29 @@ from mvsa_tune.errors import InputError, some
 from mvsa_tune.formats import Table, markdown_section
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
-from mvsa_tune.stats.differences import errors, on_common_seeds
+from mvsa_tune.stats.differences import Difference, Seeds, errors, on_common_seeds
+from mvsa_tune.stats.intervals import Array
 
 
-def compare(first: Store, second: Store) -> str:
-    """Return a Markdown page on the accuracies of the second sweep minus those of the first.
+@dataclass(frozen=True)
+class Comparison:
+    """Two sweeps compared on the same samples.
+
+    Attributes:
+        names: of the sweeps.
+        pairs: by name, what was compared: the seeds that both have, and both values `(R, N)`; no seeds, no values.
+        differences: of the pairs with common seeds, by name: the second sweep minus the first.
+        samples: how many validation samples.
+    """
+
+    names: tuple[str, str]
+    pairs: Mapping[str, tuple[Seeds, list[Array]]]
+    differences: Mapping[str, Difference]
+    samples: int
+
+
+def compared(first: Store, second: Store) -> Comparison:
+    """Compare the cross-fitted accuracies of the configurations that two sweeps share, and of their bests.
 
     Raises:
         InputError: one has no finished configuration, or they share no seed, or have different validation samples.
@@ -32,31 +53,38 @@ def compare(first: Store, second: Store) -> str:
         scored = [side.scored[config.id] for side, config in zip(sides, pair, strict=True)]
         values = [of_side.values[:, order] for of_side, order in zip(scored, columns, strict=True)]
         pairs[name] = on_common_seeds(values, [of_side.seeds for of_side in scored])
-    compared = {name: values for name, (seeds, values) in pairs.items() if seeds}
-    if not compared:
+    on_seeds = {name: values for name, (seeds, values) in pairs.items() if seeds}
+    if not on_seeds:
         seeds = [{str(seed): None for scored in side.ranked for seed in scored.seeds} for side in sides]
         raise InputError(
             f"{names[0]} and {names[1]} share no seed ({' and '.join(some([*of_side]) for of_side in seeds)}): run one "
             "again with the other's, --seed-list"
         )
-    paired = errors([values - baseline for baseline, values in compared.values()])
-    differences = paired.test_all(np.eye(len(compared)))
+    paired = errors([values - baseline for baseline, values in on_seeds.values()])
+    differences = dict(zip(on_seeds, paired.test_all(np.eye(len(on_seeds))), strict=True))
+    return Comparison((names[0], names[1]), pairs, differences, len(guids[0]))
+
+
+def compare(first: Store, second: Store) -> str:
+    """Return a Markdown page on the accuracies of the second sweep minus those of the first; InputError as above."""
+    comparison = compared(first, second)
+    names, pairs, differences = comparison.names, comparison.pairs, comparison.differences
     cells = {
         name: [
-            *(f"{array.mean():.3f}" for array in compared[name]),
+            *(f"{array.mean():.3f}" for array in pairs[name][1]),
             f"{difference.mean:+.4f}",
             f"{difference.low:+.4f} to {difference.high:+.4f}",
             f"{difference.p:.2g}",
             f"{difference.adjusted:.2g}",
         ]
-        for name, difference in zip(compared, differences, strict=True)
+        for name, difference in differences.items()
     }
     used = list(dict.fromkeys(seed for seeds, _ in pairs.values() for seed in seeds))
     fewer = "" if all(list(seeds) == used for seeds, _ in pairs.values()) else " (each pair those that both have)"
-    tests = ", ".join(dict.fromkeys(difference.test for difference in differences))
+    tests = ", ".join(dict.fromkeys(difference.test for difference in differences.values()))
     corrected = f"corrected for {len(differences)} comparisons" if len(differences) > 1 else "a single comparison"
     note = (
-        f"Cross-fitted accuracy, seeds {', '.join(map(str, used))}{fewer}, {len(guids[0]):,} validation samples; "
+        f"Cross-fitted accuracy, seeds {', '.join(map(str, used))}{fewer}, {comparison.samples:,} validation samples; "
         f"tests: {tests}, {corrected}. The best of a sweep was chosen by its "
         "accuracy, which is therefore biased upwards."
     )

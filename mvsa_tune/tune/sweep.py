@@ -110,12 +110,15 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def carry_out(options: Namespace, requested: Callable[[Namespace], Sequence[Config] | Search]) -> int:
+def carry_out(
+    options: Namespace, requested: Callable[[Namespace], Sequence[Config] | Search], *, show: bool = True
+) -> int:
     """Run what flags ask for in the folder `--name` of `--results`, or with `--dry-run` print the plan.
 
     Args:
         options: the flags of `flags.parse_sweep`.
         requested: returns the configurations of a grid, or the search, that they ask for.
+        show: whether to print the tables.
 
     Returns:
         The exit code.
@@ -141,10 +144,10 @@ def carry_out(options: Namespace, requested: Callable[[Namespace], Sequence[Conf
 
     folder = options.results / options.name
     with Mirror(folder, options.storage) if options.storage else nullcontext() as mirror:
-        run = partial(run_sweep, demo=options.demo, quiet=options.quiet, show=not plan.search, mirror=mirror)
+        run = partial(run_sweep, demo=options.demo, quiet=options.quiet, show=show and not plan.search, mirror=mirror)
         code = run(plan, folder)
         if plan.search and code != INTERRUPTED:
-            code = max(code, confirm(plan, folder, options, run))
+            code = max(code, confirm(plan, folder, options, run, show=show))
         if options.report and code != INTERRUPTED:
             from mvsa_tune.report.write import report  # imports SciPy
 
@@ -195,7 +198,7 @@ def _check_memory(plan: Plan, *, is_run: bool) -> None:
         )
 
 
-def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, Path], int]) -> int:
+def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, Path], int], *, show: bool) -> int:
     """Train a search's finalists again, to the end and on fresh seeds, and print the tables; return the exit code.
 
     Args:
@@ -203,6 +206,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, P
         folder: the search's results; the finalists' go into a folder in it.
         options: the flags of `flags.add_search_flags`.
         run: runs a plan in a folder and returns the exit code.
+        show: whether to print the tables.
     """
     from mvsa_tune.report.leaderboard import confirmed_folder, finalists
     from mvsa_tune.report.write import write_results
@@ -225,5 +229,7 @@ def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, P
     else:
         print("No trial was trained to its end: there is nothing to confirm.")
     if code != INTERRUPTED:
-        print(write_results(Store(folder))[1])
+        markdown = write_results(Store(folder))[1]
+        if show:
+            print(markdown)
     return code

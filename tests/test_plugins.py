@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT, grid
+from conftest import ROOT, run_command
 from mvsa_tune import plugins
 from mvsa_tune.cli import main
 from mvsa_tune.config import Config
@@ -187,7 +187,7 @@ def test_a_sweep_trains_and_predicts_with_what_comes_from_outside(
     make_demo_set(tmp_path / "set")
     flags = ["--data", tmp_path / "set", "--pairs", "package-pixels+file-words", "--embed", "--plugin", file]
     heads = ["concat", "package-concat", "file-concat"]
-    done = grid(*flags, "--head", *heads, "--D", 4, "--epochs", 2, "--seeds", 2, "--name", "x", cwd=tmp_path)
+    done = run_command(*flags, "--head", *heads, "--D", 4, "--epochs", 2, "--seeds", 2, "--name", "x", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = tmp_path / "results" / "x"
     with (results / "trials.csv").open() as lines:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import chaos
-from conftest import grid
+from conftest import run_command
 from local_cluster import LocalCluster, can_hide, local_cluster
 from mvsa_tune.cluster.session import address_of
 from mvsa_tune.data.dataset import read_dataset
@@ -86,7 +86,7 @@ def test_a_sweep_whose_first_node_dies_and_whose_second_one_joins_late_and_sees_
                 np.testing.assert_array_equal(getattr(result, name), value, err_msg=f"{trial} {name}")
     # what no node can hold is refused at once, with what there is
     requested = ("--data", tiny, *FEW, "--D", 99, "--address", cluster.address, "--memory-per-trial", 99999)
-    refused = grid(*requested, cwd=work, timeout=30)
+    refused = run_command(*requested, cwd=work, timeout=30)
     assert refused.returncode == 2 and "no node has so much for Ray" in refused.stderr, refused.stderr
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import chaos
-from conftest import ROOT, grid
+from conftest import ROOT, run_command
 from local_cluster import LocalCluster, can_hide, local_cluster
 from mvsa_tune.config import Asha
 from mvsa_tune.data.dataset import Dataset
@@ -26,7 +26,7 @@ DEMO = ("--pairs", "demo-pixels+demo-words", "--quiet")
 def test_two_nodes_that_die_one_after_another_change_no_number_and_no_table(tiny: Path, cluster: LocalCluster) -> None:
     """Tune tries a trial no second time here: one whose node dies runs again all the same."""
     work = tiny.parent
-    assert grid("--data", tiny, *SWEEP, "--name", "calm", cwd=work).returncode == 0
+    assert run_command("--data", tiny, *SWEEP, "--name", "calm", cwd=work).returncode == 0
     flags = ("--data", tiny, *SWEEP, "--name", "chaos", "--max-failures", 0, "--address", cluster.address)
     process, results = chaos.start(work, *flags), work / "results" / "chaos"
     for count, dies, comes in ((4, "first", "second"), (16, "second", "third")):
@@ -56,7 +56,7 @@ def test_the_heads_death_is_told_and_the_same_command_goes_on_on_another_cluster
         other.add("fresh")
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             monkeypatch.setenv(name, other.environment[name])
-        ended = grid("--data", tiny, *SWEEP, "--storage", work / "there", "--address", other.address, cwd=work)
+        ended = run_command("--data", tiny, *SWEEP, "--storage", work / "there", "--address", other.address, cwd=work)
     assert ended.returncode == 0, ended.stderr
     after = Store(results).rows()
     assert len(after) == 36 and before.merge(after, how="inner").shape == before.shape
@@ -81,9 +81,9 @@ def test_asha_on_a_cluster_stops_what_it_would_stop_and_keeps_curves(tiny: Path,
         "--epochs",
         60,
     )
-    assert grid(*flags, "--scheduler", "none", "--name", "calm", cwd=work).returncode == 0
+    assert run_command(*flags, "--scheduler", "none", "--name", "calm", cwd=work).returncode == 0
     cluster.add("second")
-    ended = grid(*flags, "--name", "asha", "--address", cluster.address, "--nodes", 2, cwd=work)
+    ended = run_command(*flags, "--name", "asha", "--address", cluster.address, "--nodes", 2, cwd=work)
     assert ended.returncode == 0, ended.stderr
     cut, full = Store(work / "results" / "asha").scores(), Store(work / "results" / "calm").scores()
     assert len(cut) == 12 and all((full[trial][: len(curve)] == curve).all() for trial, curve in cut.items())
@@ -108,7 +108,7 @@ def test_a_search_runs_on_a_cluster(demo: Dataset, cluster: LocalCluster, tmp_pa
         "--finalists",
         2,
     )
-    ended = grid(
+    ended = run_command(
         *flags, "--head", "concat", "--address", cluster.address, "--nodes", 2, cwd=tmp_path, script="search.py"
     )
     assert ended.returncode == 0, ended.stderr
@@ -151,13 +151,13 @@ def test_embedding_and_fine_tuning_on_a_cluster_need_a_path_that_every_node_sees
         "--address",
         cluster.address,
     )
-    tuned = grid(*flags, cwd=tmp_path, script="finetune.py")
+    tuned = run_command(*flags, cwd=tmp_path, script="finetune.py")
     assert tuned.returncode == 0, tuned.stderr
     assert list((tmp_path / "results" / "finetune" / "checkpoints").rglob("*.best.safetensors"))
     cluster.add("blind", hidden=data)
     for refused in (
         embed("--cache", tmp_path / "again", "--address", cluster.address, "--nodes", 2),
-        grid(*flags, "--nodes", 2, "--name", "blind", cwd=tmp_path, script="finetune.py"),
+        run_command(*flags, "--nodes", 2, "--name", "blind", cwd=tmp_path, script="finetune.py"),
     ):
         assert refused.returncode == 2 and "is missing, not" in refused.stderr and "every node shares" in refused.stderr
     assert not default_folder(data).exists()

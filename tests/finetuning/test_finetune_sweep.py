@@ -37,7 +37,7 @@ def flags(demo: Dataset, *more: object) -> list[str]:
 def tuned(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a fine-tuned sweep: both modalities and text alone, two seeds."""
     folder = tmp_path_factory.mktemp("tuned")
-    ended = grid(*flags(demo, "--ablation", 0, 1, "--name", "calm"), cwd=folder, script="finetune.py")
+    ended = grid(*flags(demo, "--ablation", 0, 1, "--name", "calm"), cwd=folder, kind=FINETUNE)
     assert ended.returncode == 0, ended.stderr
     return folder / "results" / "calm"
 
@@ -73,7 +73,7 @@ def test_killed_in_the_middle_of_a_trial_it_goes_on_from_the_last_checkpoint_to_
         time.sleep(0.01)
     assert chaos.kill(process, "ray")
     process.communicate(timeout=60)
-    again = grid(*command, cwd=tmp_path, script="finetune.py")
+    again = grid(*command, cwd=tmp_path, kind=FINETUNE)
     assert again.returncode == 0, again.stderr
     sweeps = (tuned, tmp_path / "results" / "chaos")
     first, second = (pd.read_csv(sweep / "trials.csv")[NUMBERS] for sweep in sweeps)

@@ -14,7 +14,7 @@ SPACE = ("--D", "4..16", "--lr", "1e-3..0.1", "--batch-size", "8", "16", "--epoc
 
 
 def search(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return grid(*arguments, cwd=cwd, script="search.py")
+    return grid(*arguments, cwd=cwd, kind=SEARCH)
 
 
 def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_larger_budget(tiny: Path) -> None:

@@ -70,8 +70,15 @@ def test_modules_are_short() -> None:
         assert path.read_text(encoding="utf-8").count("\n") <= 350, path
 
 
-def test_requirements_end_by_installing_the_package() -> None:
-    lines = (ROOT / "requirements.txt").read_text().split("\n")
-    assert lines[-2] == "-e ." and lines[-1] == ""
-    ranges = [line for line in lines[:-2] if not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w\[\]-]+>=[\d.]+(,<[\d.]+)?", line) for line in ranges)
+def test_what_is_needed_stands_once_and_the_wheel_has_it() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["-e ."]
+    project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())
+    needs = project["project"]["dependencies"]
+    assert all(re.fullmatch(r"[\w\[\]-]+>=[\d.]+(,<[\d.]+)?", need) for need in needs)
+    assert {"torch", "ray[tune]", "pyyaml"} <= {need.partition(">")[0] for need in needs}
+
+    patterns = project["tool"]["setuptools"]["package-data"]["mvsa_tune"]
+    package = ROOT / "mvsa_tune"
+    files = [path.relative_to(package) for path in package.rglob("*") if path.suffix not in {".py", ".pyc", ""}]
+    assert files and [path for path in files if not any(path.match(pattern) for pattern in patterns)] == []

@@ -186,10 +186,13 @@ def provenance(split: str, data_fingerprint: str, origins: Mapping[str, str]) ->
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """Return the package's version and, in a checkout, its commit (`-dirty` with uncommitted changes)."""
+    """Return the package's version and, in a clone, its commit (`-dirty` with uncommitted changes)."""
+    folder = Path(__file__).parents[2]
+    if not (folder / "pyproject.toml").exists():  # installed: a repository around it is another project's
+        return __version__
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        described = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:  # no git on this machine
         return __version__
     commit = described.stdout.strip()

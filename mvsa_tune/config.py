@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 from mvsa_tune.dimensions import Choice, Dimension, Range
-from mvsa_tune.errors import InputError
+from mvsa_tune.errors import InputError, did_you_mean
 from mvsa_tune.formats import short
 from mvsa_tune.models.heads import HEADS
 
@@ -97,7 +97,7 @@ class Config:
     D: int = setting(256, "width of each modality's hidden layer", within(1, 2**16), search=Range(32, 1024, log=True))
     lr: float = setting(1e-4, "learning rate of Adam", above(0), search=Range(1e-5, 1e-2, log=True))
     batch_size: int = setting(
-        512, "samples in a minibatch (BatchNorm needs two)", within(2, 2**24), search=Choice((32, 64, 128, 256, 512))
+        512, "samples in a minibatch, at least 2", within(2, 2**24), search=Choice((32, 64, 128, 256, 512))
     )
     ablation: int = setting(0, "0 both modalities, 1 text only, 2 image only", one_of(ABLATIONS))
     epochs: int = setting(100, "passes over the training samples", at_least(1), axis=False)
@@ -115,7 +115,7 @@ class Config:
         search=Choice(("constant",)),
     )
     warmup: float = setting(
-        0.0, "share of the steps in which the learning rate rises from 0", within(0, 1), search=Choice((0.0,))
+        0.0, "share of the steps in which the rate rises from 0", within(0, 1), search=Choice((0.0,))
     )
     normalise: str = setting(
         "none", "none, or l2: each vector scaled to length 1", one_of(["none", "l2"]), search=Choice(("none", "l2"))
@@ -128,9 +128,7 @@ class Config:
     )
     precision: str = setting("float32", "float32, or bf16 mixed precision", one_of(["float32", "bf16"]), axis=False)
     encoder_lr: float = setting(0.0, "learning rate of the encoders", at_least(0), finetuning=True)
-    frozen: float = setting(
-        0.0, "share of an encoder's layers, from its input on, that stay frozen", within(0, 1), finetuning=True
-    )
+    frozen: float = setting(0.0, "share of an encoder's first layers that stay frozen", within(0, 1), finetuning=True)
     batchnorm: str = setting(
         "kept", "an encoder's BatchNorm statistics: kept, or updated by each minibatch", one_of(NORMS), finetuning=True
     )
@@ -297,22 +295,41 @@ class Asha:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises InputError."""
+    """An argument parser that raises InputError, and has groups."""
+
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        """Return the group of flags with this title, which stand together in the help; a new one comes last."""
+        groups = {group.title: group for group in self._action_groups}
+        return groups.get(title) or self.add_argument_group(title)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Return the flags; a flag that there is not raises with the one that was probably meant."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], self.flags())}")
+        return options
+
+    def flags(self) -> dict[str, argparse.Action]:
+        """Return what the parser knows, by long flag, in order."""
+        return {name: action for action in self._actions for name in action.option_strings if name.startswith("--")}
 
     def error(self, message: str) -> NoReturn:
         """Raise an InputError that says what was wrong."""
-        raise InputError(f"{message} (--help lists every flag)")
+        raise InputError(f"{message} (--help lists the flags)")
 
 
 def add_flags(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     kind: type,
     names: Collection[str] | None = None,
     defaults: Mapping[str, str] | None = None,
 ) -> None:
     """Add a flag for each `setting` of a dataclass, or for those in `names`; a flag that is not used leaves None.
 
-    `defaults` says in the help what an unused flag means, where that is not the field's own default.
+    `parser` is a parser or a group of one. `defaults` says in the help what an unused flag means, where that is not the
+    field's own default.
     """
     for item in dataclasses.fields(kind):
         if not item.metadata or (names is not None and item.name not in names):
@@ -322,7 +339,7 @@ def add_flags(
             dest=item.name,
             type=type(item.default),
             nargs="+" if item.metadata["axis"] else None,
-            metavar=item.name.upper(),
+            metavar={int: "N", float: "X"}.get(type(item.default), "NAME"),
             help=f"{item.metadata['doc']} (default {(defaults or {}).get(item.name, short(item.default))})",
         )
 

@@ -93,9 +93,10 @@ class _LoadAtOnce(argparse.Action):
 
     def __call__(self, parser: Any, options: Any, values: Any, flag: Any = None) -> None:
         load_plugins(values)
+        setattr(options, self.dest, values)
 
 
-def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
+def add_plugin_flag(parser: argparse._ActionsContainer) -> None:
     """Add `--plugin`."""
     doc = "Python files that register encoders or heads (docs/plugins.md)"
     parser.add_argument("--plugin", type=Path, nargs="+", metavar="FILE.py", action=_LoadAtOnce, help=doc)

@@ -53,3 +53,21 @@ def test_the_list_names_caches_as_pairs_do_and_stays_within_the_page(
     assert rows["demo-pixels"].endswith(" image") and rows["roberta-base"].endswith(" none")
     assert "text: 6" in rows["tweets"] and "embedded by minilm" in rows["tweets"] and rows["tweets"].endswith(" text")
     assert rows["minilm"].endswith(" none")
+
+
+def test_the_program_lists_every_command_and_knows_what_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    text = capsys.readouterr().out
+    names = "grid search finetune import embed encoders audit predict export errors report compare power"
+    assert [name for name in names.split() if f"\n  {name} " not in text] == []
+    assert max(map(len, text.splitlines())) <= 100
+    assert main(["serch", "--demo"]) == 2
+    assert capsys.readouterr().err == "mvsa-tune: unknown command serch; did you mean search? (--help lists all)\n"
+    assert main(["embed", "--encodr", "minilm"]) == 2
+    assert capsys.readouterr().err.startswith("mvsa-tune embed: ")
+
+
+def test_a_sweep_is_a_command_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grid", "--data", "nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("mvsa-tune grid: no data folder nowhere")

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace, _ActionsContainer
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -274,12 +274,12 @@ def _connect(address: str) -> None:
                 raise ConnectionError("what answers is no Ray")
 
 
-def add_cluster_flags(parser: ArgumentParser) -> None:
+def add_cluster_flags(parser: _ActionsContainer) -> None:
     """Add the flags that say where to run."""
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="run on the Ray cluster there; auto: on this machine's (default: RAY_ADDRESS, else this machine alone)",
+        help="Ray cluster to run on, or auto (default: RAY_ADDRESS, else this machine)",
     )
     parser.add_argument(
         "--nodes", type=int, default=1, metavar="N", help="of a cluster: wait until N nodes have joined (default 1)"

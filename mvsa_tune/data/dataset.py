@@ -1,5 +1,6 @@
 """Data sets: a folder or a table on disk → samples. Also the flags that name one."""
 
+import argparse
 import hashlib
 import shlex
 from argparse import Namespace
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mvsa_tune.config import Parser
 from mvsa_tune.data import release, table
 from mvsa_tune.data.lists import UNDECODABLE, levels
 from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, Reading, order_labels
@@ -219,7 +219,7 @@ def _layouts(folder: Path, requested: str | None) -> list[str]:
     return [name for name, layout in LAYOUTS.items() if requested in (None, name) and layout.matches(folder)]
 
 
-def add_data_flags(parser: Parser, *, caches: bool = True) -> None:
+def add_data_flags(parser: argparse._ActionsContainer, *, caches: bool = True) -> None:
     """Add the flags that name a data set and plug-ins and, if `caches`, the folder of its embeddings."""
     data_help = f"data set: a folder, or a table's file (default {DEFAULT_DATA})"
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=data_help)

@@ -23,6 +23,7 @@ from mvsa_tune.cluster.nodes import check_nodes
 from mvsa_tune.cluster.session import joined_ray, local_ray
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.errors import InputError
+from mvsa_tune.files import write_text_whole
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
 from mvsa_tune.results.store import Store, missing
@@ -50,6 +51,7 @@ def run_sweep(
     quiet: bool = False,
     show: bool = True,
     mirror: Mirror | None = None,
+    settings: str = "",
 ) -> int:
     """Train what of a plan is not recorded in `folder` yet, write its tables, and return the exit code.
 
@@ -60,6 +62,7 @@ def run_sweep(
         quiet: print nothing but the tables.
         show: whether to print the tables.
         mirror: the copy of the folder, or of one that holds it, to update after each trial.
+        settings: the file that repeats the sweep, for the folder to keep as `sweep.yaml`.
 
     Raises:
         InputError: the folder cannot be written, or holds a sweep that this one cannot be added to.
@@ -68,6 +71,8 @@ def run_sweep(
     for line in store.begin(_describe(plan, demo), plan.dataset, plan.split):
         print(line, file=sys.stderr)
     try:
+        if settings:
+            write_text_whole(folder / "sweep.yaml", settings)
         return _run(plan, store, mirror, quiet=quiet, show=show)
     finally:
         store.end()

@@ -145,7 +145,7 @@ def carry_out(
     folder = options.results / options.name
     with Mirror(folder, options.storage) if options.storage else nullcontext() as mirror:
         run = partial(run_sweep, demo=options.demo, quiet=options.quiet, show=show and not plan.search, mirror=mirror)
-        code = run(plan, folder)
+        code = run(plan, folder, settings=options.yaml)
         if plan.search and code != INTERRUPTED:
             code = max(code, confirm(plan, folder, options, run, show=show))
         if options.report and code != INTERRUPTED:

@@ -17,6 +17,7 @@ from ray.scripts.scripts import cli as ray_cli
 
 from conftest import ROOT
 from mvsa_tune import cli
+from mvsa_tune.errors import InputError
 from mvsa_tune.sweeps import SWEEPS
 
 FILES = ROOT / "sweeps" / "cluster"
@@ -89,7 +90,7 @@ def test_a_flag_that_does_not_exist_is_found() -> None:
     with pytest.raises(AssertionError, match="heed"):
         check(words)
     (words,) = commands_in("# python sweeps/grid.py --adress auto")
-    with pytest.raises(SystemExit):
+    with pytest.raises(InputError, match=r"did you mean --address\?"):
         check(words)
 
 

@@ -73,7 +73,7 @@ def test_killed_in_the_middle_of_a_trial_it_goes_on_from_the_last_checkpoint_to_
         time.sleep(0.01)
     assert chaos.kill(process, "ray")
     process.communicate(timeout=60)
-    again = grid(*command, cwd=tmp_path, kind=FINETUNE)
+    again = grid("--config", "results/chaos/sweep.yaml", cwd=tmp_path, kind=FINETUNE)
     assert again.returncode == 0, again.stderr
     sweeps = (tuned, tmp_path / "results" / "chaos")
     first, second = (pd.read_csv(sweep / "trials.csv")[NUMBERS] for sweep in sweeps)

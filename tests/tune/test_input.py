@@ -11,10 +11,7 @@ FEW = ("--D", "4", "--lr", "0.01", "--batch-size", "8", "--epochs", "3", "--seed
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run the script in this process; it must exit with 2, print nothing but one line on stderr, and return that."""
-    try:
-        code = GRID.main([*map(str, arguments)])
-    except SystemExit as stop:  # argparse's own
-        code = int(stop.code or 0)
+    code = GRID.main([*map(str, arguments)])
     printed = capsys.readouterr()
     assert code == 2 and printed.out == "" and "Traceback" not in printed.err
     assert printed.err.count("\n") == 1 or "python -m mvsa_tune embed" in printed.err, printed.err
@@ -43,7 +40,7 @@ BAD = {
     "huge seed": (("--pairs", "eye+ear", "--seed-list", "18446744073709551617"), "below 2^31"),
     "demo and data": (("--demo",), "leave --data out"),
     "seed twice": (("--pairs", "eye+ear", "--seed-list", "1", "1"), "none twice"),
-    "unknown flag": (("--pears", "eye+ear"), "unrecognized arguments: --pears"),
+    "unknown flag": (("--pears", "eye+ear"), "unrecognized arguments: --pears eye+ear; did you mean --pairs?"),
     "too many GPUs": (("--pairs", "eye+ear", "--gpus-per-trial", "99"), "this machine has"),
     "too many CPUs": (("--pairs", "eye+ear", "--cpus-per-trial", "9999"), "no trial could ever start"),
     "no GPUs at all": (("--pairs", "eye+ear", "--gpus-per-trial", "-1"), "--gpus-per-trial -1"),
@@ -67,6 +64,37 @@ def test_bad_input_is_one_clear_line(
     monkeypatch.chdir(tiny.parent)
     arguments, told = BAD[case]
     assert told in refused(capsys, "--data", "tiny", *arguments)
+
+
+FILES = {
+    "unknown key": ("droput: 0.1", "sweep.yaml: droput: unknown key; did you mean dropout?"),
+    "not YAML": ("epochs: 3\nD: [1, 2\nlr: 0.1", "sweep.yaml, line 3: not valid YAML: expected ',' or ']'"),
+    "no keys": ("- D\n- lr", "sweep.yaml: write a flag and its value on each line"),
+    "another command's": ("command: search\nD: 8..64", "sweep.yaml is for `mvsa-tune search`, not for `grid`"),
+    "no number": ("lr: [0.1, fast]", "sweep.yaml: argument --lr: invalid float value: 'fast'"),
+    "several where one is meant": ("epochs: [3, 4]", "sweep.yaml: epochs: [3, 4]: give one value"),
+    "a value where none is meant": ("demo: maybe", "sweep.yaml: demo: maybe: write true or false"),
+    "no in the sense of false": (
+        "scheduler: no",
+        "sweep.yaml: scheduler: a value is missing; yes, no, on and off",
+    ),
+    "a file in a file": ("config: other.yaml", "sweep.yaml: config: unknown key"),
+    "out of range": ("D: 0\npairs: eye+ear", "--D 0: must be at least 1"),
+    "not UTF-8": ("name: caf\udce9", "sweep.yaml: not valid YAML"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_bad_file_is_one_clear_line(case: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, told = FILES[case]
+    path = tiny.parent / "sweep.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert told in refused(capsys, "--data", tiny, "--config", path)
+
+
+def test_a_file_that_is_not_there_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"--config {tmp_path}: Is a directory" in refused(capsys, "--config", tmp_path)
+    assert "--config nowhere.yaml: No such file" in refused(capsys, "--config", "nowhere.yaml")
 
 
 SPOILT = {

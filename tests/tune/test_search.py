@@ -44,7 +44,7 @@ def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_large
 
     # the budget is spent and the finalists are confirmed: nothing is left to do
     before = store.trials_path.read_bytes()
-    again = search(*flags, "--trials", 10, cwd=tiny.parent)
+    again = search("--config", folder / "sweep.yaml", cwd=tiny.parent)
     assert again.returncode == 0
     assert store.trials_path.read_bytes() == before
 

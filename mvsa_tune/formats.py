@@ -54,11 +54,16 @@ def _tabular(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return style.format_index(escape="latex", axis="columns").to_latex(hrules=True)
 
 
+def minus(text: str) -> str:
+    """Return the text of a number with a minus sign in place of the hyphen."""
+    return text.replace("-", "−")
+
+
 def short(value: object) -> str:
-    """Write a value as a person would: 1e-4 for 0.0001."""
+    """Write a value as a person would: 1e-3 for 0.001, 0.01 as it is."""
     if not isinstance(value, float):
         return str(value)
     text = f"{value:.12g}"
     mantissa, _, exponent = f"{value:.11e}".partition("e")
     scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return scientific if abs(value) < 1e-3 and value else text
+    return scientific if abs(value) < 0.01 and value else text

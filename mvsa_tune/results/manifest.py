@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import TypeVar
 from mvsa_tune import __version__
 from mvsa_tune.config import MODALITIES, Config, Replicate
 from mvsa_tune.errors import some
+from mvsa_tune.formats import short
 
 FORMAT = 2  # of the results folder; `results.upgrade` brings older ones to it
 Key = TypeVar("Key")
@@ -87,6 +89,7 @@ class SweepManifest:
                 **{item.name: values[item.name] for item in fields(SweepManifest) if item.name in values},
                 "classes": tuple(values["classes"]),
                 "label_counts": tuple(values["label_counts"]),
+                "space": {name: _as_written_now(text) for name, text in values["space"].items()},
                 "folds": {int(fold): digest for fold, digest in values["folds"].items()},
                 "replicates": tuple(Replicate(**replicate) for replicate in values["replicates"]),
                 "configs": tuple(Config(**config) for config in values["configs"]),
@@ -140,7 +143,7 @@ class SweepManifest:
         return {
             "seeds": some(list(seeds)),
             "folds": str(len({replicate.fold for replicate in self.replicates})),
-            "configurations": f"{len(self.configs)} ({ids[:6]})",
+            "configurations": f"{len(self.configs)} ({ids[:6]})" if self.configs else "those that the search proposed",
         }
 
     def joined(self, other: "SweepManifest") -> "SweepManifest":
@@ -157,6 +160,11 @@ class SweepManifest:
             vectors={**self.vectors, **other.vectors},
             finetuned={**self.finetuned, **other.finetuned},
         )
+
+
+def _as_written_now(dimension: str) -> str:
+    """Return a dimension's text with numbers that earlier versions wrote as 0.001 written as 1e-3."""
+    return re.sub(r"(?<![^\s.])0\.00\d+(?![^\s.])", lambda number: short(float(number.group())), dimension)
 
 
 def _union(first: Iterable[Key], second: Iterable[Key]) -> tuple[Key, ...]:

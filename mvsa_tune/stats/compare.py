@@ -7,7 +7,7 @@ import numpy as np
 
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.formats import Table, markdown_section
+from mvsa_tune.formats import Table, markdown_section, minus
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
 from mvsa_tune.stats.differences import Difference, Seeds, errors, on_common_seeds
@@ -72,8 +72,8 @@ def compare(first: Store, second: Store) -> str:
     cells = {
         name: [
             *(f"{array.mean():.3f}" for array in pairs[name][1]),
-            f"{difference.mean:+.4f}",
-            f"{difference.low:+.4f} to {difference.high:+.4f}",
+            minus(f"{difference.mean:+.4f}"),
+            minus(f"{difference.low:+.4f} to {difference.high:+.4f}"),
             f"{difference.p:.2g}",
             f"{difference.adjusted:.2g}",
         ]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -14,8 +15,8 @@ from mvsa_tune.dimensions import Choice, Dimension
 from mvsa_tune.tune.space import Search, make_config, point_of
 from mvsa_tune.tune.trainable import METRIC, RESOURCE, Trial
 
-# Proposals in a row that are known already, after which the space counts as used up.
-REPEATS = 200
+# Proposals in a row that are known already, after which points are drawn at random, and then the space counts as used up.
+TPE_REPEATS, REPEATS = 20, 200
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Recorded:
 class TpeSearcher(Searcher):  # type: ignore[misc]
     """Proposes configurations that are neither recorded nor running, by tree-structured Parzen estimators (TPE).
 
+    A proposal depends on the search's seed, on the trials that have ended, in their order, and on those that run, and on
+    nothing else. So a search that runs one trial at a time proposes the same every time, interrupted or not.
+
     Tune's own `OptunaSearch` cannot both learn from trials that it has not proposed and avoid proposing them.
     """
 
@@ -38,10 +42,8 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
         self.search = search
         self.replicates = replicates
         self.distributions = {name: distribution(dimension) for name, dimension in search.space.items()}
-        # Another seed after each restart: the same one would propose its first points again.
-        sampler = optuna.samplers.TPESampler(seed=search.seed + len(recorded), constant_liar=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        self.study = optuna.create_study(direction="maximize")
         self.known = {trial.config.id: trial.score for trial in recorded}
         self.epochs = {trial.config.id: trial.epochs for trial in recorded}
         self.study.add_trials([self._frozen(trial) for trial in recorded if trial.score is not None])
@@ -56,15 +58,18 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
         running = {config.id for _, config in self.running.values()}
         if self.search.budget.spent(len(self.known) + len(running), sum(self.epochs.values())):
             return Searcher.FINISHED
-        for _ in range(REPEATS):
+        seed = int(np.random.SeedSequence([self.search.seed, len(self.epochs)]).generate_state(1)[0])
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        for repeat in range(REPEATS):
+            if repeat == TPE_REPEATS:
+                self.study.sampler = optuna.samplers.RandomSampler(seed)
             proposal = self.study.ask(self.distributions)
             config = make_config(proposal.params, self.search.fixed)
             if config.id not in self.known and config.id not in running:
                 self.running[trial_id] = proposal, config
                 self.epochs[config.id] = 0
                 return Trial(config, self.replicates).to_tune()
-            score = self.known.get(config.id)
-            self.study.tell(proposal, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+            self.study.tell(proposal, state=TrialState.FAIL)
         # What is still running may be all that is left.
         return None if running else Searcher.FINISHED
 
@@ -78,7 +83,10 @@ class TpeSearcher(Searcher):  # type: ignore[misc]
         proposal, config = self.running.pop(trial_id)
         score = None if error or not result else float(result[METRIC])
         self.known[config.id] = score
-        self.study.tell(proposal, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+        # The configuration's point in place of the proposed one, which was rounded: the rows hold no other.
+        self.study.tell(proposal, state=TrialState.FAIL)
+        if score is not None:
+            self.study.add_trial(self._frozen(Recorded(config, score, self.epochs[config.id])))
 
     def _count(self, trial_id: str, result: Mapping[str, Any]) -> None:
         config_id = self.running[trial_id][1].id

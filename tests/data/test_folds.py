@@ -258,7 +258,7 @@ def test_each_seed_of_a_holdout_has_its_own_fold(data: Path) -> None:
 
 def test_a_protocol_fixes_what_a_search_does_not_vary(data: Path) -> None:
     study = SEARCH.requested(SEARCH.parse(["--data", str(data), "--protocol", "cheema2021", "--lr", "1e-5..1e-3"]))
-    assert str(study.space["D"]) == "128" and str(study.space["lr"]) == "1e-5..0.001"
+    assert str(study.space["D"]) == "128" and str(study.space["lr"]) == "1e-5..1e-3"
     assert study.fixed["select"] == "loss" and study.fixed["epochs"] == 100
 
 

@@ -216,7 +216,7 @@ def test_a_grid_holds_the_means_of_its_configurations() -> None:
 
     crossed = [One(Config(D=D, lr=lr), D * lr) for D in (8, 16) for lr in (1e-3, 1e-2)]
     (grid,) = grids(crossed[:3]).values()  # type: ignore[arg-type]
-    assert list(grid.index) == ["8", "16"] and list(grid.columns) == ["0.001", "0.01"]
+    assert list(grid.index) == ["8", "16"] and list(grid.columns) == ["1e-3", "0.01"]
     assert np.allclose(grid, [[0.008, 0.08], [0.016, np.nan]], equal_nan=True)
     assert not grids(crossed[:2])  # type: ignore[arg-type]
     # Of a search, where all differ, by encoders, in ranges.

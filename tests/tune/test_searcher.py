@@ -92,3 +92,10 @@ def test_a_failed_trial_teaches_nothing_and_is_not_served_again() -> None:
 def test_the_same_seed_searches_the_same(number: int) -> None:
     one, other = (run(searcher_of(Search(SPACE, {}, Budget(trials=15), number), [])) for _ in range(2))
     assert one == other and one != run(searcher_of(Search(SPACE, {}, Budget(trials=15), 9), []))
+
+
+def test_a_search_that_goes_on_from_its_records_proposes_what_it_would_have_proposed() -> None:
+    whole = run(searcher_of(Search(SPACE, {}, Budget(trials=25), 0), []))
+    for count in (3, 17):
+        recorded = [Recorded(config, value(config), 10) for config in whole[:count]]
+        assert run(searcher_of(Search(SPACE, {}, Budget(trials=25), 0), recorded)) == whole[count:]

@@ -31,7 +31,7 @@ def test_a_dimension_is_read_as_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("lr", ["1e-3..1e-5"], r"--lr 0.001\.\.1e-5: write LOW\.\.HIGH, low below high and above 0"),
+        ("lr", ["1e-3..1e-5"], r"--lr 1e-3\.\.1e-5: write LOW\.\.HIGH, low below high and above 0"),
         ("lr", ["0..1e-5"], "above 0"),
         ("lr", ["fast"], "--lr fast: write"),
         ("D", ["1.5..8"], r"--D 1\.5\.\.8"),

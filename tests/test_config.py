@@ -112,7 +112,17 @@ def test_axes_are_flags_that_take_several_values() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1e-4, "1e-4"), (2e-5, "2e-5"), (0.3, "0.3"), (1.5e-5, "1.5e-5"), (0.0, "0"), (3, "3")],
+    [
+        (1e-4, "1e-4"),
+        (1e-3, "1e-3"),
+        (0.0025, "2.5e-3"),
+        (0.01, "0.01"),
+        (2e-5, "2e-5"),
+        (0.3, "0.3"),
+        (1.5e-5, "1.5e-5"),
+        (0.0, "0"),
+        (3, "3"),
+    ],
 )
 def test_numbers_are_written_as_a_person_would(value: float, text: str) -> None:
     assert short(value) == text

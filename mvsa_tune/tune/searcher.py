@@ -15,7 +15,8 @@ from mvsa_tune.dimensions import Choice, Dimension
 from mvsa_tune.tune.space import Search, make_config, point_of
 from mvsa_tune.tune.trainable import METRIC, RESOURCE, Trial
 
-# Proposals in a row that are known already, after which points are drawn at random, and then the space counts as used up.
+# Proposals in a row that are known already, after which points are drawn at random; and after which the space counts as
+# used up.
 TPE_REPEATS, REPEATS = 20, 200
 
 
@@ -31,7 +32,7 @@ class Recorded:
 class TpeSearcher(Searcher):  # type: ignore[misc]
     """Proposes configurations that are neither recorded nor running, by tree-structured Parzen estimators (TPE).
 
-    A proposal depends on the search's seed, on the trials that have ended, in their order, and on those that run, and on
+    A proposal depends on the search's seed, on the trials that have ended, in their order, and on those that run, on
     nothing else. So a search that runs one trial at a time proposes the same every time, interrupted or not.
 
     Tune's own `OptunaSearch` cannot both learn from trials that it has not proposed and avoid proposing them.

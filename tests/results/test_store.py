@@ -45,6 +45,15 @@ def test_a_manifest_keeps_how_the_data_was_read_and_older_ones_do_not_say(tiny: 
         SweepManifest.from_json(json.dumps(values))
 
 
+def test_a_search_goes_on_in_a_folder_whose_space_an_earlier_version_wrote(tiny: Path) -> None:
+    def manifest(lr: str) -> SweepManifest:
+        return sweep(read_dataset(tiny), configs=(), space={"lr": lr, "D": "8 16", "pair": "net-0.001+ear"})
+
+    for earlier, now in {"0.001..0.1": "1e-3..0.1", "1e-5..0.0025": "1e-5..2.5e-3", "0.001 0.01": "1e-3 0.01"}.items():
+        assert SweepManifest.from_json(manifest(earlier).to_json()) == manifest(now)
+    assert "0 (" not in manifest("1e-3..0.1").extent()["configurations"]
+
+
 def test_a_sweeps_data_is_read_again_as_it_was_read(tiny: Path, tmp_path: Path) -> None:
     (tiny / "data" / "101.txt").write_bytes("天氣".encode("big5"))
     dataset = read_dataset(tiny, encoding="big5")

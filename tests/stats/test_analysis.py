@@ -224,6 +224,7 @@ def test_two_sweeps_are_compared_on_what_both_have(tmp_path: Path) -> None:
     line = next(line for line in page.splitlines() if line.startswith(f"| {config.name} "))
     left, right = (analyse(store).scored[config.id].values for store in (first, second))
     assert f"{right[:5].mean() - left.mean():+.4f}" in line
+    assert f"−{right[:5].mean() - left.mean():.4f}" in compare(second, first)
     assert (
         "the best of each" in page and third.name not in page and "seeds 0, 1, 2, 3, 4, 40 validation samples" in page
     )

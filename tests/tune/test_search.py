@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from conftest import grid
+from mvsa_tune.machine import cpu_count
 from mvsa_tune.results.store import Store
 from mvsa_tune.sweeps import SEARCH
 
@@ -19,6 +20,7 @@ def search(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_larger_budget(tiny: Path) -> None:
     flags = ["--data", tiny, "--pairs", "eye+ear", *SPACE, "--seeds", 2, "--finalists", 2, "--confirm-seeds", 3]
+    flags += ["--cpus-per-trial", cpu_count()]  # one trial at a time
     first = search(*flags, "--trials", 8, cwd=tiny.parent)
     assert first.returncode == 0, first.stderr
     folder = tiny.parent / "results" / "search"
@@ -42,6 +44,13 @@ def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_large
     assert "8 configurations are recorded" in more.stdout and len(store.configs()) == 10
     assert {config.id for config in chosen} <= {config.id for config in Store(folder / "confirmed").configs()}
 
+    # One trial at a time, begun anew without a pause: the same trials in the same order, with the same numbers.
+    anew = search(*flags, "--trials", 10, "--name", "anew", cwd=tiny.parent)
+    assert anew.returncode == 0, anew.stderr
+    both = [Store(tiny.parent / "results" / name).rows() for name in ("search", "anew")]
+    columns = ["trial_id", "seed", "status", "epochs_run", "val_acc_best", "val_acc_cross", "val_loss_last"]
+    pd.testing.assert_frame_equal(both[0][columns], both[1][columns])
+
     # the budget is spent and the finalists are confirmed: nothing is left to do
     before = store.trials_path.read_bytes()
     again = search("--config", folder / "sweep.yaml", cwd=tiny.parent)
@@ -50,7 +59,7 @@ def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_large
 
 
 BAD = {
-    "a range that falls": (("--lr", "0.1..0.001"), "--lr 0.1..0.001: write LOW..HIGH"),
+    "a range that falls": (("--lr", "0.1..0.001"), "--lr 0.1..1e-3: write LOW..HIGH"),
     "a value out of bounds": (("--dropout", "0.5..1.5"), "--dropout 1.5"),
     "half a pair": (("--pairs", "eye"), "IMAGE_ENCODER+TEXT_ENCODER"),
     "no finalists": (("--finalists", "0"), "--finalists: from 1 to 100"),

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from mvsa_tune import machine
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError, some
-from mvsa_tune.report.tables import score_cell, shown_scores, tables
+from mvsa_tune.report.leaderboard import sweep_tables
+from mvsa_tune.report.tables import score_cell, shown_scores
 from mvsa_tune.results.schema import FINISHED
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse, verdict
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mvsa_tune.inference.trained import FineTuned, Head
-    from mvsa_tune.report.plots import Plot
+    from mvsa_tune.report.drawing import Plot
 
 # How a configuration is named: by itself, its id or name, or its row in a summary; None is the best.
 Which: TypeAlias = "Config | str | pd.Series[Any] | None"
@@ -182,7 +183,7 @@ class Results:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of `tables.md` by title, their cells as texts: `0.712 ± 0.011 [0.690, 0.734]`."""
-        made = [table for table in tables(self.analysis) if table.body]
+        made = [table for table in sweep_tables(self.analysis) if table.body]
         return {table.title: pd.DataFrame(table.body, columns=list(table.header)) for table in made}
 
     def curves(self, config: Which = None) -> pd.DataFrame:

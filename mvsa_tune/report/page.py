@@ -1,10 +1,13 @@
 """The report of a sweep: one self-contained page, the answer first, and its plots as files. Reads the store alone."""
 
 import base64
+import hashlib
 import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,17 @@ from mvsa_tune.data.dataset import Sample
 from mvsa_tune.data.images import UnreadablePictureError, open_picture
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import Table
-from mvsa_tune.report import plots
-from mvsa_tune.report.leaderboard import confirmed_analysis
-from mvsa_tune.report.plots import Plot
+from mvsa_tune.report import drawing, plots, search_plots
+from mvsa_tune.report.drawing import Plot
+from mvsa_tune.report.leaderboard import (
+    LOG,
+    confirmed_analysis,
+    dimensions,
+    finalist_table,
+    trial_counts,
+    trial_table,
+    trials,
+)
 from mvsa_tune.report.tables import render, tables
 from mvsa_tune.results.schema import STOPPED
 from mvsa_tune.stats.analysis import Analysis, verdict
@@ -26,10 +37,33 @@ from mvsa_tune.training.result import TrialResult
 
 CURVES = 4  # configurations whose curves are drawn
 THUMBNAIL = 128  # pixels
+# The sections of the page, in order: of every sweep, of a grid alone, or of a search alone.
+HEADINGS = {
+    "answer": "The answer", "questions": "Questions", "tables": "Tables", "finalists": "Finalists, on fresh seeds",
+    "leaderboard": "Leaderboard", "progress": "Best so far", "slices": "Accuracy by each setting",
+    "parallel": "Parallel coordinates", "curves": "Learning curves", "accuracy": "Accuracy by configuration",
+    "grids": "D × lr", "importance": "Importance of each hyperparameter",
+    "budget": "Expected accuracy of the best by budget", "classes": "Scores of the best by class",
+    "misclassified": "Samples most often misclassified", "reproduce": "How to reproduce",
+}  # fmt: skip
+GRID_ALONE = ("questions", "tables", "grids", "budget")
+SEARCH_ALONE = ("finalists", "leaderboard", "progress", "slices", "parallel")
+# Whether the same command gives the same numbers.
+SAME = "The same command on the same data gives the same numbers."
+SAME_BUT_STOPS = (
+    "The same command on the same data gives the same numbers to each configuration that is trained to the end. Which "
+    "ones are stopped early depends on the order in which trials end; that is the same every time where one runs at a "
+    "time (--cpus-per-trial with all CPUs), and none is stopped with --scheduler none."
+)
+SAME_ALONE = (
+    "A search that runs one trial at a time (--cpus-per-trial with all CPUs) gives the same trials and numbers every "
+    "time, unless --minutes ends it. Where several run at once, the order in which they end decides what is tried "
+    "next; a configuration that is tried again gets the same numbers."
+)
 PROVENANCE = ("code", "python", "torch", "ray", "device")
 # The page's style sheet sets these, for light and dark.
-COLOURS = {plots.INK: "currentColor", plots.FAINT: "var(--line)", plots.PAPER: "var(--paper)"}
-COLOURS |= {colour: f"var(--series-{number})" for number, colour in enumerate(plots.SERIES, start=1)}
+COLOURS = {drawing.INK: "currentColor", drawing.FAINT: "var(--line)", drawing.PAPER: "var(--paper)"}
+COLOURS |= {colour: f"var(--series-{number})" for number, colour in enumerate(drawing.SERIES, start=1)}
 
 
 def write_report(analysis: Analysis, *, samples: Mapping[str, Sample] | None = None) -> list[Path]:
@@ -62,14 +96,22 @@ def drawings(analysis: Analysis) -> dict[str, list[Plot]]:
     chosen = sorted(configs, key=lambda config: config not in leaders)[:CURVES]
     results = {labels[config.id]: store.result(config.id) for config in chosen}
     label, best = next(iter(results.items()))
-    return {
+    drawn = {
         "curves": [plots.curves(results), plots.losses(label, best)],
-        "accuracy": [plots.accuracies(analysis, labels)],
-        "grids": plots.heat_maps(plots.grids(analysis.ranked)),
+        "accuracy": [plots.accuracies(analysis, labels, wide=wide) for wide in (True, False)],
         "importance": [plots.importance(analysis.importance)] if analysis.importance else [],
-        "budget": [plots.budget(analysis.budget)] if len(analysis.budget) > 1 else [],
         "classes": [plots.confusion(confusion(best), store.manifest.classes)],
     }
+    if not store.manifest.space:
+        drawn["grids"] = plots.heat_maps(plots.grids(analysis.ranked))
+        drawn["budget"] = [plots.budget(analysis.budget)] if len(analysis.budget) > 1 else []
+        return drawn
+    ended = trials(analysis).dropna(subset="score")
+    varied = dimensions(ended) if len(configs) > 1 else {}
+    drawn["progress"] = search_plots.best_so_far(ended)
+    drawn["slices"] = search_plots.slices(ended, varied, LOG)
+    drawn["parallel"] = [search_plots.parallel(ended, varied, LOG)] if varied else []
+    return drawn
 
 
 def short_names(configs: Sequence[Config]) -> dict[str, str]:
@@ -82,15 +124,28 @@ def short_names(configs: Sequence[Config]) -> dict[str, str]:
 def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mapping[str, Sample] | None) -> str:
     """Return the page with these plots by section."""
     store, confirmed = analysis.store, confirmed_analysis(analysis.store)
+    search = bool(store.manifest.space)
+    absent = {*(GRID_ALONE if search else SEARCH_ALONE), *(() if confirmed else ["finalists"])}
+    absent |= {"parallel"} - {section for section, of in drawn.items() if of}
+    script = resources.files("mvsa_tune.report").joinpath("report.js").read_text(encoding="utf-8")
+    commands = list(filter(None, store.rows()["command"].unique()))
     headline = confirmed or analysis  # of a search, what its finalists show on fresh seeds
     values: dict[str, Any] = {
         "name": store.folder.name,
         "demo": store.manifest.demo,
         "best": None,
-        "tables": tables(analysis),
-        "plots": {section: [(plot.title, inlined(plot)) for plot in of] for section, of in drawn.items()},
-        "commands": list(filter(None, store.rows()["command"].unique())),
+        "search": search,
+        "headings": {key: heading for key, heading in HEADINGS.items() if key not in absent},
+        "tables": [trial_table(analysis)] if search else tables(analysis),
+        "finalists": replace(finalist_table(analysis, confirmed), title="") if confirmed else None,
+        "counts": trial_counts(analysis),
+        "space": list(store.manifest.space.items()),
+        "plots": {section: [replace(plot, svg=inlined(plot)) for plot in of] for section, of in drawn.items()},
+        "commands": commands,
+        "repeats": SAME_ALONE if search else SAME if all("--scheduler none" in c for c in commands) else SAME_BUT_STOPS,
         "provenance": _provenance(analysis),
+        "script": Markup(script),
+        "script_hash": f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
     }
     if analysis.ranked:
         best = store.result(analysis.ranked[0].config.id)
@@ -98,7 +153,6 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
             "best": headline.ranked[0],
             "facts": _facts(headline),
             "verdict": [re.sub(r"[*`]", "", line) for line in verdict(headline)[1:] if not line.startswith("- ")],
-            "confirmed": confirmed is not None,
             "questions": [(question.text, question.answer) for question in analysis.questions],
             "undrawn": max(0, len(analysis.ranked) - plots.MOST_LINES),
             "stopped": int(analysis.summary["status"].str.startswith(STOPPED).sum()),
@@ -191,10 +245,10 @@ def inlined(plot: Plot) -> Markup:
         tag = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{plot.name}-", tag)
         return re.sub(r"#[0-9a-f]{6}\b", lambda colour: COLOURS.get(colour.group(), colour.group()), tag)
 
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", plot.svg[plot.svg.index("<svg") :], flags=re.DOTALL)
-    opening, drawing = drawing.split(">", 1)
+    content = re.sub(r"<metadata>.*?</metadata>", "", plot.svg[plot.svg.index("<svg") :], flags=re.DOTALL)
+    opening, content = content.split(">", 1)
     viewbox = re.search(r'viewBox="[\d. ]+"', opening)
     label = html.escape(plot.description, quote=True)
-    drawing = re.sub(r"<[^>]*>", adapt, drawing).strip()
-    svg = f'<svg {viewbox.group() if viewbox else ""} role="img" aria-label="{label}">{drawing}'
+    content = re.sub(r"<[^>]*>", adapt, content).strip()
+    svg = f'<svg {viewbox.group() if viewbox else ""} role="img" aria-label="{label}">{content}'
     return Markup(svg)

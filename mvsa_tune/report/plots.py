@@ -1,13 +1,9 @@
-"""The plots of a report as SVG and PNG: narrow enough for a phone, the same bytes every time, never by colour alone."""
+"""The plots of a report, as SVG and PNG; what they say is never in colours alone."""
 
-import io
 from collections.abc import Mapping, Sequence
-from contextlib import ContextDecorator
-from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any, Final, cast
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,67 +11,67 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mvsa_tune.config import Config
 from mvsa_tune.formats import short
+from mvsa_tune.report.drawing import (
+    BELOW,
+    DASHES,
+    INK,
+    LONGEST,
+    MOST_VALUES,
+    PAGE,
+    PAPER,
+    SERIES,
+    WIDTH,
+    Plot,
+    finished_plot,
+    new_figure,
+    scale,
+    styled,
+    wrapped,
+)
 from mvsa_tune.stats.analysis import Analysis, Scored
 from mvsa_tune.stats.differences import ALPHA
 from mvsa_tune.stats.importance import Importance
 from mvsa_tune.training.result import TrialResult
 
-WIDTH = 4.6  # inches: two plots beside each other on a desktop, one on a phone
-DPI = 160
 MOST_LINES = 30
 MOST_GRIDS = 4
-MOST_VALUES = 6  # of an axis of a grid; more become ranges
-LONGEST = 60  # characters of a label that fit the width
-# Ink, grid lines and paper, which the page replaces; then the series (Okabe & Ito 2008) and their dashes.
-INK, FAINT, PAPER = "#1b1d21", "#d4d6da", "#fefefe"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "mvsa_tune", "font.family": "DejaVu Sans",
-    "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
-    "ytick.color": INK, "axes.facecolor": "none", "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "legend.frameon": False,
-    "legend.fontsize": 8, "legend.handlelength": 3, "lines.linewidth": 1.6, "lines.markersize": 5.5,
-    "lines.markeredgewidth": 1.4, "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True,
-}  # fmt: skip
-BELOW: Final = "outside lower left"
-styled = cast(ContextDecorator, mpl.rc_context(STYLE))  # a decorator too, which matplotlib's types do not say
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawing: the name of its files, its title, a description for who cannot see it, the files' content, itself."""
-
-    name: str
-    title: str
-    description: str
-    svg: str
-    png: bytes
-    figure: Figure = field(default_factory=Figure, repr=False, compare=False)
 
 
 @styled
-def accuracies(analysis: Analysis, labels: Mapping[str, str]) -> Plot:
-    """Draw the cross-fitted accuracies of the best configurations; those worse than the best are hollow and dashed."""
+def accuracies(analysis: Analysis, labels: Mapping[str, str], *, wide: bool) -> Plot:
+    """Draw the cross-fitted accuracies of the best configurations; those worse than the best are hollow and dashed.
+
+    In a narrow window each label stands above its interval, in a wide one to the left of it.
+    """
     shown = analysis.ranked[:MOST_LINES]
-    figure, axes = _figure(1.15 + 0.38 * len(shown))
-    legend = {}
-    for index, scored in enumerate(shown):
+    texts = [wrapped(labels[scored.config.id], 44 if wide else LONGEST) for scored in shown]
+    # Inches of each row, which has room for the lines of its label.
+    heights = 0.13 * np.array([1 + text.count("\n") for text in texts]) + (0.12 if wide else 0.25)
+    y = (heights / 2 if wide else 0.1) - np.cumsum(heights)
+    figure, axes = new_figure((0.8 if wide else 1.15) + heights.sum(), PAGE if wide else WIDTH)
+    legend, titles = {}, {}
+    for index, (scored, text, position) in enumerate(zip(shown, texts, y, strict=True)):
         kind, marker, face, dashes, colour = _kind(scored, analysis)
+        title = f"{scored.config.name}: {scored.values.mean():.3f}"
         if interval := scored.cross_fitted:
-            axes.plot([interval.low, interval.high], [-index, -index], color=colour, linestyle=dashes)
-        legend[kind] = axes.plot(scored.values.mean(), -index, marker, color=colour, markerfacecolor=face)[0]
-        label = _cut(labels[scored.config.id])
-        axes.text(0, 0.24 - index, label, fontsize=8, transform=axes.get_yaxis_transform())
-    axes.set(ylim=(0.4 - len(shown), 0.9), yticks=[], xlabel="cross-fitted accuracy, 95 % interval")
+            axes.plot([interval.low, interval.high], [position, position], color=colour, linestyle=dashes)
+            title += f" ({interval.low:.3f} to {interval.high:.3f})"
+        (point,) = legend[kind] = axes.plot(scored.values.mean(), position, marker, color=colour, markerfacecolor=face)
+        point.set_gid(f"configuration-{index}")
+        titles[f"configuration-{index}"] = [title]
+        if not wide:
+            axes.text(0, position + 0.09, text, fontsize=8, linespacing=1.1, transform=axes.get_yaxis_transform())
+    axes.set(ylim=(y[-1] - 0.17, 0.02), xlabel="cross-fitted accuracy, 95 % interval")
+    axes.set_yticks(y if wide else [], texts if wide else [], fontsize=8.5)
+    axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    figure.legend(list(legend.values()), list(legend), loc=BELOW)
+    figure.legend([points[0] for points in legend.values()], list(legend), loc=BELOW, ncols=4 if wide else 1)
     first, last = (f"{s.values.mean():.3f} ({labels[s.config.id]})" for s in (shown[0], shown[-1]))
     description = f"{len(shown)} configurations with their 95 % intervals, from {first} down to {last}."
-    return _plot(figure, "accuracy", "Accuracy by configuration", description)
+    name, kind = ("accuracy-wide", "wide") if wide else ("accuracy", "narrow")
+    return finished_plot(figure, name, "Accuracy by configuration", description, kind, titles)
 
 
 def _kind(scored: Scored, analysis: Analysis) -> tuple[str, str, str, Any, str]:
@@ -93,11 +89,11 @@ def _kind(scored: Scored, analysis: Analysis) -> tuple[str, str, str, Any, str]:
 @styled
 def curves(results: Mapping[str, TrialResult]) -> Plot:
     """Draw validation accuracy by epoch for a few results, by label: the mean over replicates ± standard deviation."""
-    figure, axes = _by_epoch([(_cut(label), result.accuracy) for label, result in results.items()])
+    figure, axes = _by_epoch([(wrapped(label), result.accuracy) for label, result in results.items()])
     axes.set_ylabel("validation accuracy")
     figure.legend(loc=BELOW)
     ends = "; ".join(f"{label} ends at {result.accuracy[-1].mean():.3f}" for label, result in results.items())
-    return _plot(figure, "curves", "Validation accuracy by epoch", f"Mean over replicates by epoch: {ends}.")
+    return finished_plot(figure, "curves", "Validation accuracy by epoch", f"Mean over replicates by epoch: {ends}.")
 
 
 @styled
@@ -114,12 +110,12 @@ def losses(label: str, result: TrialResult) -> Plot:
         f"{label}: training loss ends at {training:.3f}, validation loss at {validation:.3f}; the latter is lowest in "
         f"epoch {lowest}. The best epoch is {best:g} (median)."
     )
-    return _plot(figure, "loss", "Loss of the best by epoch", description)
+    return finished_plot(figure, "loss", "Loss of the best by epoch", description)
 
 
 def _by_epoch(curves: Sequence[tuple[str, NDArray[np.floating]]]) -> tuple[Figure, Axes]:
     """Draw curves `(E, R)`, each with its label: the mean over replicates in a band of one standard deviation."""
-    figure, axes = _figure(3.3 + 0.19 * len(curves))
+    figure, axes = new_figure(3.3 + 0.19 * sum(1 + label.count("\n") for label, _ in curves))
     for (label, curve), colour, dashes in zip(curves, SERIES, DASHES, strict=False):
         epochs, mean = np.arange(1, len(curve) + 1), curve.mean(axis=1)
         axes.plot(epochs, mean, color=colour, linestyle=dashes, label=label)
@@ -135,25 +131,15 @@ def _by_epoch(curves: Sequence[tuple[str, NDArray[np.floating]]]) -> tuple[Figur
 def grids(ranked: Sequence[Scored]) -> dict[str, pd.DataFrame]:
     """Return mean cross-fitted accuracy by D (rows) and lr (columns), by title; NaN where nothing was trained.
 
-    A grid is of configurations that differ in nothing else, or in a search, where everything differs, of the same
-    encoders; the best `MOST_GRIDS` are returned, and none where D or lr does not vary.
+    A grid is of configurations that differ in nothing else; the best `MOST_GRIDS` are returned, and none where D or lr
+    does not vary.
     """
-    for title in (_without_D_and_lr, _encoders):
-        groups: dict[str, list[Scored]] = {}
-        for scored in ranked:
-            groups.setdefault(title(scored.config), []).append(scored)
-        grids = {title: grid for title, group in groups.items() if min((grid := _grid(group)).shape) > 1}
-        if grids:
-            return dict(islice(grids.items(), MOST_GRIDS))
-    return {}
-
-
-def _without_D_and_lr(config: Config) -> str:  # noqa: N802
-    return " ".join(word for word in config.name.split() if not word.startswith(("D=", "lr=")))
-
-
-def _encoders(config: Config) -> str:
-    return config.name.partition(" D=")[0]
+    groups: dict[str, list[Scored]] = {}
+    for scored in ranked:
+        title = " ".join(word for word in scored.config.name.split() if not word.startswith(("D=", "lr=")))
+        groups.setdefault(title, []).append(scored)
+    crossed = {title: grid for title, group in groups.items() if min((grid := _grid(group)).shape) > 1}
+    return dict(islice(crossed.items(), MOST_GRIDS))
 
 
 def _grid(group: Sequence[Scored]) -> pd.DataFrame:
@@ -181,7 +167,7 @@ def heat_maps(grids: Mapping[str, pd.DataFrame]) -> list[Plot]:
     means = [mean for grid in grids.values() for mean in grid.to_numpy().flat if np.isfinite(mean)]
     drawn = []
     for number, (title, grid) in enumerate(grids.items(), start=1):
-        figure, axes = _figure(1.1 + 0.45 * len(grid))
+        figure, axes = new_figure(1.1 + 0.45 * len(grid))
         _cells(axes, grid, (min(means), max(means)), [f"{mean:.3f}" for mean in grid.to_numpy().flat])
         axes.set(xlabel="lr", ylabel="D")
         row, column = divmod(int(np.nanargmax(grid)), grid.shape[1])
@@ -189,7 +175,7 @@ def heat_maps(grids: Mapping[str, pd.DataFrame]) -> list[Plot]:
             f"Cross-fitted accuracy of {title} by D and lr. Highest: {np.nanmax(grid):.3f} at D {grid.index[row]}, "
             f"lr {grid.columns[column]}; lowest: {np.nanmin(grid):.3f}."
         )
-        drawn.append(_plot(figure, f"heat-map-{number}", title, description))
+        drawn.append(finished_plot(figure, f"heat-map-{number}", title, description))
     return drawn
 
 
@@ -197,16 +183,16 @@ def heat_maps(grids: Mapping[str, pd.DataFrame]) -> list[Plot]:
 def confusion(counts: NDArray[np.float64], classes: Sequence[str]) -> Plot:
     """Draw mean counts `(C, C)`, true class down, predicted across; shaded by the share of the true class."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
-    figure, axes = _figure(1.1 + 0.6 * len(classes))
+    figure, axes = new_figure(1.1 + 0.6 * len(classes))
     texts = [f"{count:.1f}\n{100 * share:.0f} %" for count, share in zip(counts.flat, shares.flat, strict=True)]
-    labels = [_cut(label, 16) for label in classes]
+    labels = [wrapped(label, 16) for label in classes]
     _cells(axes, pd.DataFrame(shares, labels, labels), (0, 1), texts)
     axes.invert_yaxis()
     axes.set(xlabel="predicted", ylabel="true")
     correct = "; ".join(
         f"{100 * share:.0f} % of {name}" for share, name in zip(shares.diagonal(), classes, strict=True)
     )
-    return _plot(figure, "confusion", "Confusion matrix of the best", f"Correctly classified: {correct}.")
+    return finished_plot(figure, "confusion", "Confusion matrix of the best", f"Correctly classified: {correct}.")
 
 
 def _cells(axes: Axes, values: pd.DataFrame, scale: tuple[float, float], texts: Sequence[str]) -> None:
@@ -227,7 +213,7 @@ def _cells(axes: Axes, values: pd.DataFrame, scale: tuple[float, float], texts: 
 @styled
 def importance(lines: Sequence[Importance]) -> Plot:
     """Draw each hyperparameter's share of the variance, with the middle 90 % of the draws."""
-    figure, axes = _figure(0.9 + 0.32 * len(lines))
+    figure, axes = new_figure(0.9 + 0.32 * len(lines))
     for y, line in enumerate(reversed(lines)):
         axes.plot([line.low, line.high], [y, y], color=SERIES[0])
         axes.plot(line.mean, y, "o", color=SERIES[0])
@@ -236,40 +222,20 @@ def importance(lines: Sequence[Importance]) -> Plot:
     axes.set_xlabel("share of the variance of accuracy")
     axes.grid(axis="x")
     shares = "; ".join(f"{line.name} {line.mean:.2f} ({line.low:.2f} to {line.high:.2f})" for line in lines)
-    return _plot(figure, "importance", "Importance of each hyperparameter", f"{shares}.")
+    return finished_plot(figure, "importance", "Importance of each hyperparameter", f"{shares}.")
 
 
 @styled
 def budget(expected: NDArray[np.float64]) -> Plot:
     """Draw the expected accuracy `(K,)` of the best of 1, 2, … K configurations."""
-    figure, axes = _figure(3.2)
+    figure, axes = new_figure(3.2)
     many, half = len(expected) > MOST_LINES, max(1, len(expected) // 2)
-    axes.plot(np.arange(1, len(expected) + 1), expected, color=SERIES[0], marker="" if many else "o")
-    if many:
-        axes.set_xscale("log")
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    x, ticks, labels = scale(range(1, len(expected) + 1), log=many)
+    axes.plot(x, expected, color=SERIES[0], marker="" if many else "o")
+    axes.set_xticks(ticks, labels)
     axes.set(xlabel="configurations tried", ylabel="expected accuracy of the best")
     axes.grid(axis="y")
     values = ", ".join(f"{expected[count - 1]:.3f} of {count}" for count in (1, half, len(expected)))
-    return _plot(
+    return finished_plot(
         figure, "budget", "Expected accuracy of the best by budget", f"Expected accuracy of the best: {values}."
     )
-
-
-def _cut(text: str, longest: int = LONGEST) -> str:
-    """Return a text from data as a label: on one line, no longer than there is room for."""
-    line = " ".join(text.split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _plot(figure: Figure, name: str, title: str, description: str) -> Plot:
-    svg, png = io.StringIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    return Plot(name, title, description, svg.getvalue(), png.getvalue(), figure=figure)

@@ -91,12 +91,16 @@ def published_lines(precision: str = Config.precision) -> list[Line]:
 def table_lines(store: Store) -> list[Line]:
     """Return the rows of a sweep's tables.
 
+    A search has a single one, in the order in which trials ended.
+
     A sweep that holds published configurations, on the reference's data and one of its splits, gets all rows of the
     reference's tables; its other configurations follow in table `OTHERS`. Those of any other sweep go by the same rule:
     both modalities at the reference's batch size into table 1 (the first two pairs) and 2 (further pairs), at other
     batch sizes into 3, one modality into 4.
     """
     manifest, configs = store.manifest, store.configs()
+    if manifest.space:
+        return [Line(1, config, note=config.other_changes) for config in configs]
     comparable = manifest.label_counts == REFERENCE_COUNTS and manifest.split in REFERENCE_SPLIT.values()
     comparable = comparable and not manifest.demo
     published = published_lines(manifest.configs[0].precision) if comparable and manifest.configs else []
@@ -160,8 +164,8 @@ def tables(analysis: Analysis) -> list[Table]:
     published = bool(rows["published"].any())
     pairs, sizes = ("CLIP ViT-L/14", "batch size 32") if published else ("further pairs", "other batch sizes")
     titles = {
-        1: "Table 1. Both modalities, batch size 512",
-        2: f"Table 2. Both modalities, batch size 512, {pairs}",
+        1: f"Table 1. Both modalities, {_batch_sizes(rows, 1)}",
+        2: f"Table 2. Both modalities, {_batch_sizes(rows, 2)}, {pairs}",
         3: f"Table 3. Both modalities, {sizes}",
         4: "Table 4. One modality",
         OTHERS: "Other configurations of this sweep",
@@ -180,6 +184,13 @@ def tables(analysis: Analysis) -> list[Table]:
                 Table(title, (), (), f"No such configuration in this sweep; {WOULD_ADD[table]} would add some.")
             )
     return made
+
+
+def _batch_sizes(rows: pd.DataFrame, table: int) -> str:
+    """Return the batch sizes of a table of the reference's, for its heading: fine-tuned rows have their own."""
+    kinds = sorted(set(rows["finetuned"][rows["table"] == table])) or [False]
+    frozen, *finetuned = (REFERENCE_BATCH_SIZE[kind] for kind in kinds)
+    return f"batch size {frozen}" + (f" (fine-tuned: {finetuned[0]})" if finetuned else "")
 
 
 def shown_scores(summary: pd.DataFrame) -> list[Column]:

@@ -6,8 +6,8 @@ import pandas as pd
 
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import latex
-from mvsa_tune.report.leaderboard import leaderboard
-from mvsa_tune.report.tables import table_rows, tables, tables_markdown
+from mvsa_tune.report.leaderboard import leaderboard, sweep_tables
+from mvsa_tune.report.tables import table_rows, tables_markdown
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
 
@@ -17,7 +17,7 @@ def write_results(store: Store) -> tuple[Analysis, str]:
     analysis = analyse(store)
     page = leaderboard(analysis) if store.manifest.space else tables_markdown(analysis)
     write_text_whole(store.folder / "tables.md", page)
-    write_text_whole(store.folder / "tables.tex", latex(tables(analysis)))
+    write_text_whole(store.folder / "tables.tex", latex(sweep_tables(analysis)))
     _write_csv(store.folder / "tables.csv", table_rows(analysis))
     _write_csv(store.folder / "summary.csv", analysis.with_intervals())
     return analysis, page

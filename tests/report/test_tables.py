@@ -202,10 +202,23 @@ def test_a_score_with_a_heading_is_in_every_table(swept: Path) -> None:
         assert column.header in table.header and f"| {column.header} " in leaderboard(analysis)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "said"), [((False,), "512"), ((True,), "64"), ((False, True), "512 (fine-tuned: 64)")]
+)
+def test_a_tables_heading_has_the_batch_sizes_of_its_rows(tmp_path: Path, kinds: tuple[bool, ...], said: str) -> None:
+    more = {False: {}, True: {"encoder_lr": 1e-5, "batch_size": 64}}
+    configs = [Config(image_encoder="eye", text_encoder="ear", **more[kind]) for kind in kinds]  # type: ignore[arg-type]
+    text = tables(tmp_path, configs, configs)
+    assert f"## Table 1. Both modalities, batch size {said}\n" in text and len(rows(text, 1)) == len(kinds)
+
+
+def test_no_two_lines_of_a_page_are_empty(swept: Path) -> None:
+    assert "?" in (page := tables_markdown(analyse(Store(swept)))) and "\n\n\n" not in page
+
+
 def test_a_search_that_has_recorded_nothing_has_a_page(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path / "set"))
     store = Store(tmp_path / "s")
     store.begin(sweep(dataset, configs=(), space={"D": "8..16"}), dataset)
-    assert "0 trials" in write_results(store)[1] and (tmp_path / "s" / "tables.csv").read_text().startswith(
-        "table,row,"
-    )
+    assert "0 trials" in write_results(store)[1] and "Table 1" not in (tmp_path / "s" / "tables.tex").read_text()
+    assert (tmp_path / "s" / "tables.csv").read_text().startswith("table,row,")

@@ -1,7 +1,10 @@
 """Hyperparameter sweeps for multimodal (picture + text) sentiment, with numbers one can trust."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mvsa_tune.api import finetune, grid, load_head, load_results, search
 
 __all__ = ["NUMERICS_VERSION", "__version__", "finetune", "grid", "load_head", "load_results", "search"]
 __version__ = "0.1.0"

@@ -72,9 +72,9 @@ class Sweep:
         self.add_flags(parser)
         return parse_sweep(parser, self.name, arguments, self.demo_pairs)
 
-    def run(self, options: Namespace) -> int:
-        """Plan and run what parsed flags ask for; return the exit code."""
-        return carry_out(options, self.requested)
+    def run(self, options: Namespace, *, show: bool = True) -> int:
+        """Plan and run what parsed flags ask for; return the exit code. `show` says whether to print the tables."""
+        return carry_out(options, self.requested, show=show)
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run the script on these arguments, by default those of the process; return the exit code."""

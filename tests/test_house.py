@@ -25,7 +25,7 @@ HOMES = {
     "torchvision": {"encoders.vision"},
     "timm": {"encoders.vision"},
     "optuna": {"stats.importance", "tune.searcher"},
-    "matplotlib": {"report.drawing", "report.plots", "report.search_plots"},
+    "matplotlib": {"report.drawing", "report.plots", "report.search_plots", "api"},  # api: its type of figures
     "jinja2": {"report.tables"},
     "safetensors": {"results.upgrade", "finetuning.checkpoint", "encoders.state_dict"},
     "onnxruntime": {"inference.export"},

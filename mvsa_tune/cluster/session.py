@@ -73,17 +73,14 @@ def is_in_use() -> bool:
 
 @contextmanager
 def _left_running() -> Iterator[None]:
-    """Use the Ray of this process for the time of a `with`; free what an interrupted Tune has left reserved in it."""
-    from ray._raylet import PlacementGroupID  # type: ignore[attr-defined]
-    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
-
-    before = set(placement_group_table())
+    """Use the Ray of this process for the time of a `with`, without Tune's messages, which are not about results."""
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for name, group in placement_group_table().items():
-            if name not in before and group["state"] != "REMOVED":
-                remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from mvsa_tune.encoders.registry import find_encoder
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.inference.select import chosen_head, chosen_network, sweep_caches
-from mvsa_tune.inference.trained import Head, text_normalisation
+from mvsa_tune.inference.trained import FineTuned, Head, text_normalisation
 from mvsa_tune.results.store import Store, sweep_data
 
 
@@ -70,6 +70,67 @@ class Predictions:
         """Message about samples that were labelled without their picture; empty if there are none."""
         without = "samples were labelled without their picture, which cannot be read"
         return f"{len(self.unread):,} {without}: {some(self.unread)}" if self.unread else ""
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A trained configuration that labels pairs of picture and text, by the mean of its replicates.
+
+    head = mvsa_tune.load_head("results/NAME")
+    head.predict(["picture.jpg"], ["a text"])["tag"]
+    """
+
+    model: Head | FineTuned
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.model.config
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in order."""
+        return list(self.model.about["labels"])
+
+    def predict(
+        self,
+        pictures: Sequence[Path | str] | None = None,
+        texts: Sequence[str] | None = None,
+        weights: Mapping[str, Path] | None = None,
+    ) -> pd.DataFrame:
+        """Label N pairs; return a row for each, as `Predictions.table`; `guid` is the picture's file.
+
+        Args:
+            pictures: files; None for a head that sees texts alone.
+            texts: raw texts; None for a head that sees pictures alone.
+            weights: of the encoders of a head on embeddings, by name; None for the published ones.
+
+        Raises:
+            InputError: a modality is missing, a picture cannot be read, or the encoders are not those of the sweep.
+        """
+        pairs = {"image": pictures, "text": texts}
+        counts = {modality: len(values) for modality, values in pairs.items() if values is not None}
+        if not counts.keys() >= set(self.config.modalities) or len(set(counts.values())) > 1:
+            needed = " and ".join(f"{modality}s" for modality in self.config.modalities)
+            raise InputError(f"{self.config.name} needs {needed}, one of each for every pair, not {counts}")
+        blank = [""] * max(counts.values())
+        files, raw = [Path(file) for file in pictures or blank], list(texts or blank)
+        inputs = (vectors_of(self.model, files, raw, weights),) if isinstance(self.model, Head) else (files, raw)
+        return self._table([str(file) for file in files], self.model.votes(*inputs))  # type: ignore[arg-type]
+
+    def predict_vectors(self, **vectors: NDArray[Any]) -> pd.DataFrame:
+        """Label N samples by raw vectors, `image=` and `text=`, `(N, width)` each; return a table as `predict`.
+
+        Raises:
+            InputError: a modality is missing, its vectors have another width, or the encoders were fine-tuned.
+        """
+        if not isinstance(self.model, Head):
+            raise InputError(f"{self.config.name} has fine-tuned encoders, which take pictures and texts: use predict")
+        votes = self.model.votes(vectors)
+        return self._table([str(row) for row in range(votes.shape[1])], votes)
+
+    def _table(self, guids: list[str], votes: NDArray[np.float32]) -> pd.DataFrame:
+        return Predictions(guids, self.labels, votes, [], self.model.about["training"]).table()
 
 
 def predict(

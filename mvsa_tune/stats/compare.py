@@ -1,7 +1,7 @@
 """Two sweeps side by side: what they differ in, and how the configurations that both have, and their bests, differ."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +63,30 @@ def compared(first: Store, second: Store) -> Comparison:
     paired = errors([values - baseline for baseline, values in on_seeds.values()])
     differences = dict(zip(on_seeds, paired.test_all(np.eye(len(on_seeds))), strict=True))
     return Comparison((names[0], names[1]), pairs, differences, len(guids[0]))
+
+
+def from_baseline(analysis: Analysis, baseline: str | None = None) -> dict[str, Difference]:
+    """Return each other configuration that is compared minus a baseline, by its id, the best first.
+
+    Args:
+        analysis: of the sweep.
+        baseline: its id, and `adjusted` is p corrected by Holm's method; None for the best, with simultaneous
+            intervals, and `adjusted` is p of being the best as well.
+
+    Raises:
+        InputError: the baseline cannot be compared with any other.
+    """
+    members, known = analysis.errors or ((), None)
+    ids = [analysis.ranked[member].config.id for member in members]
+    if known is None or len(ids) < 2 or baseline not in (None, *ids):
+        raise InputError(f"{analysis.store.folder}: nothing can be compared with {baseline or 'the best'}")
+    if baseline is None:
+        against = analysis.against_best
+        return {trial: replace(d, mean=-d.mean, low=-d.high, high=-d.low) for trial, d in against.items()}
+    weights = np.eye(len(ids))
+    weights[:, ids.index(baseline)] -= 1
+    others = [trial for trial in ids if trial != baseline]
+    return dict(zip(others, known.test_all(weights[[ids.index(trial) for trial in others]]), strict=True))
 
 
 def compare(first: Store, second: Store) -> str:

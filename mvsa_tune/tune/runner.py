@@ -198,6 +198,7 @@ def _fit(
                     name="tune",
                     storage_path=str(scratch),
                     verbose=0,
+                    progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice shows a notebook an empty cell
                     callbacks=[recorder],
                     failure_config=tune.FailureConfig(max_failures=plan.max_failures),
                 ),

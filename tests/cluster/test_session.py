@@ -164,9 +164,21 @@ def test_auto_that_finds_an_address_of_a_ray_long_dead_is_one_line(monkeypatch: 
         pass
 
 
-def test_a_process_that_uses_a_ray_already_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_for_a_ray_that_is_in_use_has_no_more_than_that_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: True)
-    with pytest.raises(InputError, match=r"call ray\.shutdown\(\)"), local_ray(1):
+    monkeypatch.setattr("ray.cluster_resources", lambda: resources)
+    for cpus, gpus, expected in ((1, 0, 1), (10_000, 0, machine.cpu_count()), (0, 1, 0)):
+        resources = {"CPU": float(cpus), "GPU": float(gpus)} if cpus else {"memory": 1.0}
+        assert (session.this_machine().cpus, session.this_machine().gpus) == (expected, 0)
+
+
+def test_another_ray_than_the_one_in_use_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr(session, "_address_in_use", lambda: "10.0.0.1:6379")
+    with (
+        pytest.raises(InputError, match=r"uses the Ray at 10\.0\.0\.1:6379; call ray\.shutdown\(\)"),
+        joined_ray("1:2"),
+    ):
         pass
 
 

@@ -21,6 +21,12 @@ from mvsa_tune.errors import InputError
 from mvsa_tune.sweeps import GRID
 
 
+@pytest.fixture(autouse=True)
+def _no_ray_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have left one running."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
 @contextmanager
 def listening(reply: bytes | None) -> Iterator[str]:
     """Run a server that accepts connections and sends `reply`, or stays silent, as a stopped process does."""

@@ -1,4 +1,4 @@
-"""Tables as text: Markdown for people, LaTeX (booktabs; TeX Live 2020 or later) for papers."""
+"""Tables and numbers as text: Markdown for people, LaTeX (booktabs; TeX Live 2020 or later) for papers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,3 +67,11 @@ def short(value: object) -> str:
     mantissa, _, exponent = f"{value:.11e}".partition("e")
     scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return scientific if abs(value) < 0.01 and value else text
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as text: `42 s`, `3 min 10 s`, `2 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,7 +1,7 @@
 """Fine-tunes the replicates of a configuration one after another, encoders and head together.
 
 trainer = task.build(config, replicates)  # continues from the checkpoints that there are
-while (result := trainer.advance(config.epochs)) is None: ...  # each call trains one epoch of one replicate
+while (result := trainer.advance(config.epochs)) is None: ...  # each call trains one epoch of one replicate, or more
 
 A replicate's numbers are a function of configuration, seed and fold alone, as in a stack. The head's weights, the order
 of the samples and the head's dropout come from the same generators: with encoders that do not move the head trains as
@@ -26,7 +26,7 @@ from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.finetuning import model
 from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors, write_tensors
 from mvsa_tune.models.layers import initialise
-from mvsa_tune.training.result import TrialResult, join, lengthened
+from mvsa_tune.training.result import Curves, TrialResult, join, lengthened
 from mvsa_tune.training.task import Shared
 from mvsa_tune.training.trainer import Part, Trainer, generators, minibatches
 
@@ -236,22 +236,32 @@ class FineTuner:
         scores = [result.scores[:past] for result in self.results if result is not None]
         return np.mean(scores, axis=0) if past else np.empty(0)
 
-    def advance(self, until: int) -> TrialResult | None:
-        """Train one epoch of the first replicate below epoch `until`; return the trial's result once none is below.
+    @property
+    def so_far(self) -> Curves:
+        """The curves up to now; there must be an epoch."""
+        return Curves.of(*filter(None, self.results))
+
+    def advance(self, until: int, at_most: float = 0.0) -> TrialResult | None:
+        """Train an epoch of the first replicate below epoch `until`, and more of them until `at_most` seconds are past.
+
+        Return the trial's result once no replicate is below, else None.
 
         Raises:
             InputError: a checkpoint is damaged, or a picture cannot be read.
             OSError: a checkpoint cannot be written.
         """
-        behind = [index for index, epochs in enumerate(self.epochs) if epochs < until]
-        if behind:
+        started = time.monotonic()
+        while behind := [index for index, epochs in enumerate(self.epochs) if epochs < until]:
             self._train_epoch(behind[0], until)
+            if time.monotonic() - started >= at_most:
+                break
         results = [result for result in self.results if result is not None and result.epochs >= until]
         return join(results) if len(results) == len(self.results) else None
 
     def _train_epoch(self, index: int, until: int) -> None:
         trainer, replicate = self._trainer(index), self.replicates[index]
-        result = trainer.advance(trainer.epoch + 1)
+        trainer.train(trainer.epoch + 1)
+        result = trainer.result()
         if result.diverged.any():  # train it no further; its last checkpoint stays
             self.results[index], self.current = lengthened(result, until), None
             return

@@ -111,7 +111,7 @@ def chosen_head(
     keep_freed_memory()
     trainer = task.build(config, fields["replicates"])
     if refit:
-        trainer.advance(card["training"]["epochs"])
+        trainer.train(card["training"]["epochs"])
         state = trainer.head.state_dict()
     else:
         state, result = replay(trainer)
@@ -129,7 +129,8 @@ def replay(trainer: StackTrainer) -> tuple[dict[str, Tensor], TrialResult]:
     """Train to the last epoch; return the weights, each replicate's as of its best epoch, and the result."""
     kept = {name: tensor.clone() for name, tensor in trainer.head.state_dict().items()}
     for epoch in range(1, trainer.config.epochs + 1):
-        result = trainer.advance(epoch)
+        trainer.train(epoch)
+        result = trainer.result()
         improved = torch.from_numpy(result.best_epoch == epoch).to(trainer.device)
         for name, tensor in trainer.head.state_dict().items():
             kept[name][improved] = tensor[improved]

@@ -14,6 +14,8 @@ from mvsa_tune.training.result import Correctness, TrialResult
 
 # How the names of a trial's `Correctness` begin among its arrays: for statistics, which need nothing else.
 CORRECT = "correct_"
+# The fields of a result that are kept: times are for the log of a running trial.
+STORED = [item.name for item in fields(TrialResult) if item.name != "trained_at"]
 
 
 def write_predictions(path: Path, replicates: Sequence[Replicate], result: TrialResult) -> None:
@@ -21,7 +23,7 @@ def write_predictions(path: Path, replicates: Sequence[Replicate], result: Trial
     arrays: dict[str, Any] = {
         "seed": np.array([replicate.seed for replicate in replicates]),
         "fold": np.array([replicate.fold for replicate in replicates]),
-        **{item.name: np.asarray(getattr(result, item.name)) for item in fields(result)},
+        **{name: np.asarray(getattr(result, name)) for name in STORED},
         **{f"{CORRECT}{name}": array for name, array in vars(result.correctness).items()},
     }
     write_whole(path, lambda file: np.savez_compressed(file, **arrays))
@@ -39,7 +41,7 @@ def read_result(path: Path) -> TrialResult:
     Raises:
         InputError: the file is missing or damaged.
     """
-    arrays = _read(path, [item.name for item in fields(TrialResult)])
+    arrays = _read(path, STORED)
     scalars = {"seconds": float(arrays["seconds"]), "device": str(arrays["device"]), "select": str(arrays["select"])}
     return TrialResult(**{**arrays, **scalars})
 

@@ -5,7 +5,7 @@ the samples that it is measured on. `cross_fitted` gives an accuracy without thi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -44,6 +44,7 @@ class TrialResult:
         test_labels: `(R, M)` their classes.
         test_predicted: `(E, R, M)` their predicted classes after each epoch.
         test_confusion: `(E, R, C, C)` test counts.
+        trained_at: `(E, R)` when each epoch had been trained, in seconds since 1970; NaN where that is not known.
     """
 
     train_loss: NDArray[np.float32]
@@ -59,6 +60,11 @@ class TrialResult:
     test_labels: NDArray[np.uint8] = field(default_factory=NO_TEST)
     test_predicted: NDArray[np.uint8] = field(default_factory=NO_TEST)
     test_confusion: NDArray[np.int32] = field(default_factory=NO_TEST)
+    trained_at: NDArray[np.float64] = field(default_factory=NO_TEST)
+
+    def __post_init__(self) -> None:
+        if not self.trained_at.size:
+            object.__setattr__(self, "trained_at", np.full(self.train_loss.shape, np.nan))
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -132,6 +138,38 @@ class TrialResult:
         """First epoch of each replicate, from 1, in which a loss was not finite, shape `(R,)`; 0 if there is none."""
         bad = ~(np.isfinite(self.train_loss) & np.isfinite(self.val_loss))
         return np.where(bad.any(axis=0), bad.argmax(axis=0) + 1, 0)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What is shown of a trial while it runs: `(E, R)` each, NaN where a replicate has not come as far."""
+
+    train_loss: NDArray[np.float64]
+    val_loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]  # on the validation samples
+    trained_at: NDArray[np.float64]  # as in `TrialResult`
+
+    @staticmethod
+    def of(*results: "TrialResult | Curves") -> "Curves":
+        """Return curves side by side; they may have different numbers of epochs."""
+        longest = max(len(result.accuracy) for result in results)
+
+        def beside(name: str) -> NDArray[np.float64]:
+            parts = [np.asarray(getattr(result, name), dtype=np.float64) for result in results]
+            ends = [((0, longest - len(part)), (0, 0)) for part in parts]
+            return np.hstack([np.pad(p, end, constant_values=np.nan) for p, end in zip(parts, ends, strict=True)])
+
+        return Curves(*(beside(item.name) for item in fields(Curves)))
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which replicates have been trained for each epoch, `(E, R)`."""
+        return ~np.isnan(self.accuracy)  # a loss that is NaN has diverged
+
+    @property
+    def latest(self) -> float:
+        """Mean accuracy of the replicates, each after its last epoch up to now."""
+        return float(self.accuracy[self.present.sum(axis=0) - 1, np.arange(self.accuracy.shape[1])].mean())
 
 
 @dataclass(frozen=True)
@@ -216,7 +254,7 @@ def lengthened(result: TrialResult, epochs: int) -> TrialResult:
     more = epochs - result.epochs
     curves: dict[str, Any] = {
         name: np.concatenate([curve, np.repeat(curve[-1:], more, axis=0)])
-        for name in (*CURVES, *TEST_CURVES)
+        for name in (*CURVES, *TEST_CURVES, "trained_at")
         if (curve := getattr(result, name)).size
     }
     for name in ("train_loss", "val_loss"):

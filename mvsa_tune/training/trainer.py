@@ -4,6 +4,7 @@ Replicate r's numbers are a function of its configuration, seed and fold alone: 
 dropout come from its own generators, and nothing is reduced across replicates.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
@@ -21,7 +22,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.models.heads import build_head
 from mvsa_tune.models.layers import initialise, run_some
 from mvsa_tune.training.optimizer import StackedAdamW, lr_factor, plateau
-from mvsa_tune.training.result import CURVES, NO_CLASS, NO_ROW, TEST_CURVES, TrialResult
+from mvsa_tune.training.result import CURVES, NO_CLASS, NO_ROW, TEST_CURVES, Curves, TrialResult
 
 Members = slice | list[int]  # replicates of a stack: all of them, or those listed
 ALL = slice(None)
@@ -59,6 +60,7 @@ class Trainer(ABC):
         names = CURVES + TEST_CURVES if "test_" in self.parts else CURVES
         self.curves: dict[str, list[Tensor]] = {name: [] for name in names}
         self.plateaus = [plateau(config.lr) for _ in val_rows] if config.schedule == "plateau" else []
+        self.trained_at: list[float] = []  # when each epoch was, in seconds since 1970
         self.seconds = 0.0
 
     @abstractmethod
@@ -99,12 +101,21 @@ class Trainer(ABC):
 
     def fit(self) -> TrialResult:
         """Train to the last epoch."""
-        return self.advance(self.config.epochs)
+        self.train(self.config.epochs)
+        return self.result()
 
-    def advance(self, until: int) -> TrialResult:
-        """Train up to epoch `until`, scoring after each epoch; the numbers do not depend on how many calls it takes."""
+    def advance(self, until: int, at_most: float = math.inf) -> TrialResult | None:
+        """Train up to epoch `until` and return the result, or None where `at_most` seconds have passed before."""
+        self.train(until, at_most)
+        return self.result() if self.epoch >= until else None
+
+    def train(self, until: int, at_most: float = math.inf) -> None:
+        """Train up to epoch `until`, scoring after each epoch, or until `at_most` seconds have passed.
+
+        The numbers do not depend on how many calls it takes.
+        """
         started = time.perf_counter()
-        while self.epoch < until:
+        while self.epoch < until and time.perf_counter() - started < at_most:
             values = {"train_loss": self.train_epoch()}
             for prefix, part in self.parts.items():
                 loss, predicted = self.evaluate(part)
@@ -115,10 +126,21 @@ class Trainer(ABC):
             for name, value in values.items():
                 self.curves[name].append(value)
             self._observe(values["val_loss"])
-        arrays = self._arrays()  # waits for the device
+            self.trained_at.append(time.time())
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - started
+
+    def result(self) -> TrialResult:
+        """Return the result up to now."""
+        arrays = self._arrays()
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return TrialResult(**arrays, seconds=self.seconds, device=device, select=self.config.select)
+
+    @property
+    def so_far(self) -> Curves:
+        """The curves up to now."""
+        return Curves.of(self.result())
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays of a `TrialResult`."""
@@ -129,17 +151,21 @@ class Trainer(ABC):
             arrays[f"{prefix}predicted"][:, rows == NO_ROW] = NO_CLASS
             arrays[f"{prefix}rows"] = rows.astype(np.int32)
             arrays[f"{prefix}labels"] = np.where(rows == NO_ROW, np.uint8(NO_CLASS), labels)
+        arrays["trained_at"] = np.repeat([self.trained_at], len(self.validation.sizes), axis=0).T
         return arrays
 
     def records(self) -> dict[str, Tensor]:
         """Return the curves and the seconds so far, for `restore`."""
         curves = {name: torch.stack(curve) for name, curve in self.curves.items()}
-        return {**curves, "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+        times = {"seconds": self.seconds, "trained_at": self.trained_at}
+        return {**curves, **{name: torch.tensor(value, dtype=torch.float64) for name, value in times.items()}}
 
     def restore(self, records: Mapping[str, Tensor]) -> None:
         """Continue from what `records` returned."""
         self.curves = {name: list(records[name].to(self.device).unbind()) for name in self.curves}
         self.seconds = float(records["seconds"])
+        unknown = torch.full((self.epoch,), math.nan)  # in a checkpoint of an earlier version
+        self.trained_at = records.get("trained_at", unknown).tolist()
         for losses in self.curves["val_loss"]:
             self._observe(losses)
 

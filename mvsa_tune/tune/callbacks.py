@@ -1,15 +1,12 @@
-"""Record each trial of a sweep as it ends, and show how far it is. It runs in the driver, the only writer."""
+"""Record each trial of a sweep as it ends, and show how far the others are. It runs in the driver, the only writer."""
 
 import re
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from tqdm import tqdm
 
 from mvsa_tune import machine
 from mvsa_tune.config import Config
@@ -17,87 +14,12 @@ from mvsa_tune.files import write_text_whole
 from mvsa_tune.finetuning.checkpoint import Checkpoints
 from mvsa_tune.results.manifest import provenance
 from mvsa_tune.results.store import Store
-from mvsa_tune.training.result import TrialResult
-from mvsa_tune.tune import tensorboard
+from mvsa_tune.training.result import Curves, TrialResult
 from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan
-from mvsa_tune.tune.trainable import PROGRESS, RESULT, Trial
-
-BAR = "{desc} {percentage:3.0f}% |{bar:24}| {elapsed}<{remaining}{postfix}"
-
-
-class Progress:
-    """The display of a sweep, whose remaining time follows from the estimated costs of the trials, not their number.
-
-    On a terminal the bar stays on the last line; elsewhere (a log file) only the lines of finished trials are written.
-    """
-
-    def __init__(self, expected: int | None, *, quiet: bool) -> None:
-        """Start the clock; `expected` is the number of trials, None if it is unknown; if `quiet`, nothing is shown."""
-        self.expected, self.quiet, self.started = expected, quiet, time.perf_counter()
-        self.costs: Mapping[str, float] = {}
-        self.running: dict[str, float] = {}  # the finished share of each running trial, by id
-        self.ended = 0
-        self.best: tuple[float, str] | None = None  # accuracy and name
-        bar, hidden = BAR if expected is not None else "{desc} {elapsed}{postfix}", quiet or not sys.stderr.isatty()
-        self.bar = tqdm(total=expected, bar_format=bar, disable=hidden, dynamic_ncols=True, leave=False)
-        self._show()
-
-    def weigh(self, costs: Mapping[str, float]) -> None:
-        """Take the estimated cost of each trial, by id, in any unit; a trial without an estimate costs 1."""
-        self.costs = costs
-        self.bar.total = sum(costs.values()) or self.expected
-
-    def start(self, trial: str) -> None:
-        """Show one more trial as running."""
-        self.advance(trial, self.running.get(trial, 0.0))
-
-    def advance(self, trial: str, share: float) -> None:
-        """Show which share of a trial, from 0 to 1, is finished."""
-        self.bar.update(self.costs.get(trial, 1.0) * (share - self.running.get(trial, 0.0)))
-        self.running[trial] = share
-        self._show()
-
-    def finish(self, config: Config, result: TrialResult) -> None:
-        """Show the accuracy of a trial that has ended; one that was stopped early cannot be the best."""
-        best = result.at_best(result.accuracy)
-        spread = f" ± {best.std(ddof=1):.3f}" if len(best) > 1 else ""
-        text = f"{best.mean():.3f}{spread} (n {len(best)}) in {result.seconds:.1f} s"
-        if result.epochs < config.epochs:
-            text = f"stopped at epoch {result.epochs}: {text}"
-        elif self.best is None or best.mean() > self.best[0]:
-            self.best = (float(best.mean()), config.name)
-        self._end(config, text)
-
-    def fail(self, config: Config, reason: str) -> None:
-        """Show that a trial has failed for good."""
-        self._end(config, f"failed: {reason}")
-
-    def say(self, text: str) -> None:
-        """Write a line above the bar."""
-        if not self.quiet:
-            tqdm.write(text)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self.bar.close()
-
-    def _end(self, config: Config, text: str) -> None:
-        self.advance(config.id, 1.0)
-        del self.running[config.id]
-        self.ended += 1
-        self.say(f"[{self._count()} {time.perf_counter() - self.started:6.1f} s] {config.name}: {text}")
-        self._show()
-
-    def _count(self) -> str:
-        total = "" if self.expected is None else f"/{self.expected}"
-        return f"{self.ended:>{max(0, len(total) - 1)}}{total}"
-
-    def _show(self) -> None:
-        best = f", best {self.best[0]:.3f} ({self.best[1]})" if self.best else ""
-        self.bar.set_description_str(f"{self._count().strip()} trials", refresh=False)
-        self.bar.set_postfix_str(f"{len(self.running)} running{best}")
-
+from mvsa_tune.tune.progress import Progress
+from mvsa_tune.tune.tensorboard import TrialLog, varying
+from mvsa_tune.tune.trainable import CURVES, PROGRESS, RESULT, Trial
 
 # Reasons that are no fault of the trial's. Which of the two Ray gives depends on the moment.
 NODE_DIED = "its node died"
@@ -126,7 +48,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.mirror = mirror
         self.retries_lost = retries_lost
         searched = plan.search.space if plan.search else {}
-        self.hparams = tensorboard.varying(plan.configs, [n for n, d in searched.items() if len(set(d.ends)) > 1])
+        self.hparams = varying(plan.configs, [n for n, d in searched.items() if len(set(d.ends)) > 1])
+        self.logs: dict[str, TrialLog] = {}  # of TensorBoard, of the trials that run, by id
         self.diverged: dict[str, TrialResult] = {}
         self.problem: OSError | None = None  # why nothing can be recorded any more
         self.lost: set[str] = set()  # trials whose nodes died too often for Tune, which says nothing of the trials
@@ -156,7 +79,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """
         started = Trial.from_tune(trial.config)
         if PROGRESS in result:
-            self.progress.advance(started.config.id, result[PROGRESS])
+            self._show(started, result[PROGRESS], result.pop(CURVES))
             return
         trial_result: TrialResult = result.pop(RESULT)
         if trial_result.diverged.any():
@@ -182,19 +105,34 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             write_text_whole(self.store.folder / "failures" / f"{config.id}.txt", traceback_of(trial))
             if result is None:
                 self.store.add_failure(config, failed.replicates, reason, self._provenance(config))
+                if log := self.logs.pop(config.id, None):
+                    log.fail()
         if result is not None:
             self._record(failed, result)
+        self._mirror()
         self.progress.fail(config, reason)
+
+    def _show(self, trial: Trial, share: float, curves: Curves) -> None:
+        """Show how far a trial is, in the terminal and in TensorBoard."""
+        config = trial.config
+        self.progress.advance(config.id, share, curves.latest)
+        with self._noting_problems():
+            self._log(config).update(Curves.of(self.store.result(config.id), curves) if trial.is_addition else curves)
+
+    def _log(self, config: Config) -> TrialLog:
+        return self.logs.setdefault(config.id, TrialLog(self.store.folder / "tensorboard", config, self.hparams))
 
     def _record(self, trial: Trial, result: TrialResult) -> None:
         config = trial.config
         with self._noting_problems():
             # The rows come last: they say that the rest is there.
             joined = self.store.add_predictions(config, trial.replicates, result)
-            tensorboard.write_trial(self.store.folder / "tensorboard", config, joined, self.hparams)
+            self._log(config).end(joined)
+            del self.logs[config.id]
             self.store.add_rows(config, trial.replicates, result, self._provenance(config))
             if result.epochs == config.epochs and not result.diverged.any():
                 Checkpoints(self.store.folder, config).finish()
+        self._mirror()
 
     def _provenance(self, config: Config) -> dict[str, str]:
         return provenance(self.plan.split.name, self.plan.dataset.fingerprint, self.plan.origins(config))
@@ -206,6 +144,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         except OSError as error:
             self.problem = error
             raise
+
+    def _mirror(self) -> None:
         if self.mirror:
             self.mirror.update()
 

@@ -27,9 +27,10 @@ from mvsa_tune.files import write_text_whole
 from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, STOPPED
 from mvsa_tune.results.store import Store, missing
-from mvsa_tune.tune.callbacks import Progress, Recorder
+from mvsa_tune.tune.callbacks import Recorder
 from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan
+from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
 from mvsa_tune.tune.trainable import Trial, TrialTrainable
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from mvsa_tune.config import Config
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError, some
+from mvsa_tune.formats import clock
 from mvsa_tune.machine import available_memory
 from mvsa_tune.tune.plan import Plan, make_plan, split_and_replicates, with_encoders, without
 from mvsa_tune.tune.space import Search
@@ -100,14 +101,6 @@ def _time(plan: Plan) -> str:
 
 def _total(plan: Plan, configs: Sequence[Config]) -> str:
     return clock(START_SECONDS + sum(plan.costs[config.id].seconds for config in configs) / plan.placement.concurrent)
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as text: `42 s`, `3 min 10 s`, `2 h 05 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def carry_out(

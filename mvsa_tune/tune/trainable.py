@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from mvsa_tune.training.trainer import StackTrainer
 
 # The keys of a report to Tune: the trial's `TrialResult`, the metric (`TrialResult.scores`) and the resource that ASHA
-# counts; between those reports, the share of the trial that is done.
+# counts; between those reports, the share of the trial that is done, and its `Curves`.
 RESULT = "result"
 METRIC = "val_acc"
 RESOURCE = "epochs"
 PROGRESS = "progress"
+CURVES = "curves"
+REPORT_SECONDS = 10.0  # between two reports of a trial that is training, at least
 
 
 class DivergedError(RuntimeError):
@@ -70,9 +72,9 @@ class TrialTrainable(tune.Trainable):
             ends = {*(() if trial.is_addition else self.task.milestones), config.epochs}
             self.ends = sorted(end for end in ends if max(1, self.trainer.epoch) <= end <= config.epochs)
         until = self.ends[0]
-        result = self.trainer.advance(until)
+        result = self.trainer.advance(until, REPORT_SECONDS)
         if result is None:
-            return {METRIC: 0.0, PROGRESS: self.trainer.progress}
+            return {METRIC: 0.0, PROGRESS: self.trainer.progress, CURVES: self.trainer.so_far}
         if result.diverged.any():
             bad = result.diverged[result.diverged > 0]
             which = f"{len(bad)} of {len(result.diverged)} replicates"

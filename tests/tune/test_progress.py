@@ -1,7 +1,7 @@
 import pytest
 
 from mvsa_tune.config import Config
-from mvsa_tune.tune.callbacks import Progress
+from mvsa_tune.tune.progress import Progress
 from test_rows import outcome
 
 FIRST, SECOND, THIRD = (Config(image_encoder="eye", text_encoder="ear", D=D, epochs=2) for D in (4, 8, 16))

@@ -1,23 +1,37 @@
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from mvsa_tune.config import Config
-from mvsa_tune.tune.tensorboard import varying, write_trial
+from mvsa_tune.training.result import Curves, TrialResult, join
+from mvsa_tune.tune.tensorboard import TrialLog, varying
 from test_store import outcome
 
+NAME = "eye+ear D=8 lr=1e-4 bs=512 epochs=3"
 CONFIG = Config(image_encoder="eye", text_encoder="ear", D=8, epochs=3)
+
+
+def write_trial(folder: Path, config: Config, result: TrialResult) -> None:
+    TrialLog(folder, config).end(result)
+
+
+def read(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder / NAME)).Reload()
+
+
+def curve(events: EventAccumulator, tag: str = "mean/val_acc") -> list[tuple[int, float]]:
+    return [(event.step, pytest.approx(event.value)) for event in events.Scalars(tag)]
 
 
 @pytest.fixture
 def events(tmp_path: Path) -> EventAccumulator:
     write_trial(tmp_path, CONFIG, outcome([[4, 6], [5, 7], [6, 6]]))
-    accumulator = EventAccumulator(str(tmp_path / "eye+ear D=8 lr=1e-4 bs=512 epochs=3"))
-    return accumulator.Reload()
+    return read(tmp_path)
 
 
 def test_curves_are_the_mean_and_its_spread_over_replicates(events: EventAccumulator) -> None:
@@ -36,6 +50,85 @@ def test_the_hparams_page_has_the_configuration_and_the_scores(events: EventAccu
     assert start.hparams["image_encoder"].string_value == "eye"
     assert start.hparams["D"].number_value == 8 and start.hparams["lr"].number_value == 1e-4
     assert events.Scalars("validation/acc_best_mean")[0].value == pytest.approx((0.6 + 0.7) / 2)
+    cross_fitted = outcome([[4, 6], [5, 7], [6, 6]]).correctness.accuracy.mean()
+    assert events.Scalars("validation/acc_cross_mean")[0].value == pytest.approx(cross_fitted)
+    assert ended(events) == "STATUS_SUCCESS"
+
+
+def ended(events: EventAccumulator) -> str:
+    content = events.SummaryMetadata("_hparams_/session_end_info").plugin_data.content
+    status = plugin_data_pb2.HParamsPluginData.FromString(content).session_end_info.status
+    return str(api_pb2.Status.Name(status))
+
+
+def test_a_running_log_grows_and_keeps_the_time_of_each_epoch(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path, CONFIG)
+    shown = EventAccumulator(str(tmp_path / NAME))  # as a TensorBoard that is open all the time
+    whole = timed(outcome([[4, 6], [5, 7], [6, 6]]), 100)
+    for epochs in (1, 2):
+        log.update(Curves.of(cut(whole, epochs)))
+        assert curve(shown.Reload()) == [(1, 0.5), (2, 0.6)][:epochs]
+    assert "_hparams_/session_end_info" not in shown.PluginTagToContent("hparams")
+    log.end(whole)
+    assert curve(shown.Reload()) == [(1, 0.5), (2, 0.6), (3, 0.6)] == curve(read(tmp_path))
+    assert [event.wall_time for event in shown.Scalars("mean/val_acc")] == [100, 101, 102]
+
+
+def test_replicates_that_are_trained_one_after_another_give_one_line_without_a_step_back(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path, CONFIG)
+    shown = EventAccumulator(str(tmp_path / NAME))
+    first, second = timed(outcome([[4], [5], [6]]), 100), timed(outcome([[6], [7], [6]]), 200)
+    log.update(Curves.of(first))
+    assert curve(shown.Reload()) == [(1, 0.4), (2, 0.5), (3, 0.6)]
+    log.update(Curves.of(first, cut(second, 1)))
+    assert curve(shown.Reload()) == [(1, 0.5), (2, 0.5), (3, 0.6)]
+    assert shown.Scalars("spread/val_acc_low")[0].value == pytest.approx(0.5 - np.std([0.4, 0.6], ddof=1))
+    log.end(join([first, second]))
+    assert curve(shown.Reload()) == [(1, 0.5), (2, 0.6), (3, 0.6)] == curve(read(tmp_path))
+    assert [event.wall_time for event in shown.Scalars("mean/val_acc")] == [100, 101, 102]
+    assert len(shown.Scalars("validation/acc_best_mean")) == 1
+
+
+def test_a_trial_that_begins_again_shows_no_zigzag(tmp_path: Path) -> None:
+    shown = EventAccumulator(str(tmp_path / NAME))
+    whole = timed(outcome([[4, 6], [5, 7], [6, 6]]), 100)
+    killed = TrialLog(tmp_path, CONFIG)
+    killed.update(Curves.of(cut(whole, 2)))
+    killed.update(Curves.of(cut(whole, 1)))  # tried again in the same sweep, to the same numbers
+    assert curve(shown.Reload()) == [(1, 0.5), (2, 0.6)]
+    with killed.path.open("ab") as file:
+        file.write(b"half a record")
+    again = TrialLog(tmp_path, CONFIG)  # of the next command
+    again.update(Curves.of(cut(whole, 1)))
+    assert curve(read(tmp_path)) == [(1, 0.5)]
+    again.end(whole)
+    assert curve(read(tmp_path)) == [(1, 0.5), (2, 0.6), (3, 0.6)]
+    assert [path.name for path in (tmp_path / NAME).iterdir()] == [again.path.name]
+
+
+def test_a_trial_that_fails_says_so_on_the_hparams_page(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path, CONFIG)
+    log.fail()
+    assert not list(tmp_path.iterdir())  # nothing was trained
+    log.update(Curves.of(outcome([[4, 6]])))
+    log.fail()
+    assert ended(read(tmp_path)) == "STATUS_FAILURE"
+    lost = outcome([[4, 6]])
+    lost.val_loss[0, 0] = np.nan
+    write_trial(tmp_path, CONFIG, lost)
+    assert ended(read(tmp_path)) == "STATUS_FAILURE"
+
+
+def timed(result: TrialResult, at: float) -> TrialResult:
+    """The result with epochs that end a second after one another."""
+    times = at + np.arange(result.epochs, dtype=float)
+    return replace(result, trained_at=np.repeat(times[:, None], result.accuracy.shape[1], axis=1))
+
+
+def cut(result: TrialResult, epochs: int) -> TrialResult:
+    """The result as it was after some epochs."""
+    names = ("train_loss", "val_loss", "confusion", "predicted", "trained_at")
+    return replace(result, **{name: getattr(result, name)[:epochs] for name in names})
 
 
 def test_writing_a_trial_again_replaces_it(tmp_path: Path) -> None:
@@ -46,16 +139,14 @@ def test_writing_a_trial_again_replaces_it(tmp_path: Path) -> None:
     assert [event.value for event in accumulator.Scalars("mean/val_acc")] == pytest.approx([0.8])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("failing", ["flush", "write"])
 def test_a_disk_that_is_full_is_an_error_and_the_earlier_log_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     write_trial(tmp_path, CONFIG, outcome([[4, 4]]))
-    monkeypatch.setattr(f"tensorboard.compat.tensorflow_stub.io.gfile.GFile.{failing}", fails)
+    monkeypatch.setattr("mvsa_tune.files.sync", fails)
     with pytest.raises(OSError, match="No space left"):
         write_trial(tmp_path, CONFIG, outcome([[8, 8]]))
     (log,) = tmp_path.iterdir()

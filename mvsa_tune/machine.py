@@ -132,6 +132,12 @@ class _Shown:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
+def further_stderr() -> TextIO:
+    """Return a stream to where stderr leads now, which never raises and stays when stderr is led elsewhere."""
+    stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
+    return cast(TextIO, _Shown(stream))
+
+
 # What plain ASCII writes for a sign; any other becomes a question mark.
 _PLAIN = {"−": "-", "–": "-", "±": "+-", "×": "x", "→": "->", "…": "..."}
 

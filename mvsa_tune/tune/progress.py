@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from mvsa_tune.config import Config
 from mvsa_tune.formats import clock
+from mvsa_tune.machine import further_stderr
 from mvsa_tune.training.result import TrialResult
 
 BAR = "{desc} {percentage:3.0f}% |{bar:16}| {elapsed}{postfix}"
@@ -43,7 +44,8 @@ class Progress:
         self.best: tuple[float, str] | None = None  # accuracy and name
         self.on_terminal = sys.stderr.isatty()
         bar, hidden = BAR if expected is not None else "{desc} {elapsed}{postfix}", quiet or not self.on_terminal
-        self.bar = tqdm(total=expected, bar_format=bar, disable=hidden, dynamic_ncols=True, leave=False)
+        file = None if hidden else further_stderr()  # Ray mutes stderr while it starts
+        self.bar = tqdm(total=expected, bar_format=bar, disable=hidden, dynamic_ncols=True, leave=False, file=file)
         self._show()
         self._closed = threading.Event()
         if not quiet:
@@ -96,8 +98,10 @@ class Progress:
     def say(self, text: str) -> None:
         """Write a line above the bar."""
         if not self.quiet:
-            tqdm.write(text)
-            sys.stdout.flush()
+            with tqdm.get_lock():
+                self.bar.clear(nolock=True)
+                print(text, flush=True)
+                self.bar.refresh(nolock=True)
 
     def close(self) -> None:
         """Remove the bar."""

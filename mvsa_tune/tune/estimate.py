@@ -146,6 +146,19 @@ def saved_bytes(model: nn.Module) -> Iterator[Callable[[], int]]:
         yield count
 
 
+def trial_seconds(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
+    """Return about what each configuration's trial takes, by id, in seconds: one is measured, the others follow.
+
+    Where nothing is measured, as that would take a GPU's memory, the unit is unknown: see `relative_work`.
+    """
+    work = relative_work(plan, configs)
+    if plan.costs or plan.placement.device != "cpu" or not configs:
+        return work
+    heaviest = max(configs, key=lambda config: work[config.id])
+    (cost,) = estimate(replace(plan, configs=(heaviest,))).values()
+    return {trial: cost.seconds * share / work[heaviest.id] for trial, share in work.items()}
+
+
 def relative_work(plan: Plan, configs: Sequence[Config]) -> dict[str, float]:
     """Return the work of each configuration's trial relative to the others', by id, without measuring if possible.
 

@@ -32,6 +32,7 @@ from mvsa_tune.tune.space import PAIR, Search, corners
 if TYPE_CHECKING:
     from mvsa_tune.finetuning.trainer import FinetuneTask
 
+START_SECONDS = 8.5  # of a sweep besides its trials, from start to tables, on 2 cores (bench/startup.py)
 WORKER_MEMORY = 600 * 2**20  # bytes of a worker process besides its trial: Python, Ray and torch
 
 
@@ -141,6 +142,12 @@ class Plan:
             return FinetuneTask.on(self.dataset, sweep=folder, **vars(self.finetuning), **shared)
         labels = np.array(self.dataset.labels, dtype=np.int64)
         return Task(self.caches, labels=labels, classes=len(self.dataset.classes), **shared)
+
+
+def whole_seconds(plan: Plan, trials: Sequence[float]) -> float:
+    """Return the estimate of what a sweep takes from the command to its end, given that of each trial, in seconds."""
+    longest, at_once = max(trials, default=0.0), plan.placement.concurrent
+    return START_SECONDS + max(longest, sum(trials) / at_once)
 
 
 def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:

@@ -26,15 +26,9 @@ class Progress:
     and one every half minute that says how far the sweep is.
     """
 
-    def __init__(self, expected: int | None, *, quiet: bool, estimate: float | None = None) -> None:
-        """Start the clock.
-
-        Args:
-            expected: the number of trials; None if it is unknown.
-            quiet: whether to show nothing.
-            estimate: the seconds that the sweep will take, if they were estimated.
-        """
-        self.expected, self.quiet, self.estimate = expected, quiet, estimate
+    def __init__(self, expected: int | None, *, quiet: bool) -> None:
+        """Start the clock; `expected` is the number of trials, None if it is unknown; if `quiet`, nothing is shown."""
+        self.expected, self.quiet, self.estimate = expected, quiet, 0.0
         self.started, self.first_trial = time.perf_counter(), 0.0
         self.waiting = "starting Ray"
         self.costs: Mapping[str, float] = {}
@@ -55,12 +49,14 @@ class Progress:
         """Take the estimated cost of each trial, by id, in any unit; a trial without an estimate costs 1."""
         self.costs = costs
         self.bar.total = sum(costs.values()) or self.expected
-        self.wait_for("starting workers")
-
-    def wait_for(self, what: str) -> None:
-        """Show what the sweep waits for, until a trial has been trained for a while."""
-        self.waiting = what
+        self.waiting = "starting workers"
         self._show()
+
+    def expect(self, seconds: float, *, at_most: bool) -> None:
+        """Take an estimate of what the sweep takes, start and end included; 0 is none."""
+        self.estimate = seconds
+        if seconds:
+            self.say(f"time      about {clock(seconds)}{' at most' * at_most}")
 
     def start(self, trial: str) -> None:
         """Show one more trial as running."""

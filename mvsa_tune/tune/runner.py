@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,11 +24,12 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.results.manifest import SweepManifest
-from mvsa_tune.results.schema import FINISHED, STOPPED
+from mvsa_tune.results.schema import FAILED, FINISHED, STOPPED
 from mvsa_tune.results.store import Store, missing
 from mvsa_tune.tune.callbacks import Recorder
+from mvsa_tune.tune.loggers import make_logger
 from mvsa_tune.tune.mirror import Mirror
-from mvsa_tune.tune.plan import Plan
+from mvsa_tune.tune.plan import Plan, whole_seconds
 from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
 from mvsa_tune.tune.trainable import Trial, TrialTrainable
@@ -50,8 +50,8 @@ def run_sweep(
     *,
     demo: bool = False,
     quiet: bool = False,
-    show: bool = True,
     mirror: Mirror | None = None,
+    log: str | None = None,
     settings: str = "",
 ) -> int:
     """Train what of a plan is not recorded in `folder` yet, write its tables, and return the exit code.
@@ -60,9 +60,9 @@ def run_sweep(
         plan: what to run.
         folder: the results folder; new, or of a sweep that the plan can be added to.
         demo: whether the data is the built-in demo set, for the tables' heading.
-        quiet: print nothing but the tables.
-        show: whether to print the tables.
+        quiet: print nothing.
         mirror: the copy of the folder, or of one that holds it, to update after each trial.
+        log: where trials are logged as well, `mlflow` or `wandb`.
         settings: the file that repeats the sweep, for the folder to keep as `sweep.yaml`.
 
     Raises:
@@ -74,12 +74,12 @@ def run_sweep(
     try:
         if settings:
             write_text_whole(folder / "sweep.yaml", settings)
-        return _run(plan, store, mirror, quiet=quiet, show=show)
+        return _run(plan, store, mirror, log, quiet=quiet)
     finally:
         store.end()
 
 
-def _run(plan: Plan, store: Store, mirror: Mirror | None, *, quiet: bool, show: bool) -> int:
+def _run(plan: Plan, store: Store, mirror: Mirror | None, log: str | None, *, quiet: bool) -> int:
     statuses = store.statuses()
     todo = [] if plan.search else _todo(plan, statuses)
     if statuses and not quiet:
@@ -89,25 +89,19 @@ def _run(plan: Plan, store: Store, mirror: Mirror | None, *, quiet: bool, show: 
     interrupted, rounds = False, ROUNDS if plan.placement.address else 1
     while rounds and _is_left(plan, todo, store):
         rounds -= 1
-        interrupted, lost = _fit(plan, todo, store, mirror, quiet=quiet, retries_lost=rounds > 0)
+        interrupted, lost = _fit(plan, todo, store, mirror, log, quiet=quiet, retries_lost=rounds > 0)
         store.tidy()
         if interrupted or not lost:
             break
         todo = [trial for trial in todo if trial.config.id in lost]
     from mvsa_tune.report.write import write_results  # SciPy and statsmodels take a while to import
 
-    analysis, markdown = write_results(store)
-    summary = analysis.summary
-    failed = int(summary["status"].str.startswith("failed").sum())
+    analysis, _ = write_results(store)
     if interrupted:
         done = _recorded(plan, store, [] if plan.search else _todo(plan, store.statuses()))
         print(f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here.")
         return INTERRUPTED
-    if show:
-        print(markdown)
-    if (show and not quiet) or failed:
-        print(_closing(store.folder, len(summary), failed))
-    return SOME_FAILED if failed else DONE
+    return SOME_FAILED if analysis.summary["status"].str.startswith(FAILED).any() else DONE
 
 
 def _todo(plan: Plan, statuses: Mapping[str, Mapping[Replicate, str]]) -> list[Trial]:
@@ -132,12 +126,6 @@ def _recorded(plan: Plan, store: Store, todo: list[Trial]) -> str:
     if plan.search:
         return f"{len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))} configurations are"
     return f"{len(plan.runnable) - len(todo)} of {len(plan.configs)} configurations are"
-
-
-def _closing(folder: Path, count: int, failed: int) -> str:
-    failures = f"{failed} of {count} configurations failed; {folder}/trials.csv says why. " if failed else ""
-    logs = shlex.quote(str(folder / "tensorboard"))
-    return f"{failures}Rows, tables, predictions: {folder}/   Curves: tensorboard --logdir {logs}"
 
 
 def _describe(plan: Plan, demo: bool) -> SweepManifest:
@@ -167,7 +155,14 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
 
 
 def _fit(
-    plan: Plan, todo: list[Trial], store: Store, mirror: Mirror | None, *, quiet: bool, retries_lost: bool
+    plan: Plan,
+    todo: list[Trial],
+    store: Store,
+    mirror: Mirror | None,
+    log: str | None,
+    *,
+    quiet: bool,
+    retries_lost: bool,
 ) -> tuple[bool, set[str]]:
     """Train; return whether that was interrupted, and the ids of trials that were lost with their nodes."""
     task = plan.task(store.folder)
@@ -179,6 +174,8 @@ def _fit(
         _propose_ahead(plan)
         with _costs_beside(plan, todo) as costs, _ray(plan), _scratch(store.folder) as scratch:
             progress.weigh(costs.result())
+            if plan.costs or plan.placement.device == "cpu":
+                progress.expect(_seconds(plan, todo, costs.result()), at_most=bool(plan.milestones))
             tuner = tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(TrialTrainable, task=_for_nodes(plan, task)),
@@ -200,7 +197,7 @@ def _fit(
                     storage_path=str(scratch),
                     verbose=0,
                     progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice shows a notebook an empty cell
-                    callbacks=[recorder],
+                    callbacks=[*([make_logger(log, store.folder)] if log else []), recorder],
                     failure_config=tune.FailureConfig(max_failures=plan.max_failures),
                 ),
             )
@@ -294,15 +291,21 @@ def _for_nodes(plan: Plan, task: "Task | FinetuneTask") -> "Task | FinetuneTask"
 
 @contextmanager
 def _costs_beside(plan: Plan, todo: list[Trial]) -> Iterator[Future[Mapping[str, float]]]:
-    """Estimate the trials' relative costs (of a search none) while Ray starts: it imports torch meanwhile."""
+    """Estimate the trials' costs (of a search none) while Ray starts: it imports torch meanwhile."""
     with ThreadPoolExecutor(1) as beside:
         yield beside.submit(_work, plan, [] if plan.search else [trial.config for trial in todo])
 
 
 def _work(plan: Plan, configs: list[Config]) -> Mapping[str, float]:
-    from mvsa_tune.tune.estimate import relative_work  # imports torch
+    from mvsa_tune.tune.estimate import trial_seconds  # imports torch
 
-    return relative_work(plan, configs)
+    return trial_seconds(plan, configs)
+
+
+def _seconds(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> float:
+    """Return what training these trials takes, from the command to its end; 0 for a search."""
+    share = {trial.config.id: len(trial.replicates) / len(plan.replicates) for trial in todo}
+    return whole_seconds(plan, [costs[name] * part for name, part in share.items()]) if not plan.search else 0.0
 
 
 def _ray(plan: Plan) -> AbstractContextManager[None]:

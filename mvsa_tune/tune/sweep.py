@@ -12,24 +12,32 @@ from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.formats import clock
 from mvsa_tune.machine import available_memory
-from mvsa_tune.tune.plan import Plan, make_plan, split_and_replicates, with_encoders, without
+from mvsa_tune.tune.plan import Plan, make_plan, split_and_replicates, whole_seconds, with_encoders, without
 from mvsa_tune.tune.space import Search
-
-START_SECONDS = 8.5  # of a sweep besides its trials, from start to tables, on 2 cores (bench/startup.py)
 
 
 def outline(plan: Plan) -> list[str]:
     """Return the lines of a plan that need neither torch nor an encoder."""
-    place = plan.placement
-    share = f"{place.cpus} CPU thread{'s' * (place.cpus > 1)}{f' and {place.gpus:g} GPU' if place.gpus else ''} each"
-    where = f"{len(place.nodes)} nodes" if place.nodes else "machine"
     return [
         *(f"{'data':<10}{line}" for line in plan.dataset.description()),
         f"split     {_sizes(plan.split)}",
         *_trials(plan),
         f"stopping  {_stopping(plan)}",
-        f"{where:<10}{place.concurrent} trial{'s' * (place.concurrent > 1)} at once on {place.device}, {share}",
+        _machine(plan),
     ]
+
+
+def opening(plan: Plan, folder: Path) -> list[str]:
+    """Return the two lines that a sweep begins with; what it takes is added when it has been measured."""
+    stopping = "; ASHA stops what lags behind" if plan.milestones else ""
+    return [f"{_trials(plan)[-1]}, up to {plan.epochs} epochs{stopping}", f"{_machine(plan)}; results in {folder}/"]
+
+
+def _machine(plan: Plan) -> str:
+    place = plan.placement
+    share = f"{place.cpus} CPU thread{'s' * (place.cpus > 1)}{f' and {place.gpus:g} GPU' if place.gpus else ''} each"
+    where = f"{len(place.nodes)} nodes" if place.nodes else "machine"
+    return f"{where:<10}{place.concurrent} trial{'s' * (place.concurrent > 1)} at once on {place.device}, {share}"
 
 
 def cost_lines(plan: Plan) -> Iterator[str]:
@@ -100,7 +108,7 @@ def _time(plan: Plan) -> str:
 
 
 def _total(plan: Plan, configs: Sequence[Config]) -> str:
-    return clock(START_SECONDS + sum(plan.costs[config.id].seconds for config in configs) / plan.placement.concurrent)
+    return clock(whole_seconds(plan, [plan.costs[config.id].seconds for config in configs]))
 
 
 def carry_out(
@@ -111,7 +119,7 @@ def carry_out(
     Args:
         options: the flags of `flags.parse_sweep`.
         requested: returns the configurations of a grid, or the search, that they ask for.
-        show: whether to print the tables.
+        show: whether to print the answer, or with `--quiet` the path of the results folder.
 
     Returns:
         The exit code.
@@ -119,9 +127,15 @@ def carry_out(
     Raises:
         InputError: the plan needs more memory than there is, encoders cannot be loaded, or the folder cannot be used.
     """
-    plan = make_plan(options, requested(options))
+    if options.log:
+        from mvsa_tune.tune.loggers import check_logger  # imports Ray
+
+        check_logger(options.log)
+    plan, folder = make_plan(options, requested(options)), options.results / options.name
     if options.dry_run:
         _print(outline(plan))
+    elif not options.quiet:
+        _print(opening(plan, folder))
     if plan.finetuning:
         plan = with_encoders(plan, options)
     if plan.finetuning or options.dry_run or (plan.placement.nodes and not plan.placement.memory):
@@ -135,17 +149,26 @@ def carry_out(
     from mvsa_tune.tune.mirror import Mirror
     from mvsa_tune.tune.runner import INTERRUPTED, run_sweep  # imports Ray
 
-    folder = options.results / options.name
     with Mirror(folder, options.storage) if options.storage else nullcontext() as mirror:
-        run = partial(run_sweep, demo=options.demo, quiet=options.quiet, show=show and not plan.search, mirror=mirror)
+        run = partial(run_sweep, demo=options.demo, quiet=options.quiet, mirror=mirror, log=options.log)
         code = run(plan, folder, settings=options.yaml)
         if plan.search and code != INTERRUPTED:
-            code = max(code, confirm(plan, folder, options, run, show=show))
+            code = max(code, confirm(plan, folder, options, run))
         if options.report and code != INTERRUPTED:
             from mvsa_tune.report.write import report  # imports SciPy
 
-            report(folder, quiet=options.quiet)
+            report(folder, quiet=True)
+    if show and code != INTERRUPTED:
+        _print([str(folder)] if options.quiet else ["", _ending(folder)])
     return code
+
+
+def _ending(folder: Path) -> str:
+    from mvsa_tune.report.ending import ending  # these import SciPy
+    from mvsa_tune.results.store import Store
+    from mvsa_tune.stats.analysis import analyse
+
+    return ending(analyse(Store(folder)))
 
 
 def _power(plan: Plan, like: Path | None) -> list[str]:
@@ -191,15 +214,14 @@ def _check_memory(plan: Plan, *, is_run: bool) -> None:
         )
 
 
-def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, Path], int], *, show: bool) -> int:
-    """Train a search's finalists again, to the end and on fresh seeds, and print the tables; return the exit code.
+def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, Path], int]) -> int:
+    """Train a search's finalists again, to the end and on fresh seeds; write the tables and return the exit code.
 
     Args:
         plan: the search's.
         folder: the search's results; the finalists' go into a folder in it.
         options: the flags of `flags.add_search_flags`.
         run: runs a plan in a folder and returns the exit code.
-        show: whether to print the tables.
     """
     from mvsa_tune.report.leaderboard import confirmed_folder, finalists
     from mvsa_tune.report.write import write_results
@@ -219,10 +241,6 @@ def confirm(plan: Plan, folder: Path, options: Namespace, run: Callable[[Plan, P
         split = without(split, plan.dataset, plan.skipped)
         final = replace(plan, configs=configs, split=split, replicates=replicates, asha=None, search=None)
         code = run(final, confirmed)
-    else:
-        print("No trial was trained to its end: there is nothing to confirm.")
     if code != INTERRUPTED:
-        markdown = write_results(Store(folder))[1]
-        if show:
-            print(markdown)
+        write_results(Store(folder))
     return code

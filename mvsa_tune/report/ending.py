@@ -62,14 +62,21 @@ def _answer(analysis: Analysis, confirmed: Analysis | None) -> list[str]:
     if interval := best.cross_fitted:
         accuracy += f", 95 % {interval.low:.3f} to {interval.high:.3f} for {interval.holds_for} (n {interval.n})"
     compared, rivals = len(headline.against_best), len(headline.may_be_best())
-    verdict = f"{'all' if rivals == compared > 1 else rivals} of the other {compared} may be the best as well (95 %): marked ="
+    share = "all" if rivals == compared else rivals
+    verdict = f"{'the other one' if compared == 1 else f'{share} of the other {compared}'} may be the best as well"
     if not rivals:
-        verdict = f"better than {'the other one' if compared == 1 else f'each of the other {compared}'} (95 %)"
+        verdict = f"better than {'the other one' if compared == 1 else f'each of the other {compared}'}"
     protocol = PROTOCOLS[analysis.store.manifest.protocol].fields
     lines = [
-        f"Best {of}: {best.config.name}" if others else f"Trained: {best.config.name}",
+        f"Best {of}: {best.config.name}" if others else f"The only one trained to its end: {best.config.name}",
         f"  {accuracy}",
-        *([f"  {verdict}"] if compared else ["  not compared: that takes two seeds or more"] if others else []),
+        *(
+            [f"  {verdict} (95 %){': marked =' * (rivals > 0)}"]
+            if compared
+            else ["  not compared: that takes two seeds or more"]
+            if others
+            else []
+        ),
         f"  again: {flags_of(best.config, analysis.store.configs(), list(protocol))}",
     ]
     wrapped = (textwrap.wrap(line, WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False) for line in lines)

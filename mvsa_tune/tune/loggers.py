@@ -6,7 +6,6 @@ WANDB_PROJECT, WANDB_MODE and WANDB_API_KEY.
 
 import os
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,34 @@ from mvsa_tune.tune.tensorboard import CURVES as SHOWN
 from mvsa_tune.tune.tensorboard import points_of, scores_of
 from mvsa_tune.tune.trainable import CURVES, RESULT, Trial
 
-PACKAGES = {"mlflow": "mlflow-skinny", "wandb": "wandb"}  # what provides each, for `pip install`
-
-
-def check_logger(name: str) -> None:
-    """Raise InputError if a logger is not installed."""
-    if find_spec(name) is None:
-        raise InputError(f"--log {name}: it is not installed: pip install {PACKAGES[name]}")
-
 
 def make_logger(name: str, folder: Path) -> "EpochLogger":
-    """Return the callback that logs the trials of the sweep in a results folder to `mlflow` or `wandb`."""
-    if name == "mlflow":
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
+    """Return the callback that logs the trials of the sweep in a results folder to `mlflow` or `wandb`.
 
-        store = os.environ.get("MLFLOW_TRACKING_URI") or (folder / "mlflow").absolute().as_uri()
-        return EpochLogger(MLflowLoggerCallback(store, experiment_name=folder.name), folder)
+    Raises:
+        InputError: the logger cannot be used as it is set up.
+    """
+    try:
+        logger = _mlflow(folder) if name == "mlflow" else _wandb(folder)
+        logger.setup()
+    except Exception as error:  # of the logger's own kinds
+        raise InputError(f"--log {name}: {error}") from None
+    return EpochLogger(logger, folder)
+
+
+def _mlflow(folder: Path) -> LoggerCallback:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    store = f"sqlite:///{folder.absolute() / 'mlflow.db'}"  # by SQLAlchemy and Alembic, which Optuna needs, too
+    return MLflowLoggerCallback(os.environ.get("MLFLOW_TRACKING_URI", store), experiment_name=folder.name)
+
+
+def _wandb(folder: Path) -> LoggerCallback:
     from ray.air.integrations.wandb import WandbLoggerCallback
 
     project = os.environ.get("WANDB_PROJECT", "mvsa-tune")
-    return EpochLogger(WandbLoggerCallback(project, group=folder.name, dir=str(folder.absolute())), folder)
+    return WandbLoggerCallback(project, group=folder.name, dir=str(folder.absolute()))
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,8 @@ class EpochLogger(tune.Callback):  # type: ignore[misc]
         self.epochs: dict[ShownTrial, int] = {}  # that are logged of each trial
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return nothing, as `Recorder` does."""
+        """Return nothing, as the `Recorder` does."""
         return {}
-
-    def setup(self, *arguments: Any, **info: Any) -> None:
-        """Open the store."""
-        self.logger.setup()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Begin a run; a trial that is tried again goes on with its own."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from mvsa_tune.config import Config
@@ -127,10 +128,8 @@ def carry_out(
     Raises:
         InputError: the plan needs more memory than there is, encoders cannot be loaded, or the folder cannot be used.
     """
-    if options.log:
-        from mvsa_tune.tune.loggers import check_logger  # imports Ray
-
-        check_logger(options.log)
+    if options.log and find_spec(options.log) is None:
+        raise InputError(f"--log {options.log}: it is not installed: pip install {options.log}")
     plan, folder = make_plan(options, requested(options)), options.results / options.name
     if options.dry_run:
         _print(outline(plan))

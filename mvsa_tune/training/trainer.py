@@ -115,7 +115,7 @@ class Trainer(ABC):
         The numbers do not depend on how many calls it takes.
         """
         started = time.perf_counter()
-        while self.epoch < until and time.perf_counter() - started < at_most:
+        while self.epoch < until:
             values = {"train_loss": self.train_epoch()}
             for prefix, part in self.parts.items():
                 loss, predicted = self.evaluate(part)
@@ -127,6 +127,8 @@ class Trainer(ABC):
                 self.curves[name].append(value)
             self._observe(values["val_loss"])
             self.trained_at.append(time.time())
+            if time.perf_counter() - started >= at_most:
+                break
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - started

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from mvsa_tune.data.splits import reference_split
 from mvsa_tune.embeddings.cache import default_folder, open_cache
 from mvsa_tune.training.task import Task, load_vectors
 from mvsa_tune.tune.trainable import (
+    CURVES,
     METRIC,
+    PROGRESS,
     RESOURCE,
     RESULT,
     DivergedError,
@@ -61,6 +64,23 @@ def test_a_trial_reports_at_the_milestones_and_at_its_end(task: Task) -> None:
     assert [report["done"] for report in reports] == [False, False, True]
     whole = task.build(CONFIG, task.replicates).fit()
     assert [report[METRIC] for report in reports] == [whole.scores[epoch - 1] for epoch in (2, 4, 5)]
+
+
+def test_a_trial_that_takes_long_reports_its_curves_in_between_to_the_same_numbers(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvsa_tune.tune.trainable.REPORT_SECONDS", 0.0)  # after each epoch
+    trainable, before = trial(CONFIG, task), time.time()
+    reports = list(itertools.takewhile(lambda report: not report.get("done"), iter(trainable.step, None)))
+    between = [report for report in reports if PROGRESS in report]
+    assert [report[PROGRESS] for report in between] == [0.2, 0.6] and all(RESOURCE not in r for r in between)
+    whole = task.build(CONFIG, task.replicates).fit()
+    for epochs, report in zip((1, 3), between, strict=True):
+        np.testing.assert_array_equal(report[CURVES].accuracy, whole.accuracy[:epochs])
+        np.testing.assert_array_equal(report[CURVES].val_loss, whole.val_loss[:epochs].astype(float))
+    times = between[-1][CURVES].trained_at
+    assert times.shape == (3, 2) and before < times[0, 0] < times[1, 0] < times[2, 0] < time.time()
+    assert [report[METRIC] for report in reports if RESULT in report] == [whole.scores[epoch - 1] for epoch in (2, 4)]
 
 
 def test_the_next_trial_of_a_worker_starts_afresh(task: Task) -> None:

@@ -37,7 +37,13 @@ def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_large
         line = next(line for line in text.split("## Finalists")[1].splitlines() if f"| {config.name}" in line)
         for frame in (summary, again):
             assert f"{frame.loc[config.id, 'val_acc_best_mean']:.3f} ±" in line
-    assert text in first.stdout
+    end = first.stdout.splitlines()[-20:]
+    answer = next(line for line in end if line.startswith("Best of the 2 finalists, on fresh seeds: "))
+    best = again["val_acc_cross_mean"].idxmax()
+    assert next(config for config in chosen if config.id == best).name in answer
+    row = next(line for line in end if line.startswith("1 "))
+    assert f"{again.loc[best, 'val_acc_cross_mean']:.3f} [" in row
+    assert f"{summary.loc[best, 'val_acc_cross_mean']:.3f} " in row.partition("]")[2]
 
     more = search(*flags, "--trials", 10, cwd=tiny.parent)
     assert more.returncode == 0, more.stderr

@@ -101,7 +101,9 @@ def test_a_sweep_from_folder_to_tables_and_again(tiny: Path, capsys: pytest.Capt
 
     # another sweep is refused that folder
     other = [*arguments, "--labels", "positive,neutral,negative", "--name", "first", "--results", work / "results"]
-    assert "labels: negative, neutral, positive there, positive, neutral, negative now" in refused(capsys, *other)
+    assert "labels: negative, neutral, positive there, positive, neutral, negative now" in refused(
+        capsys, *other, "--quiet"
+    )
 
     # the numbers are those of the trainer without Ray
     outcome = train_directly(read_dataset(tiny), tiny)

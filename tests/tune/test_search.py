@@ -38,9 +38,9 @@ def test_a_search_confirms_its_finalists_on_fresh_seeds_and_goes_on_with_a_large
         for frame in (summary, again):
             assert f"{frame.loc[config.id, 'val_acc_best_mean']:.3f} ±" in line
     end = first.stdout.splitlines()[-20:]
-    answer = next(line for line in end if line.startswith("Best of the 2 finalists, on fresh seeds: "))
+    answer = " ".join(map(str.strip, end)).partition("Best of the 2 finalists, on fresh seeds: ")[2]
     best = again["val_acc_cross_mean"].idxmax()
-    assert next(config for config in chosen if config.id == best).name in answer
+    assert next(config for config in chosen if config.id == best).name in answer.partition(" cross-fitted accuracy")[0]
     row = next(line for line in end if line.startswith("1 "))
     assert f"{again.loc[best, 'val_acc_cross_mean']:.3f} [" in row
     assert f"{summary.loc[best, 'val_acc_cross_mean']:.3f} " in row.partition("]")[2]

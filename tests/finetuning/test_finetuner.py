@@ -15,7 +15,7 @@ from mvsa_tune.finetuning.checkpoint import Checkpoints, read_tensors
 from mvsa_tune.finetuning.model import build_network, load_towers
 from mvsa_tune.finetuning.trainer import FineTuner, FinetuneTask
 from mvsa_tune.training.result import TrialResult
-from mvsa_tune.tune.trainable import METRIC, PROGRESS, RESOURCE, RESULT, DivergedError
+from mvsa_tune.tune.trainable import CURVES, METRIC, PROGRESS, RESOURCE, RESULT, DivergedError
 from test_trainable import trial
 from tiny_models import text_model
 
@@ -144,6 +144,13 @@ def test_a_replicate_whose_loss_is_not_finite_is_trained_no_further_and_leaves_n
     assert not list(tuner.checkpoints.folder.glob("*.last.safetensors"))
 
 
+@pytest.fixture
+def reporting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a trial report after each epoch, not every few seconds."""
+    monkeypatch.setattr("mvsa_tune.tune.trainable.REPORT_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("reporting")
 def test_a_trial_reports_at_rungs_and_how_far_it_is_between_them(task: FinetuneTask) -> None:
     running = trial(CONFIG, task)  # type: ignore[arg-type]
     reports = []
@@ -153,9 +160,35 @@ def test_a_trial_reports_at_rungs_and_how_far_it_is_between_them(task: FinetuneT
     assert epochs_or_shares == [1 / 8, 2 / 8, 3 / 8, 2, 5 / 8, 6 / 8, 7 / 8, 4]
     whole = reports[-1][RESULT]
     assert [report[METRIC] for report in reports if RESOURCE in report] == [whole.scores[1], whole.scores[3]]
-    assert all(report[METRIC] == 0.0 for report in reports if PROGRESS in report)
+    between = [report for report in reports if PROGRESS in report]
+    assert all(report[METRIC] == 0.0 for report in between)
+    # its curves up to then, of the replicates that have come as far: the first, then both
+    assert [report[CURVES].present.sum(axis=0).tolist() for report in between] == [
+        [1],
+        [2],
+        [2, 1],
+        [3, 2],
+        [4, 2],
+        [4, 3],
+    ]
+    last = between[-1][CURVES]
+    np.testing.assert_array_equal(last.accuracy[last.present], whole.accuracy[last.present])
 
 
+def test_a_trial_that_goes_on_keeps_the_times_of_its_epochs(task: FinetuneTask) -> None:
+    first = FineTuner(CONFIG, task, task.replicates)
+    for _ in range(6):
+        first.advance(CONFIG.epochs)
+    before = first.so_far.trained_at
+    assert (np.diff(before[:, 0]) > 0).all() and before[0, 1] > before[-1, 0] and np.isnan(before[-1, 1])
+    second = FineTuner(CONFIG, task, task.replicates)
+    np.testing.assert_array_equal(second.so_far.trained_at, before)
+    after = finish(second).trained_at
+    np.testing.assert_array_equal(after[~np.isnan(before)], before[~np.isnan(before)])
+    assert (np.diff(after, axis=0) > 0).all()
+
+
+@pytest.mark.usefixtures("reporting")
 def test_a_trial_that_goes_on_reports_at_no_rung_that_it_has_gone_past(task: FinetuneTask) -> None:
     first = trial(CONFIG, task)  # type: ignore[arg-type]
     for _ in range(5):  # past the rung at epoch 2 with the first replicate
@@ -167,6 +200,7 @@ def test_a_trial_that_goes_on_reports_at_no_rung_that_it_has_gone_past(task: Fin
     np.testing.assert_array_equal(known, reports[-1][RESULT].scores[:2])
 
 
+@pytest.mark.usefixtures("reporting")
 def test_a_trial_cut_off_at_a_rung_reports_there_again(task: FinetuneTask) -> None:
     first = trial(CONFIG, task)  # type: ignore[arg-type]
     report = [first.step() for _ in range(4)][-1]

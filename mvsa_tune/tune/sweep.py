@@ -30,8 +30,8 @@ def outline(plan: Plan) -> list[str]:
 
 def opening(plan: Plan, folder: Path) -> list[str]:
     """Return the two lines that a sweep begins with; what it takes is added when it has been measured."""
-    stopping = "; ASHA stops what lags behind" if plan.milestones else ""
-    return [f"{_trials(plan)[-1]}, up to {plan.epochs} epochs{stopping}", f"{_machine(plan)}; results in {folder}/"]
+    epochs = f"{plan.epochs} epochs{' at most (ASHA)' * bool(plan.milestones)}"
+    return [f"{_trials(plan)[-1]}, {epochs}", f"{_machine(plan)}; results in {folder}/"]
 
 
 def _machine(plan: Plan) -> str:

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 # The Custom Scalars page: each curve's mean with its spread as a band, all trials in one chart.
 CURVES = {"val_acc": "validation accuracy", "val_loss": "validation loss", "train_loss": "training loss"}
 BANDS = {title: ["Margin", [f"mean/{c}", f"spread/{c}_low", f"spread/{c}_high"]] for c, title in CURVES.items()}
-# The scores of a trial: the one that configurations are ranked by, and others.
+# The scores of a trial: the one that configurations are ranked by, and others. TensorBoard opens the first two groups
+# of tags, by the alphabet: of `mean`, `score` and `spread` the last one stays folded.
 SCORES = tuple(
-    f"validation/{name}"
+    f"score/{name}"
     for name in (
         "acc_cross_mean", "acc_best_mean", "acc_best_std", "acc_last_mean", "f1_macro_best_mean", "loss_last_mean",
     )

@@ -49,9 +49,9 @@ def test_the_hparams_page_has_the_configuration_and_the_scores(events: EventAccu
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
     assert start.hparams["image_encoder"].string_value == "eye"
     assert start.hparams["D"].number_value == 8 and start.hparams["lr"].number_value == 1e-4
-    assert events.Scalars("validation/acc_best_mean")[0].value == pytest.approx((0.6 + 0.7) / 2)
+    assert events.Scalars("score/acc_best_mean")[0].value == pytest.approx((0.6 + 0.7) / 2)
     cross_fitted = outcome([[4, 6], [5, 7], [6, 6]]).correctness.accuracy.mean()
-    assert events.Scalars("validation/acc_cross_mean")[0].value == pytest.approx(cross_fitted)
+    assert events.Scalars("score/acc_cross_mean")[0].value == pytest.approx(cross_fitted)
     assert ended(events) == "STATUS_SUCCESS"
 
 
@@ -86,7 +86,7 @@ def test_replicates_that_are_trained_one_after_another_give_one_line_without_a_s
     log.end(join([first, second]))
     assert curve(shown.Reload()) == [(1, 0.5), (2, 0.6), (3, 0.6)] == curve(read(tmp_path))
     assert [event.wall_time for event in shown.Scalars("mean/val_acc")] == [100, 101, 102]
-    assert len(shown.Scalars("validation/acc_best_mean")) == 1
+    assert len(shown.Scalars("score/acc_best_mean")) == 1
 
 
 def test_a_trial_that_begins_again_shows_no_zigzag(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 # make demo: set up and run the main job on the built-in demo set.
 # make check: lint, types, imports, and the tests without Ray, in about a minute.   make test: all but the tests of clusters.
-# make test-cluster: those, in minutes.
+# make test-cluster: those, in minutes.   make docs: the manual, in site/.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,7 +8,7 @@ BIN := .venv/bin
 MVSA_REAL_DATA ?= $(if $(wildcard ../shared/mvsa_single/train.txt),$(abspath ../shared/mvsa_single))
 export MVSA_REAL_DATA
 
-.PHONY: setup demo check test test-cluster lint clean
+.PHONY: setup demo check test test-cluster lint docs clean
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
@@ -20,11 +20,14 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/python sweeps/grid.py --demo
 
-lint: setup
+lint: setup docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 check: lint
 	$(BIN)/python -m pytest -m "not ray and not long and not slow" -n 2 --dist worksteal
@@ -37,4 +40,4 @@ test-cluster: setup
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
+	rm -rf .venv site *.egg-info .mypy_cache .ruff_cache .import_linter_cache .pytest_cache

@@ -25,7 +25,9 @@ PAGES = [*(ROOT / name for name in READMES), *sorted((ROOT / "docs").glob("*.md"
 SHORT = [ROOT / "data" / "README.md", ROOT / "results" / "README.md"]
 PROGRAMS = ("mvsa-tune", "python", "make", "pip", "tensorboard", "git", "sbatch")
 ALL_COMMANDS = ("grid", "search", "finetune", *COMMANDS)
-FOREIGN_FLAGS = set("--head --node-ip-address --user --object-store-memory --temp-dir --signal --no-deps".split())
+FOREIGN_FLAGS = set(
+    ["--head", "--node-ip-address", "--user", "--object-store-memory", "--temp-dir", "--signal", "--no-deps"]
+)
 
 
 def blocks(text: str, language: str = r"\w*") -> list[str]:

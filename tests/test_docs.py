@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, grid
 from mvsa_tune import cli
 from mvsa_tune.commands import COMMANDS
 from mvsa_tune.data.dataset import read_dataset
@@ -174,7 +174,6 @@ def tweets(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
-@pytest.mark.ray
 def test_the_five_lines_and_the_tutorial_do_what_they_say(tweets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the demo set's encoders and fewer epochs; the tutorial's second sweep is only parsed."""
     monkeypatch.chdir(tweets)
@@ -184,8 +183,7 @@ def test_the_five_lines_and_the_tutorial_do_what_they_say(tweets: Path, monkeypa
     for line in [*recipe, *(line for line in tutorial if "folds" not in line)]:
         words = line.replace("mobilenet_v2", "demo-pixels").replace("minilm", "demo-words").split()[1:]
         if words[0] == "grid" and "--dry-run" not in words:
-            run = [sys.executable, "-m", "mvsa_tune", *words, "--epochs", "3", "--no-report"]  # `report` follows
-            ended = subprocess.run(run, capture_output=True, text=True, check=False)
+            ended = grid(*words[1:], "--epochs", 3, cwd=tweets)  # without its report: `report` follows
             assert ended.returncode == 0, (line, ended.stderr)
         else:
             assert cli.main(words) == 0, line

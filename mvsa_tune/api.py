@@ -148,9 +148,10 @@ class Results:
     def best(self) -> "pd.Series[Any]":
         """The row of `summary` with the best mean cross-fitted accuracy; InputError before one is trained to its end.
 
-        >>> best = load_results("results/demo").best
-        >>> bool(best["val_acc_cross_low"] < best["val_acc_cross_mean"] < best["val_acc_cross_high"])
-        True
+        Examples:
+            >>> best = load_results("results/demo").best
+            >>> bool(best["val_acc_cross_low"] < best["val_acc_cross_mean"] < best["val_acc_cross_high"])
+            True
         """
         return self.summary[self.summary["trial_id"] == self._config(None).id].iloc[0]
 
@@ -170,8 +171,9 @@ class Results:
     def curves(self, config: Which = None) -> pd.DataFrame:
         """Return losses and accuracy of a configuration, a row for each epoch of each seed and fold.
 
-        >>> load_results("results/demo").curves().groupby("seed")["val_acc"].max().shape
-        (3,)
+        Examples:
+            >>> load_results("results/demo").curves().groupby("seed")["val_acc"].max().shape
+            (3,)
         """
         trial = self._config(config).id
         result = self.store.result(trial)

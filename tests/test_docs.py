@@ -142,6 +142,8 @@ def test_the_manual_is_built_strictly_and_loads_nothing_from_outside(tmp_path: P
     )
     for path in pages:
         assert not re.search(loaded, path.read_text(encoding="utf-8")), path.name
+    # An example that begins with `>>>` must stand under "Examples:", or it becomes a quotation.
+    assert "<blockquote" not in (tmp_path / "api.html").read_text(encoding="utf-8")
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"(?:url\(|@import )[\"']?https?:", style.read_text(encoding="utf-8")), style.name
 

@@ -15,6 +15,8 @@ setup: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	# For the tests of --log, beside: where they are installed, Ray imports them in every sweep, a second each.
+	$(BIN)/python -m pip install --quiet --target .venv/loggers mlflow-skinny wandb
 	touch $@
 
 demo: setup

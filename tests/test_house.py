@@ -18,6 +18,7 @@ HOMES = {
         "tune.scheduler",
         "tune.searcher",
         "tune.callbacks",
+        "tune.loggers",
         "tune.runner",
     },
     "open_clip": {"encoders.open_clip"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from mvsa_tune.sweeps import SWEEPS
 
 HEAVY = {
     "torch",
@@ -30,20 +30,18 @@ def imported(code: str, cwd: Path) -> set[str]:
     return HEAVY & set(ended.stderr.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("script", ["grid", "search", "finetune"])
+@pytest.mark.parametrize("name", SWEEPS)
 @pytest.mark.parametrize("flags", [["--help"], ["--data", "nowhere"]])
-def test_help_and_input_errors_of_a_sweep_import_nothing_heavy(script: str, flags: list[str], tmp_path: Path) -> None:
-    assert not imported(
-        f"sys.path.insert(0, {str(ROOT / 'sweeps')!r}); import {script}; {script}.main({flags})", tmp_path
-    )
+def test_help_and_input_errors_of_a_sweep_import_nothing_heavy(name: str, flags: list[str], tmp_path: Path) -> None:
+    assert not imported(f"from mvsa_tune.sweeps import SWEEPS; SWEEPS[{name!r}].main({flags})", tmp_path)
 
 
-@pytest.mark.parametrize("script", ["grid", "search", "finetune"])
-def test_a_plan_is_outlined_before_anything_heavy_is_imported(script: str, tiny: Path) -> None:
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_plan_is_outlined_before_anything_heavy_is_imported(name: str, tiny: Path) -> None:
     """Only what has to be loaded or measured waits for torch."""
     block = f"sys.modules.update(dict.fromkeys({sorted(HEAVY)}))"  # so that importing one raises ImportError
     flags = ["--data", str(tiny), "--pairs", "eye+ear", "--dry-run"]
-    code = f"import sys; {block}; sys.path.insert(0, {str(ROOT / 'sweeps')!r}); import {script}; {script}.main({flags})"
+    code = f"import sys; {block}; from mvsa_tune.sweeps import SWEEPS; SWEEPS[{name!r}].main({flags})"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tiny, capture_output=True, text=True, check=False)
     assert "ImportError" in ended.stderr or "ModuleNotFoundError" in ended.stderr
     assert all(f"\n{word} " in ended.stdout for word in ("trials", "stopping", "machine"))

@@ -9,7 +9,6 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from conftest import grid
-from grid import main as sweep
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.demo import WORDS
@@ -17,6 +16,7 @@ from mvsa_tune.data.readers import SCALE
 from mvsa_tune.embeddings.cache import default_folder, open_cache, open_vectors
 from mvsa_tune.inference.trained import load_head
 from mvsa_tune.results.store import Store
+from mvsa_tune.sweeps import GRID
 
 LABELLED, UNLABELLED = 60, 6
 SETS = {
@@ -86,7 +86,7 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
         8,
     ]
     flags += ["--scheduler", "none", "--name", "s", "--results", tmp_path, "--data", table]
-    assert sweep([*map(str, flags), "--dry-run"]) == 0
+    assert GRID.main([*map(str, flags), "--dry-run"]) == 0
     counts = ", ".join(f"{name} {dataset.labels.count(index)}" for index, name in enumerate(classes))
     assert f"classes in the usual order: {counts}" in capsys.readouterr().out
     process = grid(*flags, "--quiet", cwd=tmp_path)
@@ -145,5 +145,5 @@ def test_any_set_of_labels_goes_from_a_table_to_a_head(
 
     # Another order of the labels is another sweep.
     capsys.readouterr()
-    assert sweep([*map(str, flags), "--labels", ",".join(SETS[name]), "--quiet"]) == 2
+    assert GRID.main([*map(str, flags), "--labels", ",".join(SETS[name]), "--quiet"]) == 2
     assert f"labels: {', '.join(classes)} there, {', '.join(SETS[name])} now" in capsys.readouterr().err

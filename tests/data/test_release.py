@@ -8,12 +8,12 @@ from statistics import multimode
 import pytest
 
 from conftest import make_set
-from grid import main as grid
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.readers import LABELS
 from mvsa_tune.data.release import AGAINST, DIFFER, NEITHER, NO_IMAGE, NO_TEXT, merge
 from mvsa_tune.errors import InputError
+from mvsa_tune.sweeps import GRID
 from test_layouts import edit, write_pairs
 
 NEG, NEU, POS = LABELS
@@ -145,7 +145,7 @@ def test_what_was_dropped_is_printed_by_the_plan_and_by_embed(
     assert main(["embed", "--data", str(folder), "--encoder", "demo-words"]) == 0
     assert "\n".join(description) in capsys.readouterr().out
     flags = ["--data", str(folder), "--pairs", "demo-words+demo-words", "--ablation", "1", "--results", str(tmp_path)]
-    assert grid([*flags, "--dry-run"]) == 0
+    assert GRID.main([*flags, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert all(f"data      {line}\n" in printed for line in description)
 

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, encode_pixels, encode_words, grid
-from grid import main as sweep_a_grid
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.demo import make_demo_set
@@ -23,6 +22,7 @@ from mvsa_tune.embeddings.pipeline import Settings
 from mvsa_tune.encoders.towers import TextTower
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference.trained import text_normalisation
+from mvsa_tune.sweeps import GRID
 from tiny_models import text_model
 
 QUIET = Settings(quiet=True)
@@ -118,7 +118,7 @@ def test_vectors_made_otherwise_stand_in_a_grid_under_another_name(
         "demo-pixels": "demo-pixels", "demo-words": "demo-words", "words-raw": "demo-words"
     }  # fmt: skip
     arguments = ["--data", str(pairs.folder), "--dry-run", "--pairs", "demo-pixels+demo-words", "demo-pixels+words-raw"]
-    assert sweep_a_grid([*arguments, "--D", "8"]) == 0
+    assert GRID.main([*arguments, "--D", "8"]) == 0
     told = capsys.readouterr().out
     assert "2 configurations" in told and "left out" not in told
     (pairs.folder / "embeddings" / "words-raw" / "text.npy").unlink()

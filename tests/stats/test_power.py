@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from grid import main as grid
 from mvsa_tune.cli import main
 from mvsa_tune.stats.analysis import analyse, verdict
 from mvsa_tune.stats.best import behind_best
 from mvsa_tune.stats.differences import ALPHA, errors
 from mvsa_tune.stats.power import TYPICAL, Power, power_of
+from mvsa_tune.sweeps import GRID
 from simulated import TRUTH, case
 from test_analysis import configs, recorded
 
@@ -73,6 +73,6 @@ def test_a_dry_run_says_what_the_sweep_would_see(
     assert known is not None
     flags = ["--data", tiny, "--pairs", "eye+ear", "--D", 4, 8, "--epochs", 2, "--dry-run"]
     for source, variances in ([], TYPICAL), (["--like", store.folder], known):
-        assert grid([*map(str, flags), "--seeds", "7", *map(str, source)]) == 0
+        assert GRID.main([*map(str, flags), "--seeds", "7", *map(str, source)]) == 0
         expected = replace(variances, seeds=7, samples=4, labelled=40, comparisons=1)
         assert expected.sees() in capsys.readouterr().out

@@ -9,21 +9,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import grid
+from conftest import run_command
 from mvsa_tune.results.store import Store
 from mvsa_tune.sweeps import GRID
 from test_input import FEW
 
-LOGGERS = (
-    Path(sys.prefix) / "loggers"
-)  # beside the environment: where they are in it, every sweep of Ray's imports both
+# Beside the environment: where they are in it, Ray imports both in every sweep.
+LOGGERS = Path(sys.prefix) / "loggers"
 
 
 def logged(tiny: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Store:
     if not (LOGGERS / name).exists():
         pytest.skip(f"{name} is not in {LOGGERS}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(LOGGERS)]))
-    done = grid("--data", tiny, "--pairs", "eye+ear", *FEW, "--lr", 0.01, 1e38, "--log", name, cwd=tiny.parent)
+    done = run_command("--data", tiny, "--pairs", "eye+ear", *FEW, "--lr", 0.01, 1e38, "--log", name, cwd=tiny.parent)
     assert done.returncode == 1, done.stderr  # a trial diverges
     return Store(tiny.parent / "results" / "grid")
 

@@ -82,7 +82,7 @@ def test_a_sweep_whose_first_node_dies_and_whose_second_one_joins_late_and_sees_
     for trial, expected in trained_here(tiny, store).items():
         result = store.result(trial)
         for name, value in vars(expected).items():
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) and name != "trained_at":
                 np.testing.assert_array_equal(getattr(result, name), value, err_msg=f"{trial} {name}")
     # what no node can hold is refused at once, with what there is
     requested = ("--data", tiny, *FEW, "--D", 99, "--address", cluster.address, "--memory-per-trial", 99999)

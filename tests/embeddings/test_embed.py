@@ -256,7 +256,8 @@ def test_skipped_samples_are_named_in_the_manifest_and_the_tables(pairs: Dataset
         "--data", pairs.folder, "--pairs", "demo-pixels+demo-words", "--D", 4, "--epochs", 2, "--seeds", 1, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "Left out: 3 samples whose pictures could not be read" in done.stdout
+    tables = (tmp_path / "results" / "grid" / "tables.md").read_text()
+    assert "Left out: 3 samples whose pictures could not be read" in tables
     predictions = next((tmp_path / "results" / "grid" / "predictions").iterdir())
     with np.load(predictions, allow_pickle=False) as kept:
         assert not {0, 5} & set(kept["rows"].ravel().tolist())
@@ -266,7 +267,7 @@ def test_the_grid_makes_missing_caches_when_asked(pairs: Dataset, tmp_path: Path
     few = ["--D", 4, "--epochs", 2, "--seeds", 1]
     done = grid("--data", pairs.folder, "--pairs", "demo-pixels+demo-words", *few, "--embed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "## Table 1" in done.stdout
+    assert "The only one trained to its end: demo-pixels+demo-words D=4" in done.stdout
 
 
 @pytest.mark.long

@@ -82,8 +82,7 @@ def test_a_disk_that_fills_up_then_asha_then_every_trial_to_its_end(
     assert before.merge(store.rows(), how="inner").shape == before.shape
     summary = pd.read_csv(results / "grid" / "summary.csv")
     assert summary["status"].str.startswith("stopped at epoch").sum() == len(stopped)
-    told_of = "configuration was" if len(stopped) == 1 else "configurations were"
-    assert f"{len(stopped)} {told_of} stopped early" in told.out
+    assert f"{len(stopped)} of 8 configurations were stopped early" in told.out
 
     # and the same command without a scheduler trains the stopped ones to their end
     assert GRID.main([*command, "--scheduler", "none"]) == 0

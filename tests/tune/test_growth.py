@@ -77,7 +77,7 @@ def test_values_pairs_and_epochs_added_later_are_further_configurations(distinct
     before = grown.rows()
     sweep(distinct, "grown", *flags, "--D", 8, 12, "--seeds", 3)
     sweep(distinct, "grown", *flags, "--epochs", 5)
-    grown, shown = sweep(distinct, "grown", *flags, "--pairs", "lens+ear", "--D", 4)
+    grown, _ = sweep(distinct, "grown", *flags, "--pairs", "lens+ear", "--D", 4)
     trials = {config.id: config for config in grown.configs()}
     points = [(config.image_encoder, config.D, config.epochs) for config in trials.values()]
     assert points == [("eye", 4, 9), ("eye", 8, 9), ("eye", 12, 9), ("eye", 4, 5), ("eye", 8, 5), ("lens", 4, 9)]
@@ -86,7 +86,7 @@ def test_values_pairs_and_epochs_added_later_are_further_configurations(distinct
     assert before.merge(grown.rows(), how="inner").shape == before.shape
     table = pd.read_csv(grown.folder / "tables.csv").set_index("trial_id")
     assert [table.loc[trial, "n"] for trial in trials] == seeds
-    assert "Seeds of the sweep: 42, 43, 44" in shown
+    assert "Seeds of the sweep: 42, 43, 44" in (grown.folder / "tables.md").read_text()
 
 
 def test_under_a_scheduler_what_finished_gets_more_seeds_and_what_was_stopped_stays(distinct: Path) -> None:

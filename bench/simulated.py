@@ -35,6 +35,30 @@ def case(
     rng: np.random.Generator, accuracies: NDArray[np.float64], replicates: int, samples: int, seed_std: float = SEED_STD
 ) -> Case:
     """Simulate configurations of true `accuracies` (K,), each with different seeds, on the same samples."""
+    margins, abilities = _margins(rng, accuracies, replicates, samples, seed_std)
+    return Case(margins > 0, np.asarray(accuracies, dtype=float), norm.cdf(abilities))
+
+
+def finishers(
+    rng: np.random.Generator, accuracies: NDArray[np.float64], replicates: int, samples: int, seed_std: float = SEED_STD
+) -> Case:
+    """Simulate configurations of which successive halving lets the best third finish, and return those.
+
+    They are scored at the rung on the same samples: with the same seeds' effects, and a further noise as large as that
+    of the end; how far each has come by then varies by 1 point (standard deviation).
+    """
+    margins, abilities = _margins(rng, accuracies, replicates, samples, seed_std)
+    progress = 0.01 / norm.pdf(norm.ppf(accuracies)) * rng.standard_normal(len(accuracies))
+    noise = rng.standard_normal(margins.shape, dtype=np.float32)
+    at_rung = (margins + progress[:, None, None] + np.sqrt(1 - SHARED) * noise > 0).mean(axis=(1, 2))
+    finish = np.argsort(-at_rung, kind="stable")[: len(accuracies) // 3]
+    return Case(margins[finish] > 0, np.asarray(accuracies, dtype=float)[finish], norm.cdf(abilities[finish]))
+
+
+def _margins(
+    rng: np.random.Generator, accuracies: NDArray[np.float64], replicates: int, samples: int, seed_std: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `(K, R, N)`, above 0 where a sample is correct, and the abilities `(K, R)`."""
     count = len(accuracies)
     seed = seed_std / norm.pdf(norm.ppf(accuracies))  # on the scale of the ability
     ability = norm.ppf(accuracies) * np.sqrt(1 + seed**2)
@@ -43,8 +67,7 @@ def case(
     )
     abilities = ability[:, None] + seed[:, None] * rng.standard_normal((count, replicates))
     noise = rng.standard_normal((count, replicates, samples), dtype=np.float32)
-    correct = abilities[:, :, None] + np.sqrt(SHARED) * difficulty[:, None] + np.sqrt(1 - SHARED) * noise > 0
-    return Case(correct, np.asarray(accuracies, dtype=float), norm.cdf(abilities))
+    return abilities[:, :, None] + np.sqrt(SHARED) * difficulty[:, None] + np.sqrt(1 - SHARED) * noise, abilities
 
 
 def curves(

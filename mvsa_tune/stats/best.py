@@ -51,12 +51,11 @@ def p_of_best(errors: Errors, draws: NDArray[np.float32] | None = None) -> Array
     total = np.cumsum(errors_drawn, axis=0, dtype=np.float64).astype(np.float32)
     p = np.ones(K)
     for count in range(K, 1, -1):
-        first = np.arange(count)
         deviation, error, degrees = _from_mean(ordered, count)
         observed = deviates(student(deviation, error, degrees)).max()
-        chance = np.abs(errors_drawn[first] - total[count - 1] / count)
-        chance /= np.maximum(error, 1e-12).astype(np.float32)[:, None]
-        p[count - 1] = (1 + (chance.max(axis=0) >= observed).sum()) / (draws.shape[1] + 1)
+        chance = errors_drawn[:count] - total[count - 1] / np.float32(count)
+        chance *= (1 / np.maximum(error, 1e-12)).astype(np.float32)[:, None]
+        p[count - 1] = (1 + (np.abs(chance, out=chance).max(axis=0) >= observed).sum()) / (draws.shape[1] + 1)
     p[1:] = np.maximum.accumulate(p[1:][::-1])[::-1]
     p[1:] = np.maximum(p[1:], 2 * stats.norm.sf(behind[order][1:]))
     result = np.empty(K)

@@ -111,11 +111,10 @@ class Errors:
 
     def draws(self, count: int) -> NDArray[np.float32]:
         """Return normal errors of the K means, `(K, count)`, the same every time."""
-        rng = np.random.default_rng(0)
-        of_samples = rng.standard_normal((self.effects.shape[1], count), dtype=np.float32)
-        of_seeds = rng.standard_normal((len(self.means), count), dtype=np.float32)
-        errors = self.effects.astype(np.float32) @ of_samples
-        return errors + np.sqrt(self.seed_variance).astype(np.float32)[:, None] * of_seeds
+        values, vectors = np.linalg.eigh(self.covariance + np.diag(self.seed_variance))
+        root = (vectors * np.sqrt(np.maximum(0, values))) @ vectors.T
+        normal = np.random.default_rng(0).standard_normal((len(self.means), count), dtype=np.float32)
+        return root.astype(np.float32) @ normal
 
     @cached_property
     def p_of_pairs(self) -> Array:

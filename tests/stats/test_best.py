@@ -6,7 +6,7 @@ from scipy import stats
 
 from mvsa_tune.stats.best import behind_best, p_of_best
 from mvsa_tune.stats.differences import ALPHA, Difference, errors
-from simulated import TRUTH, case
+from simulated import TRUTH, case, finishers
 
 
 def compared(
@@ -73,3 +73,11 @@ def test_a_configuration_whose_seeds_scatter_widens_nobody_elses_interval() -> N
 def test_the_same_sweep_gives_the_same_set_every_time() -> None:
     values = list(case(np.random.default_rng(14), np.linspace(0.78, 0.7, 6), 3, 200).correct.astype(float))
     assert behind_best(errors(values)) == behind_best(errors(values))
+
+
+def test_in_a_simulated_sweep_the_best_third_at_the_rung_finishes() -> None:
+    """Far ahead are two of six, and they finish, on the same samples: they are often right together."""
+    made = finishers(np.random.default_rng(15), np.array([0.6, 0.9, 0.6, 0.6, 0.9, 0.6]), 3, 400)
+    assert made.truth.tolist() == [0.9, 0.9] and made.correct.shape == (2, 3, 400)
+    means = made.correct.mean(axis=1)
+    assert abs(means.mean() - 0.9) < 0.05 and np.corrcoef(means)[0, 1] > 0.5

@@ -60,6 +60,18 @@ def test_the_variance_of_a_mean_is_that_of_other_seeds_and_other_samples() -> No
     assert said == pytest.approx(scatter, rel=0.25)
 
 
+@pytest.mark.parametrize(("K", "N"), [(3, 50), (6, 5)])
+def test_drawn_errors_have_the_variances_and_covariances_of_the_means(K: int, N: int) -> None:
+    """Over samples those of the mean answers, by `np.cov`; over seeds each its own."""
+    values = [answers(seed, 4, N) + seed / 10 * np.random.default_rng(seed).random((4, 1)) for seed in range(K)]
+    result = errors(values)
+    expected = np.cov([array.mean(axis=0) for array in values]) / N + np.diag(result.seed_variance)
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    drawn = result.draws(100_000)
+    assert np.abs(np.cov(drawn) - expected).max() < 0.03 * scale.max()
+    assert np.abs(drawn.mean(axis=1)).max() < 0.02 * scale.max() ** 0.5
+
+
 def test_configurations_may_have_different_numbers_of_seeds() -> None:
     values = [answers(seed, R, 100) for seed, R in enumerate((3, 5, 1))]
     result = errors(values)

@@ -16,7 +16,7 @@ interval of a configuration in the set reaches 0, that of one outside does not g
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from mvsa_tune.stats.differences import ALPHA, MCNEMAR, Difference, Errors, student
 from mvsa_tune.stats.intervals import Array
@@ -76,7 +76,7 @@ def critical(errors: Errors, may_be_best: NDArray[np.intp], draws: NDArray[np.fl
 
 def deviates(p: Array) -> Array:
     """Return two-sided p-values as the absolute values of normal deviates."""
-    return np.minimum(stats.norm.isf(p / 2), FAR)
+    return np.minimum(-special.ndtri(p / 2), FAR)
 
 
 def _from_mean(errors: Errors, count: int) -> tuple[Array, Array, Array]:

@@ -22,7 +22,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 
 from mvsa_tune.errors import InputError
@@ -227,5 +227,5 @@ def student(means: Array | float, error: Array | float, degrees: Array | float) 
     """Return the two-sided p of differences; without variance it is 1 for no difference and 0 for any other."""
     means, error = np.abs(means), np.asarray(error)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(means / error, degrees)
+        p = 2 * special.stdtr(degrees, -means / error)
     return np.where(error**2 > TINY, p, (means <= 1e-9).astype(float))

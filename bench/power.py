@@ -48,10 +48,10 @@ def one_wild(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 
 
 SEEDS: dict[str, Deviations] = {
-    "0.4": alike(0.004), "0.8": alike(0.008), "2": alike(0.02), "0.4 to 2": spread, "0.4 or 2": halves,
-    "0.8, one 5": one_wild, "0": alike(0.0),
+    "0.4": alike(0.004), "0.8": alike(0.008), "2": alike(0.02), "0.4 or 2": halves,
+    "0.8, one 5": one_wild, "0.4 to 2": spread, "0": alike(0.0),
 }  # fmt: skip
-ALL = [name for name in SEEDS if name != "0"]
+ALL = ("0.4", "0.8", "2", "0.4 or 2", "0.8, one 5")
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ class Sweep:
 
 
 NULL = [
-    *(Sweep(K, R, 400, of, K) for K in (2, 8, 24) for R in (3, 5, 10) for of in ALL),
-    *(Sweep(K, R, 4000, of, K) for K in (2, 8) for R in (3, 5, 10) for of in ALL),
-    *(Sweep(24, R, 4000, of, 24) for R in (3, 5) for of in ("0.8", "0.4 or 2", "0.8, one 5")),
+    *(Sweep(K, R, N, of, K) for K in (2, 8) for N in (400, 4000) for R in (3, 5, 10) for of in ALL),
+    *(Sweep(24, R, N, of, 24) for N in (400, 4000) for R in (3, 5) for of in ("0.8", "0.4 or 2", "0.8, one 5")),
     *(Sweep(100, R, 400, of, 100) for R in (3, 5) for of in ("0.8", "0.4 or 2")),
     *(Sweep(100, R, 4000, "0.8", 100) for R in (3, 5)),
+    *(Sweep(8, R, N, "0.4 to 2", 8) for N in (400, 4000) for R in (3, 5)),
     *(Sweep(24, R, 400, "0.8", best, gap) for R in (3, 5) for best in (2, 12) for gap in (0.02, 0.05)),
     *(Sweep(K, 1, 400, "0", K) for K in (2, 8, 24)),
 ]

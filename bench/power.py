@@ -85,7 +85,7 @@ class Sweep:
         deviation = np.std([means[0] - means[self.best :] for means in draws], axis=0)
         return float((gaps / deviation > stats.norm.isf(ALPHA / 2 / (self.K - 1))).mean())
 
-    def measure(self, cases: int) -> tuple[float, float, float, float]:
+    def measure(self, cases: int) -> tuple[float, ...]:
         """Return the rates of false exclusions, of sweeps whose intervals all hold, of configurations found, of stops.
 
         The last: in how many sweeps no configuration that is truly best has finished.
@@ -100,8 +100,7 @@ class Sweep:
             found += out[~best].tolist()
             held.append(all(d.low <= truth[0] - t <= d.high for d, t in zip(differences, truth, strict=True)))
             stopped.append(truth.max() < TRUTH)
-        rates = (float(np.mean(rate)) if rate else float("nan") for rate in (false, held, found, stopped))
-        return tuple(rates)
+        return tuple(float(np.mean(rate)) if rate else float("nan") for rate in (false, held, found, stopped))
 
 
 NULL = [

@@ -86,8 +86,6 @@ def _from_mean(errors: Errors, count: int) -> tuple[Array, Array, Array]:
     covariance = errors.covariance[of, of]
     with_others = covariance.mean(axis=1)
     over_samples = np.maximum(0, np.diag(covariance) - 2 * with_others + with_others.mean())
-    seeds, cautious, doubt = (
-        part[of] * own + part[of].sum() * all_of for part in (errors.seed_variance, errors.cautious, errors.doubt)
-    )
+    seeds, doubt = (part[of] * own + part[of].sum() * all_of for part in (errors.seed_variance, errors.doubt))
     deviation = errors.means[of] - errors.means[of].mean()
-    return deviation, np.sqrt(over_samples + seeds), errors.degrees(over_samples, cautious, doubt)
+    return deviation, np.sqrt(over_samples + seeds), errors.degrees(over_samples, seeds, doubt)

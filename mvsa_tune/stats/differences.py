@@ -6,10 +6,8 @@ independent; its variance comes from the seeds' spread, moderated over all confi
 residual, which the samples' part has already. That the same seed number may help two configurations alike is not used:
 it would only make their difference more certain.
 
-A difference is tested by Student's t with Satterthwaite's degrees of freedom (1946). These are computed from the
-configuration's seed variance or the median of all, whichever is larger: where a configuration's few seeds happen to
-agree, its own would be too many, just where t is too large. With one seed everywhere there is no seed variance: two
-networks are compared by McNemar's exact test (1947), which is about those two alone.
+A difference is tested by Student's t with Satterthwaite's degrees of freedom (1946). With one seed everywhere there is
+no seed variance: two networks are compared by McNemar's exact test (1947), which is about those two alone.
 
 **Draws.** Where each seed draws its own samples, configurations are compared on the seeds that they share; what a draw
 adds to all of them is taken out, and the variance of the rest is taken `1 / R + ratio` times (Nadeau & Bengio 2003,
@@ -59,8 +57,7 @@ class Errors:
         means: `(K,)` accuracies.
         effects: `(K, N)` effects of the samples; `effects @ effects.T` is the covariance over samples.
         seed_variance: `(K,)` what seeds add to the variance of each mean; 0 where nothing is known of it.
-        cautious: `(K,)` the same, but at least of the median: for degrees of freedom.
-        doubt: `(K,)` how uncertain `cautious` is: so much over the root of half its degrees of freedom.
+        doubt: `(K,)` how uncertain that is: so much over the root of half its degrees of freedom.
         seeds: `(K,)` how many each mean has.
         residual: `(K,)` variance of a sample's answers from seed to seed.
         answers: `(K, N)` correctness, where all configurations have one seed; else None.
@@ -70,7 +67,6 @@ class Errors:
     means: Array
     effects: Array
     seed_variance: Array
-    cautious: Array
     doubt: Array
     seeds: Array
     residual: Array
@@ -80,7 +76,7 @@ class Errors:
     def __getitem__(self, chosen: Iterable[int]) -> "Errors":
         """Return those of some configurations."""
         index = list(chosen)
-        names = ("means", "effects", "seed_variance", "cautious", "doubt", "seeds", "residual")
+        names = ("means", "effects", "seed_variance", "doubt", "seeds", "residual")
         answers = None if self.answers is None else self.answers[index]
         return replace(self, answers=answers, **{name: getattr(self, name)[index] for name in names})
 
@@ -91,7 +87,7 @@ class Errors:
         return (
             weights @ self.means,
             np.sqrt(over_samples + squared @ self.seed_variance),
-            self.degrees(over_samples, squared @ self.cautious, squared @ self.doubt),
+            self.degrees(over_samples, squared @ self.seed_variance, squared @ self.doubt),
         )
 
     @cached_property
@@ -105,9 +101,9 @@ class Errors:
         alone = np.diag(self.covariance)
         over_samples = np.maximum(0, alone[:, None] + alone - 2 * self.covariance)
         np.fill_diagonal(over_samples, 0)
-        seeds, cautious, doubt = (part[:, None] + part for part in (self.seed_variance, self.cautious, self.doubt))
+        seeds, doubt = (part[:, None] + part for part in (self.seed_variance, self.doubt))
         error = np.sqrt(over_samples + seeds)
-        return self.means[:, None] - self.means, error, self.degrees(over_samples, cautious, doubt)
+        return self.means[:, None] - self.means, error, self.degrees(over_samples, seeds, doubt)
 
     def draws(self, count: int) -> NDArray[np.float32]:
         """Return normal errors of the K means, `(K, count)`, the same every time."""
@@ -139,11 +135,11 @@ class Errors:
         adjusted = holm([result.p for result in results])
         return [replace(result, adjusted=float(p)) for result, p in zip(results, adjusted, strict=True)]
 
-    def degrees(self, over_samples: Array, cautious: Array, doubt: Array) -> Array:
+    def degrees(self, over_samples: Array, seeds: Array, doubt: Array) -> Array:
         """Return Satterthwaite's degrees of freedom of variances with these parts."""
         uncertainty = over_samples**2 / max(self.effects.shape[1] - 1, 1) + doubt**2
         with np.errstate(invalid="ignore"):
-            return np.where(uncertainty > 0, (over_samples + cautious) ** 2 / np.maximum(uncertainty, 1e-300), np.inf)
+            return np.where(uncertainty > 0, (over_samples + seeds) ** 2 / np.maximum(uncertainty, 1e-300), np.inf)
 
 
 def errors(values: Sequence[Array]) -> Errors:
@@ -164,7 +160,7 @@ def errors(values: Sequence[Array]) -> Errors:
     if (seeds == 1).all():
         none = np.zeros(len(values))
         answers = np.round(np.concatenate(values) + 1e-9)  # cross-fitted shares of a single network
-        return Errors(means, effects, none, none, none, seeds, none, answers, MODERATED_T)
+        return Errors(means, effects, none, none, seeds, none, answers, MODERATED_T)
     several = seeds > 1
     spread, residual = np.zeros(len(values)), np.zeros(len(values))
     for k in map(int, np.flatnonzero(several)):
@@ -172,13 +168,11 @@ def errors(values: Sequence[Array]) -> Errors:
         spread[k] = of_replicates / N
     residual[~several] = residual[several].mean()
     variance, degrees = moderate(spread, seeds - 1)
-    least = np.maximum(variance, np.median(variance))
     return Errors(
         means,
         effects,
         seed_variance=np.maximum(0, variance - residual / N) / seeds,
-        cautious=np.maximum(0, least - residual / N) / seeds,
-        doubt=least / seeds / np.sqrt(degrees),
+        doubt=variance / seeds / np.sqrt(degrees),
         seeds=seeds,
         residual=residual,
         answers=None,
@@ -198,10 +192,9 @@ def redrawn_errors(values: Array, ratio: float) -> Errors:
     rest = values - means[:, None] - values.mean(axis=0) + values.mean()
     variance, freedom = moderate((rest**2).sum(axis=1) / degrees, degrees)
     seed_variance = variance * (1 / R + ratio)
-    least = np.maximum(seed_variance, np.median(seed_variance))
     seeds, none = np.full(K, float(R)), np.zeros(K)
-    doubt = least / np.sqrt(freedom)
-    return Errors(means, np.zeros((K, 1)), seed_variance, least, doubt, seeds, none, None, REDRAWN_T)
+    doubt = seed_variance / np.sqrt(freedom)
+    return Errors(means, np.zeros((K, 1)), seed_variance, doubt, seeds, none, None, REDRAWN_T)
 
 
 def on_common_seeds(values: Sequence[Array], seeds: Sequence[Seeds]) -> tuple[Seeds, list[Array]]:

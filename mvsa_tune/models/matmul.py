@@ -1,8 +1,8 @@
-"""The matrix products of stacked layers, by the fastest library.
+"""The matrix products of stacked layers, by the library that is fastest on the CPU.
 
-On a CPU, torch multiplies float32 matrices by MKL, which uses only half of the vector unit unless the CPU is Intel's.
-torch's oneDNN uses it fully (bench/LOG.md). It is called for each replicate, so that a replicate's numbers do not
-depend on its stack.
+On a CPU, torch multiplies float32 matrices by MKL (elsewhere by another BLAS), and can do so by oneDNN. Which is faster
+depends on the instructions that the CPU has: MKL uses AVX-512 on Intel's CPUs alone, oneDNN on all (bench/matmul.py).
+oneDNN is called for each replicate, so that a replicate's numbers do not depend on its stack.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LEAST = 16  # with fewer outputs or terms, one call for the whole stack is faster than one for each replicate
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+BLAS = "MKL" if torch.backends.mkl.is_available() else "BLAS"
+# The faster library by the instructions that torch uses on the CPU; where nothing is measured, torch's own choice.
+FASTER = {"AVX512": "oneDNN", "AVX2": BLAS}
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+ONEDNN = HAS_ONEDNN and FASTER.get(torch.backends.cpu.get_cpu_capability()) == "oneDNN"
+
+
+def library(device: torch.device) -> str:
+    """Return the name of the library that multiplies float32 matrices on a device; others round differently."""
+    return "cuBLAS" if device.type == "cuda" else "oneDNN" if ONEDNN else BLAS
 
 
 def padded(left: Tensor) -> Tensor:

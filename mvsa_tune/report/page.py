@@ -60,7 +60,7 @@ SAME_ALONE = (
     "time, unless --minutes ends it. Where several run at once, the order in which they end decides what is tried "
     "next; a configuration that is tried again gets the same numbers."
 )
-PROVENANCE = ("code", "python", "torch", "ray", "device")
+PROVENANCE = ("code", "python", "torch", "ray", "device", "matmul")
 # The page's style sheet sets these, for light and dark.
 COLOURS = {drawing.INK: "currentColor", drawing.FAINT: "var(--line)", drawing.PAPER: "var(--paper)"}
 COLOURS |= {colour: f"var(--series-{number})" for number, colour in enumerate(drawing.SERIES, start=1)}
@@ -129,6 +129,7 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
     absent |= {"parallel"} - {section for section, of in drawn.items() if of}
     script = resources.files("mvsa_tune.report").joinpath("report.js").read_text(encoding="utf-8")
     commands = list(filter(None, store.rows()["command"].unique()))
+    repeats = SAME_ALONE if search else SAME if all("--scheduler none" in c for c in commands) else SAME_BUT_STOPS
     headline = confirmed or analysis  # of a search, what its finalists show on fresh seeds
     values: dict[str, Any] = {
         "name": store.folder.name,
@@ -142,7 +143,8 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
         "space": list(store.manifest.space.items()),
         "plots": {section: [replace(plot, svg=inlined(plot)) for plot in of] for section, of in drawn.items()},
         "commands": commands,
-        "repeats": SAME_ALONE if search else SAME if all("--scheduler none" in c for c in commands) else SAME_BUT_STOPS,
+        "repeats": repeats,
+        "libraries": list(filter(None, store.rows()["matmul"].unique())),
         "provenance": _provenance(analysis),
         "script": Markup(script),
         "script_hash": f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",

@@ -14,8 +14,8 @@ from mvsa_tune.training.result import Correctness, TrialResult
 
 # How the names of a trial's `Correctness` begin among its arrays: for statistics, which need nothing else.
 CORRECT = "correct_"
-# The fields of a result that are kept: times are for the log of a running trial.
-STORED = [item.name for item in fields(TrialResult) if item.name != "trained_at"]
+# The fields of a result that are kept: times are for the log of a running trial, the library stands in its rows.
+STORED = [item.name for item in fields(TrialResult) if item.name not in ("trained_at", "matmul")]
 
 
 def write_predictions(path: Path, replicates: Sequence[Replicate], result: TrialResult) -> None:

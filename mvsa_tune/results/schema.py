@@ -119,6 +119,7 @@ RANKED_BY = "val_acc_cross"
 COST = (
     Column("seconds", numeric=True),  # a replicate's equal share of its stack's time
     Column("device"),
+    Column("matmul"),  # the library of the matrix products: another one rounds differently
     Column("epochs_run", numeric=True),
 )
 PROVENANCE = tuple(
@@ -155,7 +156,7 @@ def result_rows(config: Config, result: TrialResult) -> list[dict[str, Any]]:
     seconds = round(result.seconds / len(result.rows), 3)
     rows: list[dict[str, Any]] = []
     for r, diverged in enumerate(result.diverged):
-        cost = {"seconds": seconds, "device": result.device, "epochs_run": result.epochs}
+        cost = {"seconds": seconds, "device": result.device, "matmul": result.matmul, "epochs_run": result.epochs}
         if diverged:
             rows.append({"status": f"{FAILED}the loss was not finite in epoch {diverged}", **cost})
         else:

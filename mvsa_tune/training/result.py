@@ -39,6 +39,7 @@ class TrialResult:
         predicted: `(E, R, N)` their predicted classes after each epoch, padded with `NO_CLASS`.
         seconds: training time of the whole stack.
         device: where it was trained.
+        matmul: the library of its matrix products; empty where that is not known.
         select: what a replicate's best epoch is chosen by, validation `accuracy` or `loss`.
         test_rows: `(R, M)` row numbers of the test samples; empty if there are none. Nothing is chosen by them.
         test_labels: `(R, M)` their classes.
@@ -56,6 +57,7 @@ class TrialResult:
     seconds: float
     device: str
     select: str = "accuracy"
+    matmul: str = ""
     test_rows: NDArray[np.int32] = field(default_factory=NO_TEST)
     test_labels: NDArray[np.uint8] = field(default_factory=NO_TEST)
     test_predicted: NDArray[np.uint8] = field(default_factory=NO_TEST)
@@ -229,7 +231,7 @@ def take(result: TrialResult, indices: Sequence[int]) -> TrialResult:
 def join(results: Sequence[TrialResult]) -> TrialResult:
     """Join results of one configuration, of equally many epochs, along their replicates.
 
-    Replicates with fewer samples than others are padded; the seconds are summed; the device is the first one's.
+    Replicates with fewer samples than others are padded; seconds are summed; device and library are the first one's.
     """
     joined: dict[str, Any] = {}
     for name in results[0].arrays:

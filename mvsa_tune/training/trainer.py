@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.models.heads import build_head
 from mvsa_tune.models.layers import initialise, run_some
+from mvsa_tune.models.matmul import library
 from mvsa_tune.training.optimizer import StackedAdamW, lr_factor, plateau
 from mvsa_tune.training.result import CURVES, NO_CLASS, NO_ROW, TEST_CURVES, Curves, TrialResult
 
@@ -137,7 +138,8 @@ class Trainer(ABC):
         """Return the result up to now."""
         arrays = self._arrays()
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return TrialResult(**arrays, seconds=self.seconds, device=device, select=self.config.select)
+        matmul, select = library(self.device), self.config.select
+        return TrialResult(**arrays, seconds=self.seconds, device=device, matmul=matmul, select=select)
 
     @property
     def so_far(self) -> Curves:

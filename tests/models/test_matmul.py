@@ -1,11 +1,15 @@
 """Products by oneDNN, and hidden layers as a single operation: each against torch.nn."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mvsa_tune.models.layers import StackedTowers
-from mvsa_tune.models.matmul import LEAST, ONEDNN, Linear, by_onednn, multiply
+from mvsa_tune.models.matmul import BLAS, LEAST, ONEDNN, Linear, by_onednn, multiply
 from mvsa_tune.training.optimizer import StackedAdamW
 
 R, WIDTH, D, B = 3, 70, 32, 21
@@ -20,6 +24,16 @@ def test_products_of_strided_matrices_are_those_of_float64(outputs: int, terms: 
     assert by_onednn(left) == (ONEDNN and outputs >= LEAST and terms >= LEAST)
     exact = torch.einsum("rmk,rnk->rmn", left.double(), right.double())
     torch.testing.assert_close(multiply(left, right).double(), exact, **NEAR)
+
+
+def test_the_library_is_chosen_by_the_instructions_of_the_cpu() -> None:
+    code = "import torch; from mvsa_tune.models.matmul import library; print(library(torch.device('cpu')))"
+    for capability in ("avx2", "default"):
+        environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+        ended = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert ended.stdout.strip() == BLAS
 
 
 def test_a_linear_layer_is_baddbmm_forward_and_backward() -> None:

@@ -16,7 +16,7 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	# For the tests of --log, beside: where they are installed, Ray imports them in every sweep, a second each.
-	$(BIN)/python -m pip install --quiet --target .venv/loggers mlflow-skinny wandb
+	$(BIN)/python -m pip install --quiet --upgrade --target .venv/loggers mlflow-skinny wandb
 	touch $@
 
 demo: setup

@@ -2,7 +2,7 @@
 
     python bench/report.py [--trials 1000] [--seeds 3] [--samples 400]
 
-`python -m mvsa_tune report` is timed from its start to its end, in a separate process: imports, reading every trial's
+`mvsa-tune report` is timed from its start to its end, in a separate process: imports, reading every trial's
 predictions, statistics, plots, the page.
 """
 

@@ -39,7 +39,7 @@ _sweeping = threading.Lock()  # a second sweep waits: the first one would end it
 def grid(**settings: Any) -> "Results":
     """Sweep a grid, as the command does, and return its results.
 
-    A keyword is a flag of the command (`python -m mvsa_tune grid --help`): `batch_size=32` is `--batch-size 32`, a list
+    A keyword is a flag of the command (`mvsa-tune grid --help`): `batch_size=32` is `--batch-size 32`, a list
     gives several values, `demo=True` is `--demo`; None and False leave a flag out. What is recorded already is not
     trained again.
 
@@ -94,7 +94,7 @@ def _sweep(name: str, settings: Mapping[str, Any]) -> "Results":
 @contextmanager
 def _recorded_as(name: str, arguments: Sequence[str]) -> Iterator[None]:
     """Let rows and report name the command that does the same, not the one that started the notebook's kernel."""
-    before, sys.argv = sys.argv, ["-m", "mvsa_tune", name, *arguments]
+    before, sys.argv = sys.argv, ["mvsa-tune", name, *arguments]
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The commands of `python -m mvsa_tune`, each a function declared with its flags; slow imports are inside functions."""
+"""The commands of `mvsa-tune`, each a function declared with its flags; slow imports are inside functions."""
 
 import sys
 from argparse import Namespace

@@ -246,7 +246,7 @@ def split_pair(pair: str) -> tuple[str, str]:
     if not (image and plus and text) or "+" in text:
         raise InputError(
             f"--pairs {pair}: write a pair as IMAGE_ENCODER+TEXT_ENCODER, with one +; an encoder whose name holds a + "
-            "can have a cache of another name: `python -m mvsa_tune embed --encoder … --as NAME`"
+            "can have a cache of another name: `mvsa-tune embed --encoder … --as NAME`"
         )
     return image, text
 

@@ -226,7 +226,7 @@ def test_in_a_thread_and_in_asyncio_a_ray_that_runs_is_used_left_running_and_giv
     pd.testing.assert_frame_equal(
         *(f[compared].sort_values(["trial_id", "seed"], ignore_index=True) for f in (trials, expected))
     )
-    assert trials["command"].str.startswith("python -m mvsa_tune grid --data ").all()
+    assert trials["command"].str.startswith("mvsa-tune grid --data ").all()
 
 
 @pytest.mark.ray

@@ -13,6 +13,7 @@ from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.embeddings.cache import default_folder
 from mvsa_tune.embeddings.draft import Block, Draft, Origin
+from mvsa_tune.results.manifest import command_line
 
 COMMANDS = {
     "encoders": ["-m", "mvsa_tune", "encoders"],
@@ -71,3 +72,18 @@ def test_the_program_lists_every_command_and_knows_what_was_meant(capsys: pytest
 def test_a_sweep_is_a_command_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grid", "--data", "nowhere"]) == 2
     assert capsys.readouterr().err.startswith("mvsa-tune grid: no data folder nowhere")
+
+
+@pytest.mark.parametrize(
+    ("argv", "typed"),
+    [
+        (["/somewhere/bin/mvsa-tune", "grid", "--name", "a b"], "mvsa-tune grid --name 'a b'"),
+        (["/somewhere/mvsa_tune/__main__.py", "grid"], "mvsa-tune grid"),
+        (["sweeps/grid.py", "--demo"], "python sweeps/grid.py --demo"),
+    ],
+)
+def test_rows_name_the_command_as_a_person_types_it(
+    argv: list[str], typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", argv)
+    assert command_line() == typed

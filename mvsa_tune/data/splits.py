@@ -191,7 +191,7 @@ def _k_folds(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Sp
     if groups.max() + 1 < count:
         raise InputError(
             f"--split {match[0]}: duplicates are never separated, and there are only {groups.max() + 1} samples that "
-            "are no duplicates of each other; `python -m mvsa_tune audit` lists them"
+            "are no duplicates of each other; `mvsa-tune audit` lists them"
         )
     shuffled = np.random.RandomState(SPLIT_SEED).permutation(groups.max() + 1)[groups]
     held = [rows for _, rows in StratifiedGroupKFold(count).split(labels, labels, shuffled)]

@@ -102,8 +102,8 @@ def how_to_make(dataset: Dataset, folder: Path, name: str, modality: str, encode
     encoder = encoder or name
     if is_encoder(encoder):
         called = f" --as {name}, with the same --text and --weights as before" if name != encoder else ""
-        return f"python -m mvsa_tune embed {flags} --encoder {shlex.quote(encoder)}{called}"
-    return f"python -m mvsa_tune import {flags} --encoder {encoder} --modality {modality} --ids IDS.txt VECTORS.npy"
+        return f"mvsa-tune embed {flags} --encoder {shlex.quote(encoder)}{called}"
+    return f"mvsa-tune import {flags} --encoder {encoder} --modality {modality} --ids IDS.txt VECTORS.npy"
 
 
 def _read_manifest(path: Path) -> Manifest:

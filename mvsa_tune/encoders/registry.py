@@ -69,7 +69,7 @@ def find_encoder(name: str, modality: str = "", *, fetch: bool = True, caches: I
         known = ", ".join(dict.fromkeys([*ENCODERS, *ENCODERS.installed, *caches]))
         raise InputError(
             f"unknown encoder {name}: known are {known}, and open names such as timm:NAME or hf:FOLDER; vectors made "
-            "elsewhere become an embedding cache by `python -m mvsa_tune import --encoder NAME …`"
+            "elsewhere become an embedding cache by `mvsa-tune import --encoder NAME …`"
         )
     elif kind == "hf":
         encoder = parse_transformers(rest, fetch=fetch)

@@ -195,7 +195,7 @@ def _head_for_new_pairs(store: Store, config: Config, *, refit: bool) -> Head:
     try:  # `--data` and `--cache` are those of the new pairs: the sweep's are where they were, or the head is kept
         return chosen_head(store, config, refit=refit)
     except InputError as error:
-        how = f"python -m mvsa_tune predict {store.folder} --config {config.id}{' --refit' if refit else ''}"
+        how = f"mvsa-tune predict {store.folder} --config {config.id}{' --refit' if refit else ''}"
         first = f"First train the head on the sweep's data with `{how}`, which keeps it; then label the new pairs"
         raise InputError(f"{error}. {first}") from None
 

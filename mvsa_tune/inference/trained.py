@@ -88,7 +88,7 @@ def load_head(path: Path | str) -> Head:
     """Read an exported head's folder or file; InputError if there is none, or the file is damaged."""
     file = Path(path) / "head.safetensors" if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise InputError(f"no head in {file}: make one with python -m mvsa_tune export results/NAME --out FOLDER")
+        raise InputError(f"no head in {file}: make one with mvsa-tune export results/NAME --out FOLDER")
     state, about = read_tensors(file, key=KEY)
     try:
         return make_head(about, state)

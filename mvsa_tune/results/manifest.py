@@ -188,8 +188,15 @@ def provenance(split: str, data_fingerprint: str, origins: Mapping[str, str]) ->
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
         "ray": metadata.version("ray"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
     }
+
+
+def command_line() -> str:
+    """Return the command that this process runs, as a person would type it."""
+    program, *arguments = sys.argv
+    is_ours = Path(program).name in ("mvsa-tune", "__main__.py")
+    return shlex.join([*(["mvsa-tune"] if is_ours else ["python", program]), *arguments])
 
 
 @lru_cache(maxsize=1)

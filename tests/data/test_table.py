@@ -144,7 +144,7 @@ def test_each_table_of_a_folder_has_its_own_caches(tmp_path: Path) -> None:
         assert default_folder(path) == path.with_suffix(".embeddings") and (default_folder(path) / "eye").is_dir()
     dataset = read_dataset(first, labels=["good", "bad"])
     made = how_to_make(dataset, default_folder(first), "demo-words", "text")
-    assert made == f"python -m mvsa_tune embed --data {first} --labels good,bad --encoder demo-words"
+    assert made == f"mvsa-tune embed --data {first} --labels good,bad --encoder demo-words"
 
 
 def spoiled(column: str, value: object) -> Callable[[Path], None]:

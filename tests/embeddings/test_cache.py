@@ -104,7 +104,7 @@ def test_a_cache_that_does_not_fit_is_an_error_that_tells_how_to_mend_it(cached:
     spoil(cached)
     with pytest.raises(InputError, match=told) as caught:
         reopen(cached)
-    assert f"python -m mvsa_tune import --data {cached} --encoder eye --modality image" in str(caught.value)
+    assert f"mvsa-tune import --data {cached} --encoder eye --modality image" in str(caught.value)
 
 
 def test_labels_may_change_without_making_vectors_again(cached: Path) -> None:

@@ -140,7 +140,7 @@ def test_the_interval_of_one_run_is_the_reference() -> None:
 
 
 def test_wrong_widths_and_missing_modalities_raise(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no head in .*: make one with python -m mvsa_tune export"):
+    with pytest.raises(InputError, match=r"no head in .*: make one with mvsa-tune export"):
         load_head(tmp_path)
     head = load_head(exported)
     width = head.about["widths"]["image"]

@@ -38,7 +38,7 @@ def test_a_pair_of_open_names_goes_from_folder_to_tables(
     arguments = ["--data", folder, "--pairs", pair, "--results", folder / "results", *FEW]
     told = refused(capsys, *arguments)
     for name in pair.split("+"):
-        assert f"python -m mvsa_tune embed --data {folder} --encoder {shlex.quote(name)}" in told
+        assert f"mvsa-tune embed --data {folder} --encoder {shlex.quote(name)}" in told
     assert GRID.main([*map(str, arguments), "--dry-run", "--embed"]) == 0
     # (1000 × 4 + 4) + (16 × 4 + 4) for the linears, 8 × 2 for the norms, 8 × 3 + 3 for the classifier
     assert "4,115 parameters × 2" in capsys.readouterr().out

@@ -14,7 +14,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     code = GRID.main([*map(str, arguments)])
     printed = capsys.readouterr()
     assert code == 2 and printed.out.count("\n") in (0, 2) and "Traceback" not in printed.err
-    assert printed.err.count("\n") == 1 or "python -m mvsa_tune embed" in printed.err, printed.err
+    assert printed.err.count("\n") == 1 or "mvsa-tune embed" in printed.err, printed.err
     return printed.err
 
 
@@ -121,7 +121,7 @@ def test_a_bad_set_is_one_clear_line(case: str, tiny: Path, capsys: pytest.Captu
 def test_a_missing_cache_is_reported_before_anything_starts(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "--data", tiny, "--pairs", "eye+ear", "clip-vit-b-32+ear", "--results", tiny / "results")
     assert "1 of 2 configurations have no embedding cache" not in told  # the reference's grid: more than two
-    assert f"python -m mvsa_tune embed --data {tiny} --encoder clip-vit-b-32" in told
+    assert f"mvsa-tune embed --data {tiny} --encoder clip-vit-b-32" in told
     assert "--skip-missing" in told
     assert not (tiny / "results").exists()
 
@@ -143,7 +143,7 @@ def test_a_dry_run_starts_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]
     assert "99 parameters × 2" in printed.out
     assert "2 configurations, each with 2 replicates (seeds 42, 43)" in printed.out
     assert "left out  1 of 2 configurations" in printed.out
-    assert "no image cache of clip-vit-b-32" in printed.out and "mvsa_tune embed" in printed.err
+    assert "no image cache of clip-vit-b-32" in printed.out and "mvsa-tune embed" in printed.err
     assert "time " in printed.out and "memory " in printed.out
     assert not (tiny / "results").exists()
 

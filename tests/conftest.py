@@ -1,10 +1,12 @@
 """Sets to test on: a few made-up pairs, the demo set, and the real one where MVSA_REAL_DATA names it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
@@ -113,15 +116,27 @@ def tiny(tmp_path: Path) -> Path:
     return folder
 
 
+def made_once(make: Callable[[Path], object], name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that `make` has filled, once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make(folder.with_suffix(".part"))
+            folder.with_suffix(".part").rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The demo set, embedded."""
-    folder = tmp_path_factory.mktemp("demo")
+    """The demo set, embedded; all tests read it."""
+    return read_dataset(made_once(embedded_demo_set, "demo", tmp_path_factory))
+
+
+def embedded_demo_set(folder: Path) -> None:
     make_demo_set(folder)
-    dataset = read_dataset(folder)
     for encoder in ("demo-pixels", "demo-words"):
-        embed(dataset, default_folder(folder), encoder, Settings(quiet=True))
-    return dataset
+        embed(read_dataset(folder), default_folder(folder), encoder, Settings(quiet=True))
 
 
 @pytest.fixture(scope="session")
@@ -196,12 +211,18 @@ def encode_words(texts: Sequence[str]) -> np.ndarray:
 @pytest.fixture(scope="session")
 def swept(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a small grid on the demo set: both modalities at two widths, and each alone; three seeds."""
-    folder = tmp_path_factory.mktemp("swept")
-    flags = ["--pairs", "demo-pixels+demo-words", "--D", 4, 8, "--lr", 0.01, "--ablation", 0, 1, 2, "--batch-size", 32]
-    more = ["--epochs", 6, "--seeds", 3, "--scheduler", "none", "--name", "small", "--results", folder, "--quiet"]
-    ended = grid("--data", demo.folder, *flags, *more, cwd=folder, report=True)
+    folder = tmp_path_factory.mktemp("swept") / "small"
+    made = made_once(partial(small_sweep, demo.folder), "sweep", tmp_path_factory)
+    shutil.copytree(made / "small", folder)
+    return folder
+
+
+def small_sweep(data: Path, folder: Path) -> None:
+    folder.mkdir()
+    flags = ["--data", data, "--pairs", "demo-pixels+demo-words", "--D", 4, 8, "--lr", 0.01, "--ablation", 0, 1, 2]
+    flags += ["--batch-size", 32, "--epochs", 6, "--seeds", 3, "--scheduler", "none", "--name", "small"]
+    ended = grid(*flags, "--results", folder, "--quiet", cwd=folder, report=True)
     assert ended.returncode == 0, ended.stderr
-    return folder / "small"
 
 
 @pytest.fixture

@@ -81,6 +81,8 @@ def _sweep(name: str, settings: Mapping[str, Any]) -> "Results":
     machine.settle()
     with _sweeping, machine.interruptible(), _recorded_as(name, arguments):
         options = sweep.parse(arguments)
+        if options.dry_run or options.print_config:
+            raise InputError(f"dry_run and print_config only print: use the command `mvsa-tune {name}`")
         code = sweep.run(options, show=False)
     from mvsa_tune.tune.runner import INTERRUPTED  # imports Ray
 
@@ -218,17 +220,21 @@ class Results:
             for trial, difference in differences.items()
         )
 
-    def predict(self, data: Path | str | None = None, config: Which = None, **how: Any) -> pd.DataFrame:
+    def predict(
+        self, data: Path | str | None = None, config: Which = None, cache: Path | str | None = None, **how: Any
+    ) -> pd.DataFrame:
         """Label the unlabelled samples of a data set: `guid`, `tag`, mean probabilities and, as `CLASS_std`, their std.
 
         Args:
             data: new pairs, in any layout that a sweep reads; None for the sweep's own unlabelled samples.
             config: the configuration whose head labels them.
+            cache: the embedding caches, if they are not in the data's folder.
             how: other arguments of `mvsa_tune.inference.predict.predict`, such as `weights` or `refit`.
         """
         from mvsa_tune.inference.predict import predict
 
-        return predict(self.store, self._config(config), None if data is None else Path(data), **how).table()
+        folder, caches = (None if path is None else Path(path) for path in (data, cache))
+        return predict(self.store, self._config(config), folder, caches, **how).table()
 
     def plot_accuracy(self) -> "Figure":
         """Draw the accuracy of each configuration with its interval."""

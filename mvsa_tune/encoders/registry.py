@@ -13,7 +13,7 @@ from mvsa_tune.encoders.open_clip import open_clip_encoder, parse_open_clip
 from mvsa_tune.encoders.towers import Encoder
 from mvsa_tune.encoders.transformers import parse_transformers, transformers_encoder
 from mvsa_tune.encoders.vision import parse_torchvision, timm_encoder, torchvision_encoder
-from mvsa_tune.errors import InputError
+from mvsa_tune.errors import InputError, did_you_mean
 from mvsa_tune.plugins import Registry
 
 PRESETS = {
@@ -66,10 +66,11 @@ def find_encoder(name: str, modality: str = "", *, fetch: bool = True, caches: I
     if name in ENCODERS:
         encoder = ENCODERS[name]
     elif not is_encoder(name):
-        known = ", ".join(dict.fromkeys([*ENCODERS, *ENCODERS.installed, *caches]))
+        names = list(dict.fromkeys([*ENCODERS, *ENCODERS.installed, *caches]))
         raise InputError(
-            f"unknown encoder {name}: known are {known}, and open names such as timm:NAME or hf:FOLDER; vectors made "
-            "elsewhere become an embedding cache by `mvsa-tune import --encoder NAME …`"
+            f"unknown encoder {name}{did_you_mean(name, names) or ':'} known are {', '.join(names)}, and open names "
+            "such as timm:NAME or hf:FOLDER; vectors made elsewhere become an embedding cache by `mvsa-tune import "
+            "--encoder NAME …`"
         )
     elif kind == "hf":
         encoder = parse_transformers(rest, fetch=fetch)

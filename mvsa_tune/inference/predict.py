@@ -82,6 +82,9 @@ class TrainedHead:
 
     model: Head | FineTuned
 
+    def __repr__(self) -> str:
+        return f"TrainedHead({self.config.name}; labels {', '.join(self.labels)})"
+
     @property
     def config(self) -> Config:
         """The configuration."""

@@ -116,3 +116,9 @@ def test_a_results_folder_keeps_the_file_that_repeats_its_sweep(
     assert GRID.main(["--config", str(folder / "sweep.yaml"), "--results", str(tmp_path), "--no-report"]) == 0
     assert (folder / "trials.csv").read_bytes() == rows and capsys.readouterr().out == f"{folder}\n"
     assert yaml.safe_load((folder / "sweep.yaml").read_text()) == {**kept, "results": str(tmp_path), "no_report": True}
+
+
+@pytest.mark.parametrize("flags", [["--pair", "eye+ear"], ["--batch", "32"]])
+def test_abbreviated_flags_are_errors_with_the_whole_one(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert GRID.main(flags) == 2
+    assert "did you mean --pairs?" in (told := capsys.readouterr().err) or "unrecognized arguments: --batch" in told

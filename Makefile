@@ -8,12 +8,18 @@ BIN := .venv/bin
 MVSA_REAL_DATA ?= $(if $(wildcard ../shared/mvsa_single/train.txt),$(abspath ../shared/mvsa_single))
 export MVSA_REAL_DATA
 
-.PHONY: setup demo check test test-cluster lint docs clean
+.PHONY: setup tools demo check test test-cluster lint docs clean
 setup: .venv/installed
+tools: .venv/tools
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+# What only linters, tests and the manual need.
+.venv/tools: .venv/installed
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	# For the tests of --log, beside: where they are installed, Ray imports them in every sweep, a second each.
 	$(BIN)/python -m pip install --quiet --upgrade --target .venv/loggers mlflow-skinny wandb
@@ -22,13 +28,13 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/python sweeps/grid.py --demo
 
-lint: setup docs
+lint: tools docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-docs: setup
+docs: tools
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 check: lint
@@ -38,7 +44,7 @@ test: lint
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # Clusters of several nodes on this machine: what `make test` has no time for.
-test-cluster: setup
+test-cluster: tools
 	$(BIN)/python -m pytest -m slow
 
 clean:

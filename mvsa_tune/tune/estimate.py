@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -119,13 +118,13 @@ def _measure(trainer: Trainer, model: nn.Module, replicates: int, size: int) -> 
 
 
 def _seconds(work: Callable[[], Tensor]) -> float:
-    """Return the median time of three runs; of one, if that is long."""
+    """Return the least time of three runs, which other processes disturb least; of one, if that is long."""
     times: list[float] = []
     while len(times) < 3 and sum(times) < 0.5:
         started = time.perf_counter()
         work().cpu()  # waits for the device
         times.append(time.perf_counter() - started)
-    return float(np.median(times))
+    return min(times)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Sweeps and their results in Python, for notebooks and scripts: what the commands do, returned instead of printed."""
 
 import gc
+import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -79,7 +81,9 @@ def finetune(**settings: Any) -> "Results":
 def _sweep(name: str, settings: Mapping[str, Any]) -> "Results":
     sweep, arguments = SWEEPS[name], arguments_of(settings)
     machine.settle()
-    with _sweeping, machine.interruptible(), _recorded_as(name, arguments):
+    logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks for ipywidgets, which nothing here needs
+    with _sweeping, machine.interruptible(), _recorded_as(name, arguments), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # nor does tqdm
         options = sweep.parse(arguments)
         if options.dry_run or options.print_config:
             raise InputError(f"dry_run and print_config only print: use the command `mvsa-tune {name}`")

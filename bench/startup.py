@@ -61,11 +61,10 @@ def watched(started: float, flags: list[str]) -> None:
     record = Recorder.on_trial_result
 
     def on_trial_result(self: Recorder, **info: Any) -> None:
-        trained = time.time() - started
-        moments["its worker is up and has its vectors"] = (
-            trained - info["result"][RESULT].seconds
-        )  # of the last of both
-        moments["its first epoch is trained"] = trained
+        if result := info["result"].get(RESULT):
+            trained = time.time() - started  # of the last of both trials
+            moments["its worker is up and has its vectors"] = trained - result.seconds
+            moments["its first epoch is trained"] = trained
         record(self, **info)
 
     Recorder.on_trial_result = on_trial_result  # type: ignore[assignment, method-assign]

@@ -57,7 +57,7 @@ HEAD = (
     CONFIG,
     flag("--weights", nargs="+", default=[], metavar="ENCODER=PATH", help="for new pairs, and of fine-tuned encoders"),
     flag("--refit", action="store_true", help="train on all labelled samples, one head for each seed"),
-    flag("--cache", type=Path, metavar="DIR", help="embedding caches (default DATA/embeddings)"),
+    flag("--cache", type=Path, metavar="DIR", help="embedding caches (default: the sweep's, or DATA/embeddings)"),
     add_plugin_flag,
 )
 

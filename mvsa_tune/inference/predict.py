@@ -153,7 +153,7 @@ def predict(
         store: the sweep.
         config: the configuration.
         data: new pairs, which are embedded first, or the sweep's data if it has moved; None for the sweep's.
-        cache: folder of that data's embedding caches; None for the default.
+        cache: folder of that data's embedding caches; None for the sweep's, or the default one of new pairs.
         weights: files or folders of encoders' weights, by name, for new pairs and fine-tuned encoders.
         layout: of `data` on disk; None to recognise it.
         encoding: of the texts of `data` that are not UTF-8; empty for the sweep's, or else to choose it for each.

@@ -8,6 +8,7 @@ A sweep over frozen encoders keeps no weights: its heads are trained again, in s
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.embeddings.cache import Cache, default_folder, find_caches
+from mvsa_tune.embeddings.cache import Cache, default_folder, how_to_make, open_cache
 from mvsa_tune.errors import InputError
 from mvsa_tune.finetuning.checkpoint import Checkpoints
 from mvsa_tune.finetuning.trainer import NETWORK, FinetuneTask
@@ -40,20 +41,35 @@ def sweep_caches(store: Store, config: Config, dataset: Dataset, cache: Path | N
     Raises:
         InputError: a cache is missing or has changed since.
     """
-    folder = cache or default_folder(dataset.folder)
-    caches, missing = find_caches(dataset, folder, [config])
-    for (encoder, modality), how in missing.items():
-        raise InputError(
-            f"no {modality} vectors of {encoder} in {folder}: say where they are with --cache, or make them: {how}"
-        )
-    for (encoder, modality), vectors in caches.items():
+    folder = cache or _swept_cache(store) or default_folder(dataset.folder)
+    caches = {}
+    for modality, encoder in config.encoders.items():
+        vectors = open_cache(dataset, folder, encoder, modality)
+        if vectors is None:
+            how = how_to_make(dataset, folder, encoder, modality)
+            raise InputError(
+                f"no {modality} vectors of {encoder} in {folder}: say where they are with --cache, or make them: {how}"
+            )
         now, then = vectors.manifest.sha256, store.manifest.vectors.get(f"{encoder} {modality}", "none")
         if now != then:
             raise InputError(
                 f"{vectors.path} is not what {store.folder} was trained on: its SHA-256 is {now[:12]}, the sweep's "
                 f"{then[:12]}; say where those vectors are with --cache"
             )
+        caches[encoder, modality] = vectors
     return caches
+
+
+def _swept_cache(store: Store) -> Path | None:
+    """Return the `--cache` of the sweep, as its `sweep.yaml` has it; None without, or if that folder is gone."""
+    import yaml
+
+    for folder in (store.folder, store.folder.parent):  # a search's finalists are in its folder
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            values = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+            cache = values.get("cache") if isinstance(values, dict) else None
+            return Path(str(cache)) if cache and Path(str(cache)).is_dir() else None
+    return None
 
 
 def recipe(store: Store, config: Config, *, refit: bool) -> tuple[dict[str, Any], dict[str, Any]]:

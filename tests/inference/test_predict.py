@@ -16,15 +16,16 @@ from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.readers import LABELS
 from mvsa_tune.data.splits import write_split
-from mvsa_tune.embeddings.cache import default_folder, open_vectors
+from mvsa_tune.embeddings.cache import default_folder, find_caches, open_vectors
 from mvsa_tune.errors import InputError
 from mvsa_tune.inference import predict as predicting
 from mvsa_tune.inference.predict import Predictions, embed_new, predict
-from mvsa_tune.inference.select import chosen_head
+from mvsa_tune.inference.select import chosen_head, sweep_caches
 from mvsa_tune.inference.trained import Head, load_head, make_head
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.task import Task
+from test_store import CONFIGS, sweep
 
 build = Task.build
 
@@ -288,6 +289,24 @@ def test_other_vectors_and_other_data_are_refused(
     sha = Store(copy).manifest.vectors["demo-words text"]
     (copy / "sweep.json").write_text(described.replace(sha, "0" * 64))
     assert "is not what" in refused("predict", copy) and not (copy / "heads").exists()
+
+
+def test_imported_vectors_are_found_where_the_sweep_had_them_else_asked_for(tiny: Path, tmp_path: Path) -> None:
+    dataset, elsewhere, store = read_dataset(tiny), tmp_path / "my vectors", Store(tmp_path / "results" / "s")
+    made = find_caches(dataset, default_folder(tiny), CONFIGS[:1])[0]
+    vectors = {f"{encoder} {modality}": cache.manifest.sha256 for (encoder, modality), cache in made.items()}
+    store.begin(sweep(dataset, vectors=vectors), dataset)
+    default_folder(tiny).rename(elsewhere)
+    finalists = Store(store.folder / "confirmed")
+    finalists.begin(store.manifest, dataset)
+    for kept in ("command: grid", f"cache: {tmp_path / 'gone'}", "- no mapping", "not: [YAML"):
+        (store.folder / "sweep.yaml").write_text(kept)
+        with pytest.raises(InputError, match=r"no image vectors of eye in .*: say where they are with --cache"):
+            sweep_caches(store, CONFIGS[0], dataset, None)
+    (store.folder / "sweep.yaml").write_text(f"cache: {elsewhere}")
+    for results in (store, finalists):
+        opened = sweep_caches(results, CONFIGS[0], dataset, None)
+        assert {path.parents[1] for path in (cache.path for cache in opened.values())} == {elsewhere}
 
 
 def test_a_damaged_head_is_named(swept: Path, tmp_path: Path) -> None:

@@ -141,6 +141,15 @@ def _check(split: Split, labels: Rows, classes: Sequence[str]) -> None:
                 raise InputError(f"--split {split.name}, fold {fold}: its {part} part is empty")
 
 
+def unvalidated(split: Split, labels: Rows, classes: Sequence[str]) -> str:
+    """Return a note on the classes of which no fold has a validation sample; empty if there are none."""
+    validated = set(labels[np.concatenate(list(split.validation.values()))].tolist())
+    absent = [name for label, name in enumerate(classes) if label not in validated]
+    folds = min(5, np.bincount(labels).min())
+    how = f": --split kfold:{folds} scores every sample" if folds > 1 else ""
+    return f"no {' or '.join(absent)} sample validates{how}" if absent else ""
+
+
 def reference_split(labels: Sequence[int]) -> Split:
     """Return the split of the reference's frozen rows, one fold: a shuffled tenth validates, not stratified."""
     # What scikit-learn's `train_test_split(test_size=0.1, random_state=42)` gives, without a second for its import.

@@ -9,7 +9,7 @@ from mvsa_tune.data.release import MERGES
 from mvsa_tune.dimensions import Range
 from mvsa_tune.errors import some
 from mvsa_tune.formats import Table, markdown_section, minus, short
-from mvsa_tune.report.tables import score_cell, shown_scores, tables
+from mvsa_tune.report.tables import score_cell, shown_scores, split_warning, tables
 from mvsa_tune.results.schema import FAILED, FINISHED, RANKED_BY, STOPPED
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse, verdict
@@ -79,6 +79,7 @@ def leaderboard(analysis: Analysis) -> str:
         *headline,
         f"Search space: {', '.join(f'{name} {values}' for name, values in store.manifest.space.items())}.",
         f"{trial_counts(analysis)}.",
+        *filter(None, [split_warning(store)]),
         *verdict(analysis, of="the search"),
         markdown_section(trial_table(analysis, SHOWN)),
     ]

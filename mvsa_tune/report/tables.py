@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mvsa_tune.config import Config
 from mvsa_tune.data.release import MERGES
+from mvsa_tune.data.splits import read_split, unvalidated
 from mvsa_tune.errors import some
 from mvsa_tune.formats import Table, markdown_section, short
 from mvsa_tune.protocols import PROTOCOLS, REFERENCE_COUNTS
@@ -240,10 +241,18 @@ def tables_markdown(analysis: Analysis) -> str:
         seeds=_seeds(manifest),
         stopped=int(analysis.summary["status"].str.startswith(STOPPED).sum()),
         skipped=some(list(manifest.skipped)),
+        warning=split_warning(store),
         published=any("published" in table.header for table in made),
         verdict=verdict(analysis),
         tables=made,
     )
+
+
+def split_warning(store: Store) -> str:
+    """Return a line on the classes without validation samples; empty if there are none, or the split is lost."""
+    split = read_split(store.folder / "split.npz", store.manifest.split)
+    note = unvalidated(split, store.samples()["label"].to_numpy(), store.manifest.classes) if split else ""
+    return f"Warning: {note}." if note else ""
 
 
 def _seeds(manifest: SweepManifest) -> str:

@@ -89,11 +89,15 @@ def per_class(result: TrialResult, labels: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def class_scores(result: TrialResult, labels: NDArray[np.int64]) -> list[list[str]]:
-    """Return precision, recall and F1 of each class as texts: the mean over replicates ± standard deviation."""
+    """Return precision, recall and F1 of each class as texts: the mean over replicates ± standard deviation.
+
+    A class without validation samples has dashes.
+    """
     scores = per_class(result, labels)
     cells = np.char.mod("%.3f", scores.mean(axis=0))
     if len(scores) > 1:
         cells = np.char.add(cells, np.char.mod(" ± %.3f", scores.std(axis=0, ddof=1)))
+    cells[:, confusion(result).sum(axis=1) == 0] = "–"
     return [list(map(str, row)) for row in cells.T]
 
 

@@ -8,8 +8,10 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from mvsa_tune.config import Config
-from mvsa_tune.data.splits import Split
+from mvsa_tune.data.splits import Split, unvalidated
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.formats import clock
 from mvsa_tune.machine import available_memory
@@ -22,6 +24,7 @@ def outline(plan: Plan) -> list[str]:
     return [
         *(f"{'data':<10}{line}" for line in plan.dataset.description()),
         f"split     {_sizes(plan.split)}",
+        *_unvalidated(plan),
         *_trials(plan),
         f"stopping  {_stopping(plan)}",
         _machine(plan),
@@ -29,9 +32,14 @@ def outline(plan: Plan) -> list[str]:
 
 
 def opening(plan: Plan, folder: Path) -> list[str]:
-    """Return the two lines that a sweep begins with; what it takes is added when it has been measured."""
+    """Return the lines that a sweep begins with; what it takes is added when it has been measured."""
     epochs = f"{plan.epochs} epochs{' at most (ASHA)' * bool(plan.milestones)}"
-    return [f"{_trials(plan)[-1]}, {epochs}", f"{_machine(plan)}; results in {folder}/"]
+    return [*_unvalidated(plan), f"{_trials(plan)[-1]}, {epochs}", f"{_machine(plan)}; results in {folder}/"]
+
+
+def _unvalidated(plan: Plan) -> list[str]:
+    note = unvalidated(plan.split, np.array(plan.dataset.labels, dtype=np.int64), plan.dataset.classes)
+    return [f"warning   {note}"] if note else []
 
 
 def _machine(plan: Plan) -> str:

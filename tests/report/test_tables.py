@@ -2,11 +2,13 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import ROOT, make_set
 from mvsa_tune.config import Config, union
 from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.data.splits import Split, write_split
 from mvsa_tune.protocols import REFERENCE_COUNTS
 from mvsa_tune.report.leaderboard import leaderboard
 from mvsa_tune.report.page import page
@@ -85,6 +87,17 @@ def test_the_heading_says_how_the_releases_labels_were_merged(
     heading = tables(tmp_path, grid, grid, reading=reading).splitlines()[0]
     assert heading == f"# s: validation accuracy{said}"
     assert leaderboard(analyse(Store(tmp_path / "s"))).splitlines()[0] == f"# s: search{said}"
+
+
+def test_the_page_says_which_class_no_sample_validates(tmp_path: Path) -> None:
+    grid = reference_grid()[:1]
+    assert "validates" not in tables(tmp_path, grid, grid)
+    store, rows = Store(tmp_path / "s"), np.arange(40)
+    for held, said in ((rows[:3], False), (rows[:2], True)):  # the tags are negative, neutral and positive in turn
+        write_split(store.folder / "split.npz", Split("reference", {0: rows[3:]}, {0: held}, {0: rows[:0]}))
+        for made in (tables_markdown, leaderboard):
+            warning = "\nWarning: no positive sample validates: --split kfold:5 scores every sample.\n"
+            assert (warning in made(analyse(store))) == said
 
 
 @pytest.mark.parametrize("change", [{"label_counts": (1, 2, 3)}, {"demo": True}])

@@ -15,7 +15,7 @@ from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.readers import LABELS
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.error_analysis import by_sample, confusion, disputed, per_class, write_errors
+from mvsa_tune.stats.error_analysis import by_sample, class_scores, confusion, disputed, per_class, write_errors
 from mvsa_tune.stats.summary import choose
 from mvsa_tune.training.result import TrialResult
 from test_store import outcome_of, sweep
@@ -50,6 +50,14 @@ def test_scores_are_those_of_the_best_epoch_and_scikit_learns() -> None:
         report = classification_report(labels[rows], predicted, labels=[0, 1, 2], output_dict=True, zero_division=0)
         for kind, name in enumerate(("precision", "recall", "f1-score")):
             assert scores[replicate, kind].tolist() == pytest.approx([report[str(k)][name] for k in range(3)])
+
+
+def test_a_class_without_validation_samples_has_no_scores() -> None:
+    labels, rows = np.array([0, 2, 0]), np.array([[0, 1, 2], [2, 1, 0]])
+    negative, neutral, positive = class_scores(result_of(labels, rows, np.array([[[0, 1, 2], [0, 0, 0]]])), labels)
+    assert neutral == ["–"] * 3
+    # positive is never predicted rightly, negative in one of two cases, then in two
+    assert positive == ["0.000 ± 0.000"] * 3 and negative[1] == "0.750 ± 0.354"
 
 
 def test_the_report_agrees_with_the_predictions(swept: Path, demo: Dataset, capsys: pytest.CaptureFixture[str]) -> None:

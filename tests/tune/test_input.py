@@ -57,6 +57,17 @@ BAD = {
 }
 
 
+def test_a_class_that_no_sample_validates_is_said_in_the_plan(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*map(str, ["--data", tiny, "--pairs", "eye+ear", *FEW, "--dry-run"])]
+    assert GRID.main(arguments) == 0 and "validates" not in capsys.readouterr().out
+    # shuffled by 42, the tenth that validates is 19, 16, 15 and 26 of 0 to 39
+    tags = ["negative" if row in (0, 19, 16, 15, 26) else ("neutral", "positive")[row % 2] for row in range(40)]
+    lines = [f"{100 + row},{tag}\n" for row, tag in enumerate(tags)]
+    (tiny / "train.txt").write_text("guid,tag\n" + "".join(lines), encoding="utf-8")
+    assert GRID.main(arguments) == 0
+    assert "no neutral or positive sample validates: --split kfold:5 scores every sample\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_clear_line(
     case: str, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -144,6 +144,8 @@ def read_dataset(
     listing = LAYOUTS[name].read(source, Reading(_codec(encoding), merge or "majority", tuple(labels)))
     names = {pair.line.label for pair in listing.pairs if pair.line.label is not None}
     if not listing.pairs or (needs_labels and not names):
+        if listing.pairs and name == "table":
+            table.check_label_column(source, encoding)
         lacking = "labelled samples" if listing.pairs else "samples"
         raise InputError(f"{source} has no {lacking}: expected {LAYOUTS[name].expected}")
     classes, class_order = order_labels(labels, listing.labels, names)

@@ -148,16 +148,29 @@ def _files(path: Path, rows: Sequence[Row], column: str, kind: str) -> list[Path
 def _rows(path: Path, encoding: str) -> Iterator[Row]:
     records = _records(path, encoding)
     header = [name.strip() for name in next(records, ("", []))[1]]
-    columns = {name: find_columns(header, name) for name in COLUMNS}
-    for name, places in columns.items():
-        if len(places) > 1 or (not places and name != "label"):
-            problem = "is there twice" if places else "is missing"
-            raise InputError(f"{path}:1: column {name} {problem} ({some(header, 12)}); expected {LAYOUT.expected}")
+    columns = _columns(path, header, needs_label=False)
     for position, cells in records:
         if len(cells) != len(header):
             raise InputError(f"{position}: {len(cells)} cells, where the first line names {len(header)} columns")
         row = {name: cells[places[0]] if places else "" for name, places in columns.items()}
         yield Row(position, row["id"].strip(), row["image"], row["text"], row["label"].strip())
+
+
+def _columns(path: Path, header: Sequence[str], *, needs_label: bool) -> dict[str, list[int]]:
+    """Return where each of `COLUMNS` is in a table; InputError if one is missing or there twice."""
+    columns = {name: find_columns(header, name) for name in COLUMNS}
+    for name, places in columns.items():
+        if len(places) > 1 or (not places and (needs_label or name != "label")):
+            problem = "is there twice" if places else "is missing"
+            raise InputError(
+                f"{path}:1: column {name} {problem} (columns: {some(list(header), 12)}); expected {LAYOUT.expected}"
+            )
+    return columns
+
+
+def check_label_column(path: Path, encoding: str) -> None:
+    """Raise InputError if a table has no column of labels, which it need not have where pairs are to be labelled."""
+    _columns(path, next(_records(path, encoding))[1], needs_label=True)
 
 
 def _records(path: Path, encoding: str = "") -> Iterator[tuple[str, list[str]]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mvsa_tune.data import release, table
 from mvsa_tune.data.lists import UNDECODABLE, levels
-from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, Reading, order_labels
+from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, Reading, order_labels, typo_notes
 from mvsa_tune.errors import InputError, some
 from mvsa_tune.plugins import add_plugin_flag
 
@@ -142,21 +142,22 @@ def read_dataset(
     if merge and name != "mvsa":
         raise InputError(f"--merge {merge}: only the original release has labels to merge, and {source} is not that")
     listing = LAYOUTS[name].read(source, Reading(_codec(encoding), merge or "majority", tuple(labels)))
-    names = {pair.line.label for pair in listing.pairs if pair.line.label is not None}
-    if not listing.pairs or (needs_labels and not names):
+    counts = Counter(pair.line.label for pair in listing.pairs if pair.line.label is not None)
+    if not listing.pairs or (needs_labels and not counts):
         if listing.pairs and name == "table":
             table.check_label_column(source, encoding)
         lacking = "labelled samples" if listing.pairs else "samples"
         raise InputError(f"{source} has no {lacking}: expected {LAYOUTS[name].expected}")
-    classes, class_order = order_labels(labels, listing.labels, names)
+    classes, class_order = order_labels(labels, listing.labels, counts)
     samples = sorted((_sample(pair, classes) for pair in listing.pairs), key=lambda sample: sample.label is None)
     requested = {"layout": layout, "labels": ",".join(labels), "merge": merge, "encoding": encoding}
     flags = "".join(f" --{flag} {shlex.quote(value)}" for flag, value in requested.items() if value)
     reading = {"encoding": encoding} if encoding else {}
+    notes = [*listing.notes, *([] if labels or listing.labels else typo_notes(counts))]
     if name == "mvsa":
         reading["merge"] = merge or "majority"
     return Dataset(
-        source, tuple(samples), classes, name, listing.name, class_order, listing.dropped, flags, reading, listing.notes
+        source, tuple(samples), classes, name, listing.name, class_order, listing.dropped, flags, reading, notes
     )
 
 

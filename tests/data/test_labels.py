@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from mvsa_tune.data.readers import LABELS, SCALE, is_label, order_labels
+from mvsa_tune.data.readers import LABELS, SCALE, is_label, order_labels, typo_notes
 from mvsa_tune.errors import InputError
 
 ORDERS = {
@@ -23,6 +23,19 @@ def test_labels_have_one_order_whatever_order_they_come_in(case: str) -> None:
     for mixed in itertools.permutations(labels):
         classes, name = order_labels((), (), mixed)
         assert list(classes) == expected and order in name
+
+
+def test_a_rare_label_that_is_nearly_a_frequent_one_may_be_a_typo() -> None:
+    frequent = {"negative": 25, "neutral": 1025, "class 1": 25}
+    said = "label 'negatve' (1 sample) is nearly 'negative' (25): a typo?"
+    assert typo_notes({**frequent, "negatve": 1}) == [said]
+    assert typo_notes({**frequent, "nuetral": 2, "negatve": 1}) == [
+        said, "label 'nuetral' (2 samples) is nearly 'neutral' (1,025): a typo?",
+    ]  # fmt: skip
+    # neither rare, nor near (one sign in five), nor different in more than a digit
+    for other in ({"negatve": 25}, {"neuter": 1}, {"class 2": 1}, {"2": 1, "20": 1}):
+        assert typo_notes({**frequent, **other}) == []
+    assert typo_notes({}) == []
 
 
 def test_requested_labels_precede_the_layouts_and_those_the_samples() -> None:

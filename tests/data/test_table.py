@@ -118,6 +118,14 @@ def test_parquets_own_types_are_labels_too(tmp_path: Path, labels: object, class
     assert [classes[label] for label in dataset.labels] == expected
 
 
+def test_a_typo_in_a_label_is_a_note_unless_the_labels_are_named(tmp_path: Path) -> None:
+    frame = pd.concat([make_frame(tmp_path)] * 10, ignore_index=True)
+    frame = frame.assign(id=range(80), label=["negatve", *["negative", "positive"] * 39, ""])
+    path = write_csv(frame, tmp_path / "t.csv")
+    assert read_dataset(path).description()[-1] == "label 'negatve' (1 sample) is nearly 'negative' (39): a typo?"
+    assert not read_dataset(path, labels=["negative", "positive", "negatve"]).notes
+
+
 def test_without_labels_a_table_is_new_pairs(tmp_path: Path) -> None:
     frame = make_frame(tmp_path).drop(columns="label")
     path = write_csv(frame, tmp_path / "new.csv")

@@ -19,7 +19,7 @@ from mvsa_tune.embeddings.draft import Origin, write_cache
 from mvsa_tune.embeddings.importing import read_vectors
 from mvsa_tune.encoders.registry import ENCODERS, is_encoder
 from mvsa_tune.encoders.weights import weights_by_name
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError, counted, some
 from mvsa_tune.files import is_file_name
 from mvsa_tune.plugins import add_plugin_flag
 
@@ -130,7 +130,7 @@ def _described(cache: Cache) -> str:
     if manifest.truncated:
         text += f"; {manifest.truncated:,} texts cut to the encoder's limit"
     if skipped := list(manifest.skipped):
-        text += f"; without {len(skipped):,} samples that cannot be read: {some(skipped)}"
+        text += f"; without {counted(len(skipped), 'sample')} that cannot be read: {some(skipped)}"
     return text
 
 
@@ -206,9 +206,9 @@ def predict_labels(options: Namespace) -> None:
     if predicted.warning:
         print(predicted.warning, file=sys.stderr)
     written = predicted.write(options.out or store.folder / "predicted.txt", probabilities=options.probabilities)
-    print(f"{config.id} {config.name}: {len(predicted.votes)} heads, {_agreement(predicted.training)}")
+    print(f"{config.id} {config.name}: {counted(len(predicted.votes), 'head')}, {_agreement(predicted.training)}")
     counts = ", ".join(f"{predicted.tags.count(label):,} {label}" for label in predicted.labels)
-    print(f"{' and '.join(map(str, written))}: {len(predicted.guids):,} samples labelled ({counts})")
+    print(f"{' and '.join(map(str, written))}: {counted(len(predicted.guids), 'sample')} labelled ({counts})")
 
 
 @command(
@@ -240,7 +240,7 @@ def export_head(options: Namespace) -> None:
 def _agreement(training: Mapping[str, Any]) -> str:
     """Return how a head was trained, and how one that was trained again compares with what the sweep recorded."""
     if "epochs" in training:
-        return f"trained on all {training['samples']:,} labelled samples for {training['epochs']} epochs"
+        return f"trained on all {training['samples']:,} labelled samples for {counted(training['epochs'], 'epoch')}"
     if "recorded_predictions" not in training:
         return f"each as of its best epoch ({', '.join(map(str, training['best_epochs']))})"
     differ, count = training["differs_from_recorded"], training["recorded_predictions"]

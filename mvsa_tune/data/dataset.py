@@ -14,7 +14,7 @@ from pathlib import Path
 from mvsa_tune.data import release, table
 from mvsa_tune.data.lists import UNDECODABLE, levels
 from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, Reading, order_labels, typo_notes
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError, counted, some
 from mvsa_tune.plugins import add_plugin_flag
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -101,12 +101,12 @@ class Dataset:
         """Return lines on what was read: the layout, the classes with their counts, and what was dropped and why."""
         total, labelled, dropped = len(self.samples), len(self.labels), len(self.dropped)
         layout = f"layout {self.layout} ({self.name})" if self.name else f"layout {self.layout}"
-        lines = [f"{self.folder}: {layout}; {labelled:,} labelled samples, {total - labelled:,} unlabelled"]
+        lines = [f"{self.folder}: {layout}; {counted(labelled, 'labelled sample')}, {total - labelled:,} unlabelled"]
         if self.classes:
             counts = (f"{name} {count:,}" for name, count in zip(self.classes, self.label_counts, strict=True))
             lines.append(f"classes in {self.class_order}: {', '.join(counts)}")
         if self.layout == "mvsa":
-            lines.append(f"{total + dropped:,} pairs read, {total:,} kept, {dropped:,} dropped")
+            lines.append(f"{counted(total + dropped, 'pair')} read, {total:,} kept, {dropped:,} dropped")
         for reason in dict.fromkeys(self.dropped.values()):
             guids = [guid for guid, why in self.dropped.items() if why == reason]
             lines.append(f"{len(guids):,} dropped: {reason} ({some(guids)})")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError, counted, some
 
 # What people call the columns, in lower case; the first is ours.
 COLUMNS = {"id": ("id", "guid"), "image": ("image", "img"), "text": ("text",), "label": ("label", "tag")}
@@ -76,7 +76,7 @@ def check_fetched(pointers: Sequence[Path]) -> None:
     """Raise InputError if there are Git-LFS pointers, all files in one line."""
     if pointers:
         raise InputError(
-            f"{len(pointers):,} files are Git-LFS pointers, not the files themselves: run `git lfs pull` in "
+            f"{counted(len(pointers), 'Git-LFS pointer')} instead of the files themselves: run `git lfs pull` in "
             f"{pointers[0].parent} ({some([path.name for path in pointers])})"
         )
 

@@ -23,7 +23,7 @@ from mvsa_tune.data.lists import (
     read_records,
     read_table,
 )  # fmt: skip
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError, counted, some
 from mvsa_tune.files import is_file_name
 
 LABELS = ("negative", "neutral", "positive")  # the reference's, in its order
@@ -87,7 +87,7 @@ def typo_notes(counts: Mapping[str, int]) -> list[str]:
     for label in sorted(counts.keys() - set(frequent)):
         near = [name for name in difflib.get_close_matches(label, frequent, cutoff=0.85) if not _alike(label, name)]
         if near:
-            count = f"{counts[label]} sample{'s' * (counts[label] > 1)}"
+            count = counted(counts[label], "sample")
             notes.append(f"label {label!r} ({count}) is nearly {near[0]!r} ({counts[near[0]]:,}): a typo?")
     return notes
 
@@ -253,8 +253,8 @@ def _find_files(folders: Iterable[Path], lines: Sequence[Line], kind: str, suffi
         )
     where = str(best) if len(missing) < len(lines) else f"any of {some(list(map(str, looked)), 12)}"
     raise InputError(
-        f"{len(missing):,} of {len(lines):,} samples have no {kind} in {where}: "
-        f"{some([line.guid + suffixes[0] for line in missing])}; add the files or take the guids off the list"
+        f"{len(missing):,} of {counted(len(lines), 'sample')} {'has' if len(missing) == 1 else 'have'} no {kind} in "
+        f"{where}: {some([line.guid + suffixes[0] for line in missing])}; add the files or take the guids off the list"
     )
 
 
@@ -290,7 +290,7 @@ def _read_reference(folder: Path, reading: Reading) -> Listing:
             add_line(lines, Line(guid, label if labelled else None, position))
         filled = sum(bool(label) and label not in unknown_labels([label]) for _, label, _ in rows)
         if filled and not labelled:
-            notes.append(f"{find_list(folder, name)}: the {filled:,} labels in this list are ignored")
+            notes.append(f"{find_list(folder, name)}: {counted(filled, 'label')} in this list ignored")
     return Listing(read_pairs(folder, lines.values(), reading.encoding), LABELS, notes=notes)
 
 

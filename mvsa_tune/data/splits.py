@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.data.duplicates import Duplicates
 from mvsa_tune.data.readers import read_lines
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError, counted, some
 from mvsa_tune.files import write_whole
 
 Rows = NDArray[np.int64]
@@ -199,8 +199,8 @@ def _k_folds(match: re.Match[str], dataset: Dataset, seeds: Sequence[int]) -> Sp
     _, groups = np.unique(groups, return_inverse=True)
     if groups.max() + 1 < count:
         raise InputError(
-            f"--split {match[0]}: duplicates are never separated, and there are only {groups.max() + 1} samples that "
-            "are no duplicates of each other; `mvsa-tune audit` lists them"
+            f"--split {match[0]}: duplicates are never separated, and only {counted(groups.max() + 1, 'sample')} would "
+            "be left without them; `mvsa-tune audit` lists them"
         )
     shuffled = np.random.RandomState(SPLIT_SEED).permutation(groups.max() + 1)[groups]
     held = [rows for _, rows in StratifiedGroupKFold(count).split(labels, labels, shuffled)]

@@ -26,7 +26,7 @@ from mvsa_tune.data.readers import (
     read_text,
     unknown_labels,
 )  # fmt: skip
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError, counted, some
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 NO_TEXT = re.compile(r"\S*[/\\]\S+|\S+\.\w{1,4}")  # a path
@@ -94,7 +94,7 @@ def _check_columns(path: Path, rows: Sequence[Row]) -> None:
 def _unknown_note(rows: Sequence[Row], unknown: set[str]) -> list[str]:
     count = sum(row.label in unknown for row in rows)
     how = "read as not known; --labels A,B,… with it among them makes it a class"
-    return [f"{count:,} labels {', '.join(sorted(unknown))}: {how}"] if count else []
+    return [f"{counted(count, 'label')} {', '.join(sorted(unknown))}: {how}"] if count else []
 
 
 def _path_note(rows: Sequence[Row]) -> list[str]:
@@ -139,8 +139,8 @@ def _files(path: Path, rows: Sequence[Row], column: str, kind: str) -> list[Path
             missing.append(f"{value} ({row.position})")
     if missing:
         raise InputError(
-            f"{len(missing):,} of {len(rows):,} samples have no {kind} in {path.parent}: {some(missing)}; add the "
-            "files or take the rows out"
+            f"{len(missing):,} of {counted(len(rows), 'sample')} {'has' if len(missing) == 1 else 'have'} no {kind} in "
+            f"the folder of {path}: {some(missing)}; add the files or take the rows out"
         )
     return files
 

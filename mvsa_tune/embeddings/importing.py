@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError, counted, some
 
 # The names of a modality's vectors in the JSON files of the reference's older scripts.
 JSON_KEYS = {"image": "img_feats", "text": "txt_feats"}
@@ -97,7 +97,7 @@ def _order(dataset: Dataset, ids: Path, count: int) -> NDArray[np.int64]:
     if missing or unknown:
         samples, others = (f" ({some(names)})" if names else "" for names in (missing, unknown))
         raise InputError(
-            f"the ids of {ids} do not match {dataset.folder}: {len(missing):,} samples have no vector{samples}, "
-            f"{len(unknown):,} ids are no samples{others}"
+            f"the ids of {ids} do not match {dataset.folder}: {counted(len(missing), 'sample')} without a vector"
+            f"{samples}, {counted(len(unknown), 'id')} of no sample{others}"
         )
     return np.array([row_of[guid] for guid in dataset.guids])

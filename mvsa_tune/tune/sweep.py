@@ -12,7 +12,7 @@ import numpy as np
 
 from mvsa_tune.config import Config
 from mvsa_tune.data.splits import Split, unvalidated
-from mvsa_tune.errors import InputError, some
+from mvsa_tune.errors import InputError, counted, some
 from mvsa_tune.formats import clock
 from mvsa_tune.machine import available_memory
 from mvsa_tune.tune.plan import Plan, make_plan, split_and_replicates, whole_seconds, with_encoders, without
@@ -57,7 +57,7 @@ def cost_lines(plan: Plan) -> Iterator[str]:
     total = len(plan.configs)
     if plan.skipped:
         names = some(list(plan.skipped))
-        yield f"left out  {len(plan.skipped):,} samples, unreadable: {names}; leaves {_sizes(plan.split)}"
+        yield f"left out  {counted(len(plan.skipped), 'sample')}, unreadable: {names}; leaves {_sizes(plan.split)}"
     if plan.not_run:
         yield f"left out  {len(plan.not_run):,} of {total:,} configurations, for the reasons below"
     unknown = total - len(plan.costs)

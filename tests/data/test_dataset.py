@@ -83,9 +83,9 @@ BAD = {
     "guid of dots": (lambda f: replace_line(f, "101,neutral", "..,neutral"), "not a plain file name"),
     "no picture": (
         lambda f: (f / "data" / "102.jpg").unlink(),
-        r"1 of 44 samples have no picture in .*: 102\.jpg",
+        r"1 of 44 samples has no picture in .*: 102\.jpg",
     ),
-    "no text": (lambda f: (f / "data" / "102.txt").unlink(), r"1 of 44 samples have no text in .*: 102\.txt"),
+    "no text": (lambda f: (f / "data" / "102.txt").unlink(), r"1 of 44 samples has no text in .*: 102\.txt"),
 }
 
 

@@ -263,5 +263,5 @@ def test_a_protocol_fixes_what_a_search_does_not_vary(data: Path) -> None:
 
 
 def test_fewer_groups_of_duplicates_than_folds_is_one_line(tiny: Path) -> None:
-    with pytest.raises(InputError, match="duplicates are never separated, and there are only 1 samples"):
+    with pytest.raises(InputError, match="duplicates are never separated, and only 1 sample would"):
         make_split("kfold:2", read_dataset(tiny), [42])  # its texts differ in their numbers alone

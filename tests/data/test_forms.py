@@ -40,7 +40,7 @@ def test_labels_that_somebody_predicted_are_ignored_with_a_line_that_says_so(
     (tmp_path / TEST).write_text("\n".join(lines))
     dataset = read_dataset(tmp_path)
     assert dataset.fingerprint == plain.fingerprint
-    line = f"{tmp_path / TEST}: the 3 labels in this list are ignored"
+    line = f"{tmp_path / TEST}: 3 labels in this list ignored"
     assert dataset.description()[-1] == line
     assert main(["embed", "--data", str(tmp_path), "--encoder", "demo-words"]) == 0
     assert line in capsys.readouterr().out
@@ -306,9 +306,9 @@ def test_swapped_columns_are_named_and_a_column_of_paths_is_a_warning(tmp_path: 
 
 
 LFS = {
-    "lists": ([TRAIN], r"1 files are Git-LFS pointers.*git lfs pull.*train\.txt"),
-    "a text": (["data/103.txt"], r"1 files are Git-LFS pointers.*git lfs pull.*103\.txt"),
-    "pictures": (["data/101.jpg", "data/102.jpg"], r"2 files are Git-LFS pointers.*data \(101\.jpg, 102\.jpg\)"),
+    "lists": ([TRAIN], r"1 Git-LFS pointer instead.*git lfs pull.*train\.txt"),
+    "a text": (["data/103.txt"], r"1 Git-LFS pointer instead.*git lfs pull.*103\.txt"),
+    "pictures": (["data/101.jpg", "data/102.jpg"], r"2 Git-LFS pointers instead.*data \(101\.jpg, 102\.jpg\)"),
 }
 
 
@@ -328,7 +328,7 @@ def test_a_table_that_git_lfs_has_not_fetched_is_said_in_one_line(tmp_path: Path
     pairs = records(tmp_path)
     (tmp_path / "set.csv").write_bytes(as_csv(pairs))
     (tmp_path / name).write_bytes(POINTER)
-    with pytest.raises(InputError, match="Git-LFS pointers"):
+    with pytest.raises(InputError, match="1 Git-LFS pointer instead"):
         read_dataset(tmp_path / (name if "/" not in name else "set.csv"))
 
 
@@ -342,4 +342,4 @@ def test_the_real_set_is_the_same_in_other_folders(real: Path, tmp_path: Path) -
     (below / "label" / TEST).write_text(predicted)
     dataset = read_dataset(tmp_path)
     assert dataset.fingerprint == plain.fingerprint
-    assert dataset.notes[0].endswith("the 511 labels in this list are ignored")
+    assert dataset.notes[0].endswith("511 labels in this list ignored")

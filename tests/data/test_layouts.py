@@ -76,8 +76,8 @@ BAD = {
         lambda folder: (folder / "valid_pairlist.txt").write_text("file_id,multimodal,text,image\n"),
         "no samples",
     ),
-    "no picture": (lambda folder: (folder / "data" / "250.jpg").unlink(), r"1 of 4 samples have no picture.*250\.jpg"),
-    "no text": (lambda folder: (folder / "data" / "4.txt").unlink(), r"1 of 4 samples have no text.*4\.txt"),
+    "no picture": (lambda folder: (folder / "data" / "250.jpg").unlink(), r"1 of 4 samples has no picture.*250\.jpg"),
+    "no text": (lambda folder: (folder / "data" / "4.txt").unlink(), r"1 of 4 samples has no text.*4\.txt"),
 }
 
 

@@ -171,9 +171,9 @@ BAD = {
     "empty": (lambda folder: (folder / LIST).write_text("ID\ttext,image\n"), "has no samples"),
     "no picture": (
         lambda folder: (folder / "data" / "7002.jpg").unlink(),
-        r"1 of 3 samples have no picture.*7002\.jpg",
+        r"1 of 3 samples has no picture.*7002\.jpg",
     ),
-    "no text": (lambda folder: (folder / "data" / "7002.txt").unlink(), r"1 of 3 samples have no text.*7002\.txt"),
+    "no text": (lambda folder: (folder / "data" / "7002.txt").unlink(), r"1 of 3 samples has no text.*7002\.txt"),
 }
 
 

@@ -83,7 +83,7 @@ def test_a_column_of_texts_may_hold_paths_instead(write: Writer, tmp_path: Path)
     check(dataset, tmp_path)
     assert dataset.not_utf8 == ["tweet 3/a"]
     for value, message in {
-        "texts/9.txt": "have no text in .*texts/9.txt .*tweets",
+        "texts/9.txt": "has no text in .*texts/9.txt .*tweets",
         "../out.txt": "may not leave that folder",
         "a tweet": "the text is the path of a file, but that of .* is not",
     }.items():
@@ -174,9 +174,9 @@ BAD = {
     "no image": (spoiled("image", ""), r"t\.csv:3: image '' is not a path"),
     "missing image": (
         spoiled("image", "images/9.png"),
-        r"1 of 8 samples have no picture .*images/9\.png \(.*t\.csv:3\)",
+        r"1 of 8 samples has no picture in the folder of .*t\.csv: images/9\.png \(.*t\.csv:3\)",
     ),
-    "a folder for an image": (spoiled("image", "images"), "1 of 8 samples have no picture"),
+    "a folder for an image": (spoiled("image", "images"), "1 of 8 samples has no picture"),
     "listed twice": (spoiled("id", "tweet 0/a"), r"t\.csv:3: guid tweet 0/a is listed twice \(.*t\.csv:2"),
     "no id": (spoiled("id", " "), r"t\.csv:3: '' is no name"),
     "id of two lines": (spoiled("id", "a\nb"), r"t\.csv:3: 'a\\nb' is no name"),

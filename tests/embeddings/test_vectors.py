@@ -101,7 +101,7 @@ BAD = {
     "ids too few": (lambda f: ids(f, *GUIDS[:-1]), "lists 43 ids for 44 vectors"),
     "ids twice": (lambda f: ids(f, *GUIDS[:-1], "100"), "lists 1 ids twice: 100"),
     "ids of another set": (
-        lambda f: ids(f, *GUIDS[:-1], "7"), r"1 samples have no vector \(143\), 1 ids are no samples \(7\)"
+        lambda f: ids(f, *GUIDS[:-1], "7"), r"1 sample without a vector \(143\), 1 id of no sample \(7\)"
     ),
     "not JSON": (lambda f: text(f, "{"), "is not JSON"),
     "JSON without end": (lambda f: text(f, "[" * 100_000), "is not JSON"),

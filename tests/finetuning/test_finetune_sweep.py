@@ -227,7 +227,7 @@ def test_unreadable_pictures_are_listed_and_left_out_on_request(
     assert "1 pictures cannot be read" in printed and "139.jpg: not a picture" in printed
     torch.manual_seed(0)
     assert FINETUNE.main([*command, "--dry-run", "--skip-bad"]) == 0
-    assert "left out  1 samples, unreadable: 139; leaves reference: " in capsys.readouterr().out
+    assert "left out  1 sample, unreadable: 139; leaves reference: " in capsys.readouterr().out
 
 
 def test_trials_that_do_not_fit_into_memory_are_told_before_they_start(

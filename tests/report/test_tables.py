@@ -89,6 +89,14 @@ def test_the_heading_says_how_the_releases_labels_were_merged(
     assert leaderboard(analyse(Store(tmp_path / "s"))).splitlines()[0] == f"# s: search{said}"
 
 
+def test_the_page_counts_what_was_left_out(tmp_path: Path) -> None:
+    grid = reference_grid()[:1]
+    one = tables(tmp_path / "one", grid, grid, skipped={"7": "no picture"})
+    two = tables(tmp_path / "two", grid, grid, skipped={"7": "no picture", "8": "no picture"})
+    assert "\nLeft out: 1 sample whose picture could not be read (7);" in one
+    assert "\nLeft out: 2 samples whose pictures could not be read (7, 8);" in two
+
+
 def test_the_page_says_which_class_no_sample_validates(tmp_path: Path) -> None:
     grid = reference_grid()[:1]
     assert "validates" not in tables(tmp_path, grid, grid)

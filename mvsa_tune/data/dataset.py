@@ -1,7 +1,9 @@
 """Data sets: a folder or a table on disk → samples. Also the flags that name one."""
 
 import argparse
+import difflib
 import hashlib
+import re
 import shlex
 from argparse import Namespace
 from collections import Counter
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from mvsa_tune.data import release, table
 from mvsa_tune.data.lists import UNDECODABLE, levels
-from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, Reading, order_labels, typo_notes
+from mvsa_tune.data.readers import CHEEMA, LABELS, REFERENCE, Layout, Pair, Reading, order_labels
 from mvsa_tune.errors import InputError, counted, some
 from mvsa_tune.plugins import add_plugin_flag
 
@@ -159,6 +161,26 @@ def read_dataset(
     return Dataset(
         source, tuple(samples), classes, name, listing.name, class_order, listing.dropped, flags, reading, notes
     )
+
+
+def typo_notes(counts: Mapping[str, int]) -> list[str]:
+    """Return a line on each label that fewer than 1 in 50 samples have and that is nearly a more frequent one.
+
+    Labels that differ in digits alone are taken as they are: `class 1` and `class 2` are no typos of each other.
+    """
+    total, notes = sum(counts.values()), []
+    frequent = [label for label in counts if counts[label] * 50 >= total]
+    for label in sorted(counts.keys() - set(frequent)):
+        near = [name for name in difflib.get_close_matches(label, frequent, cutoff=0.85) if not _alike(label, name)]
+        if near:
+            count = counted(counts[label], "sample")
+            notes.append(f"label {label!r} ({count}) is nearly {near[0]!r} ({counts[near[0]]:,}): a typo?")
+    return notes
+
+
+def _alike(label: str, other: str) -> bool:
+    """Return whether labels differ in digits alone."""
+    return re.sub(r"\d", "", label) == re.sub(r"\d", "", other)
 
 
 def _codec(encoding: str) -> str:

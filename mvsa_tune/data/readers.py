@@ -1,6 +1,5 @@
 """Labels and their order; what the readers of all layouts share; the layouts of the reference and of Cheema et al."""
 
-import difflib
 import math
 import os
 import re
@@ -75,26 +74,6 @@ def unknown_labels(labels: Collection[str]) -> set[str]:
     if not counted and any(_number(label) is not None for label in others):
         unknown.discard("-1")
     return unknown
-
-
-def typo_notes(counts: Mapping[str, int]) -> list[str]:
-    """Return a line on each label that fewer than 1 in 50 samples have and that is nearly a more frequent one.
-
-    Labels that differ in digits alone are taken as they are: `class 1` and `class 2` are no typos of each other.
-    """
-    total, notes = sum(counts.values()), []
-    frequent = [label for label in counts if counts[label] * 50 >= total]
-    for label in sorted(counts.keys() - set(frequent)):
-        near = [name for name in difflib.get_close_matches(label, frequent, cutoff=0.85) if not _alike(label, name)]
-        if near:
-            count = counted(counts[label], "sample")
-            notes.append(f"label {label!r} ({count}) is nearly {near[0]!r} ({counts[near[0]]:,}): a typo?")
-    return notes
-
-
-def _alike(label: str, other: str) -> bool:
-    """Return whether labels differ in digits alone."""
-    return re.sub(r"\d", "", label) == re.sub(r"\d", "", other)
 
 
 def _check(classes: Sequence[str]) -> None:

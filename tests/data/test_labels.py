@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from mvsa_tune.data.readers import LABELS, SCALE, is_label, order_labels, typo_notes
+from mvsa_tune.data.dataset import typo_notes
+from mvsa_tune.data.readers import LABELS, SCALE, is_label, order_labels
 from mvsa_tune.errors import InputError
 
 ORDERS = {

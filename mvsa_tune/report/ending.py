@@ -13,7 +13,7 @@ from mvsa_tune.formats import short
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.report.leaderboard import confirmed_analysis
 from mvsa_tune.results.schema import FAILED, FINISHED, RANKED_BY, STOPPED
-from mvsa_tune.stats.analysis import Analysis
+from mvsa_tune.stats.analysis import Analysis, share_of_others
 
 WIDTH, LINES = 100, 25
 
@@ -62,8 +62,7 @@ def _answer(analysis: Analysis, confirmed: Analysis | None) -> list[str]:
     if interval := best.cross_fitted:
         accuracy += f", 95 % {interval.low:.3f} to {interval.high:.3f} for {interval.holds_for} (n {interval.n})"
     compared, rivals = len(headline.against_best), len(headline.may_be_best())
-    share = "all" if rivals == compared else rivals
-    verdict = f"{'the other one' if compared == 1 else f'{share} of the other {compared}'} may be the best as well"
+    verdict = f"{share_of_others(rivals, compared)} may be the best as well"
     if not rivals:
         verdict = f"better than {'the other one' if compared == 1 else f'each of the other {compared}'}"
     protocol = PROTOCOLS[analysis.store.manifest.protocol].fields
@@ -128,11 +127,17 @@ def _unfinished(analysis: Analysis) -> list[str]:
     statuses = analysis.summary["status"]
     stopped, failed = (int(statuses.str.startswith(status).sum()) for status in (STOPPED, FAILED))
     rest = len(statuses) - stopped - failed - int((statuses == FINISHED).sum())
+    # A search that goes on leaves its trials as they are.
+    hint = (
+        ""
+        if analysis.store.manifest.space
+        else f"; --scheduler none trains {'it' if stopped == 1 else 'them'} to the end"
+    )
 
     def lines() -> Iterator[str]:
         of = f"of {len(statuses)} configurations"
         if stopped:
-            yield f"{stopped} {of} were stopped early by ASHA; --scheduler none trains them to the end"
+            yield f"{stopped} {of} {'was' if stopped == 1 else 'were'} stopped early by ASHA{hint}"
         if failed:
             yield f"{failed} {of} failed; {analysis.store.trials_path} says why"
         if rest:

@@ -277,11 +277,9 @@ def _rivals(analysis: Analysis) -> str:
         names = "; ".join(scored.config.name for scored in rivals[:NAMED])
         names += f"; and {len(rivals) - NAMED} more" if len(rivals) > NAMED else ""
         widest = max((analysis.against_best[scored.config.id] for scored in rivals), key=lambda d: d.mean)
-        share = f"{len(rivals)} of the other {compared}"
-        if len(rivals) == compared:
-            share = "The other one" if compared == 1 else f"All of the other {compared}"
+        share = share_of_others(len(rivals), compared)
         text = (
-            f"{share} may be the best as well (95 %): {names}. {_why(analysis)}: the "
+            f"{share[0].upper()}{share[1:]} may be the best as well (95 %): {names}. {_why(analysis)}: the "
             f"widest gap among these is {100 * widest.mean:.1f} points, its standard error {100 * widest.error:.1f}."
         )
         if len(rivals) < compared:
@@ -289,6 +287,13 @@ def _rivals(analysis: Analysis) -> str:
             text += f" It is better than {'the remaining one' if left == 1 else f'each of the remaining {left}'}."
     alone = f" Not compared, as they share too few draws with it: {others - compared}." if compared < others else ""
     return f"{text}{alone}".strip()
+
+
+def share_of_others(some: int, others: int) -> str:
+    """Return how many of the other configurations are meant, in words."""
+    if some < others:
+        return f"{some} of the other {others}"
+    return {1: "the other one", 2: "both others"}.get(others, f"all of the other {others}")
 
 
 def _why(analysis: Analysis) -> str:

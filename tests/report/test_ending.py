@@ -1,5 +1,6 @@
 """The end of a sweep in the terminal: the answer, short, and flags that repeat it."""
 
+import json
 import shlex
 import shutil
 from dataclasses import replace
@@ -11,7 +12,7 @@ from mvsa_tune.config import Config
 from mvsa_tune.report.ending import ending, flags_of
 from mvsa_tune.results.schema import read_rows, write_rows
 from mvsa_tune.results.store import Store
-from mvsa_tune.stats.analysis import analyse
+from mvsa_tune.stats.analysis import analyse, share_of_others
 from mvsa_tune.sweeps import FINETUNE, GRID
 
 BOTH = Config(image_encoder="eye", text_encoder="hf:my folder/bert@mean")
@@ -53,7 +54,33 @@ def test_what_was_stopped_or_failed_is_counted(swept: Path, tmp_path: Path) -> N
     statuses = {trials[0]: "stopped", trials[1]: "failed: no luck"}
     write_rows(folder / "trials.csv", [{**row, "status": statuses.get(row["trial_id"], row["status"])} for row in rows])
     text = ending(analyse(Store(folder)))
-    assert "1 of 6 configurations were stopped early by ASHA; --scheduler none trains them to the end" in text
+    assert "1 of 6 configurations was stopped early by ASHA; --scheduler none trains it to the end" in text
     assert "1 of 6 configurations failed; " in text and text.startswith("Best of 4 ")
     write_rows(folder / "trials.csv", [{**row, "status": "failed: no luck"} for row in rows])
     assert ending(analyse(Store(folder))).startswith("No configuration was trained to its end.")
+
+
+def test_a_search_that_leaves_its_trials_stopped_does_not_promise_to_train_them(swept: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(swept, tmp_path / "copy"))
+    rows, _ = read_rows(folder / "trials.csv")
+    stopped = {row["trial_id"] for row in rows[:-2]}
+    write_rows(
+        folder / "trials.csv", [{**row, "status": "stopped"} if row["trial_id"] in stopped else row for row in rows]
+    )
+    manifest = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps({**manifest, "space": {"lr": "1e-3..1e-2"}}))
+    text = ending(analyse(Store(folder)))
+    assert f"{len(stopped)} of 6 configurations were stopped early by ASHA\n" in text and "--scheduler" not in text
+
+
+@pytest.mark.parametrize(
+    ("some", "others", "words"),
+    [
+        (1, 1, "the other one"),
+        (2, 2, "both others"),
+        (3, 3, "all of the other 3"),
+        (1, 2, "1 of the other 2"),
+    ],
+)
+def test_those_that_may_be_the_best_are_counted_in_words(some: int, others: int, words: str) -> None:
+    assert share_of_others(some, others) == words

@@ -30,6 +30,7 @@ from mvsa_tune.stats.summary import ranked, summarise
 from mvsa_tune.training.result import NO_ROW, Correctness
 
 NAMED = 5  # configurations that the verdict names as not distinguishable from the best
+WANTED = 0.01  # the difference that the verdict says what it takes to find
 Positions = Mapping[int, NDArray[np.intp]]
 
 
@@ -261,7 +262,7 @@ def verdict(analysis: Analysis, of: str = "this sweep") -> list[str]:
         line += f" (95 % {interval.low:.3f} to {interval.high:.3f}, for {interval.holds_for}; n {interval.n})"
         line += f"; at its best epoch {first.best.mean:.3f}, after the last {first.last.mean:.3f}"
     answers = "\n".join(f"- {question.text} {question.answer}" for question in analysis.questions)
-    sees = f"{analysis.power.sees()} {analysis.power.takes(0.01)}" if analysis.power else ""
+    sees = f"{analysis.power.sees()} {analysis.power.takes(WANTED)}" if analysis.power else ""
     return [f"{line}.", *filter(None, [_rivals(analysis), sees, _luck(analysis), answers])]
 
 
@@ -298,13 +299,9 @@ def share_of_others(some: int, others: int) -> str:
 
 def _why(analysis: Analysis) -> str:
     """Return whether seeds or samples are what is lacking."""
-    seeds = min(len(scored.seeds) for scored in analysis.ranked)
-    if analysis.power is None or seeds == 1:
-        return f"Too few seeds to tell more ({seeds})"
-    samples = analysis.power.samples
-    if analysis.power.variance(1e9, samples) < analysis.power.variance(seeds, samples) / 2:
-        return f"Too few seeds to tell more ({seeds})"
-    return f"Too few samples to tell more ({samples:,})"
+    if analysis.power is None:
+        return f"Too few seeds to tell more ({min(len(scored.seeds) for scored in analysis.ranked)})"
+    return f"Too few {analysis.power.lacking(WANTED)}"
 
 
 def _luck(analysis: Analysis) -> str:

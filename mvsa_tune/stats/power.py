@@ -63,6 +63,12 @@ class Power:
             "the best is found 8 times in 10."
         )
 
+    def lacking(self, difference: float) -> str:
+        """Return in words what there are too few of to find a difference; it agrees with `takes`."""
+        if not self._seeds_known or self.seeds_for(difference):
+            return f"seeds to tell more ({self.seeds:,})"
+        return f"samples to tell more ({self.samples:,})"
+
     def takes(self, difference: float) -> str:
         """Return in words what it takes to find a difference."""
         seeds, samples = self.seeds_for(difference), self.samples_for(difference)
@@ -70,12 +76,19 @@ class Power:
             return f"This sweep finds {_points(difference)} 8 times in 10 already."
         limit = self.smallest(seeds=math.inf)
         parts = [f"{_seeds(seeds)} on these samples" if seeds else f"more seeds do not help ({_points(limit)} at best)"]
+        if not self._seeds_known:
+            parts = ["more seeds, as one says nothing of others"]
         if samples:
             parts.append(f"{samples:,} samples with {_seeds(self.seeds)}")
         if self.labelled > self.samples:
             folds = self.smallest(samples=self.labelled)
             parts.append(f"k folds (`--split kfold:10`), which score all {self.labelled:,}, show {_points(folds)}")
         return f"To find {_points(difference)}: {'; '.join(parts)}."
+
+    @property
+    def _seeds_known(self) -> bool:
+        """Whether there is an estimate of what seeds add; a sweep of a single one has none."""
+        return self.seeds > 1 or self.of_answers + self.of_seeds > 0
 
     @property
     def _deviates(self) -> float:

@@ -36,6 +36,20 @@ def test_what_a_difference_takes_is_just_enough() -> None:
     assert "already" in MADE.takes(0.2) and "With 3 seeds on 400 samples" in MADE.sees()
 
 
+@pytest.mark.parametrize(
+    ("power", "lacking", "takes"),
+    [
+        (replace(MADE, of_samples=0.002, of_seeds=2e-4), "seeds to tell more (3)", "seeds on these samples"),
+        (replace(MADE, of_seeds=1e-6), "samples to tell more (400)", "more seeds do not help"),
+        (MADE, "samples to tell more (400)", "more seeds do not help"),  # more samples alone neither
+        (replace(MADE, seeds=1, of_answers=0.0, of_seeds=0.0), "seeds to tell more (1)", "more seeds, as one"),
+    ],
+)
+def test_what_a_sweep_lacks_is_what_it_takes(power: Power, lacking: str, takes: str) -> None:
+    assert power.lacking(0.01) == lacking
+    assert takes in power.takes(0.01)
+
+
 @pytest.mark.long
 def test_simulated_sweeps_find_it_8_times_in_10() -> None:
     rng, found = np.random.default_rng(1), []

@@ -60,7 +60,9 @@ def _answer(analysis: Analysis, confirmed: Analysis | None) -> list[str]:
     of = f"of the {others + 1} finalists, on fresh seeds" if confirmed else f"of {others + 1} trained to the end"
     accuracy = f"cross-fitted accuracy {best.values.mean():.3f}"
     if interval := best.cross_fitted:
-        accuracy += f", 95 % {interval.low:.3f} to {interval.high:.3f} for {interval.holds_for} (n {interval.n})"
+        accuracy += (
+            f", 95 % {interval.low:.3f} to {interval.high:.3f} for {interval.holds_for} ({headline.seeds_of(best)})"
+        )
     compared, rivals = len(headline.against_best), len(headline.may_be_best())
     verdict = f"{share_of_others(rivals, compared)} may be the best as well"
     if not rivals:

@@ -153,6 +153,7 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
         best = store.result(analysis.ranked[0].config.id)
         values |= {
             "best": headline.ranked[0],
+            "best_seeds": headline.seeds_of(headline.ranked[0]),
             "facts": _facts(headline),
             "verdict": [re.sub(r"[*`]", "", line) for line in verdict(headline)[1:] if not line.startswith("- ")],
             "questions": [(question.text, question.answer) for question in analysis.questions],

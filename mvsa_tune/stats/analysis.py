@@ -4,7 +4,7 @@ Reads a results folder and trains nothing. Each configuration has the intervals 
 compared on all of them; where each seed draws its own samples, on the draws that they have in common.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -137,6 +137,13 @@ class Analysis:
         may = {trial for trial, difference in self.against_best.items() if difference.adjusted >= ALPHA}
         return [scored for scored in self.ranked if scored.config.id in may]
 
+    def seeds_of(self, scored: Scored) -> str:
+        """Return how many seeds an interval is of, on how many folds each, as `3 seeds × 5 folds`."""
+        count = len(scored.seeds)
+        folds = Counter(replicate.seed for replicate in self.store.replicates(scored.config.id))
+        each = max(folds[seed] for seed in scored.seeds)
+        return f"{count} seed{'s' * (count != 1)}" + (f" × {each} folds" if each > 1 else "")
+
     @cached_property
     def power(self) -> Power | None:
         """What differences this sweep can see; None for a single configuration, or where seeds draw their samples."""
@@ -259,7 +266,9 @@ def verdict(analysis: Analysis, of: str = "this sweep") -> list[str]:
     first, mean = analysis.ranked[0], float(analysis.ranked[0].values.mean())
     line = f"Best of {of} by cross-fitted accuracy: **{first.config.name}**, {mean:.3f}"
     if first.best and first.last and (interval := first.cross_fitted):
-        line += f" (95 % {interval.low:.3f} to {interval.high:.3f}, for {interval.holds_for}; n {interval.n})"
+        line += (
+            f" (95 % {interval.low:.3f} to {interval.high:.3f}, for {interval.holds_for}; {analysis.seeds_of(first)})"
+        )
         line += f"; at its best epoch {first.best.mean:.3f}, after the last {first.last.mean:.3f}"
     answers = "\n".join(f"- {question.text} {question.answer}" for question in analysis.questions)
     sees = f"{analysis.power.sees()} {analysis.power.takes(WANTED)}" if analysis.power else ""

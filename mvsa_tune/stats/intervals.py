@@ -30,7 +30,7 @@ from mvsa_tune.errors import InputError
 RESAMPLES = 5_000
 LEVEL = 0.95
 SAMPLES = "other samples"
-SEEDS_AND_SAMPLES = "other seeds and other samples"
+SEEDS_AND_SAMPLES = "other seeds and samples"
 REDRAWN = "other seeds and other draws of the samples"
 
 Array = NDArray[np.float64]

@@ -8,10 +8,13 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from conftest import make_set, result_of
+from mvsa_tune.api import Results
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.data.splits import Split
 from mvsa_tune.errors import InputError
+from mvsa_tune.report.ending import ending
+from mvsa_tune.report.page import drawings, page
 from mvsa_tune.report.tables import table_rows
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse, by_seed, positions, validation_ratio, verdict
@@ -142,6 +145,18 @@ def test_draws_of_the_samples_are_compared_by_the_corrected_t(tmp_path: Path) ->
     assert less.test == REDRAWN_T and less.p == pytest.approx(2 * stats.t.sf(t, 3))
     interval = analysis.ranked[0].cross_fitted
     assert interval is not None and "other draws" in interval.holds_for
+
+
+def test_the_answer_says_of_how_many_seeds_and_folds_it_is_where_the_table_counts_replicates(tmp_path: Path) -> None:
+    parts = {0: list(range(20)), 1: list(range(20, LABELLED))}
+    shares = dict(zip(configs(D=[8, 16]), (0.9, 0.7), strict=True))
+    for folds, said, count in ((parts, "3 seeds × 2 folds", 6), (None, "3 seeds", 3)):
+        analysis = analyse(recorded(tmp_path / said, shares, seeds=3, parts=folds))
+        assert f"; {said})" in verdict(analysis)[0] and f"; {said})" in page(analysis, drawings(analysis), None)
+        assert f"; {said})" in repr(Results(analysis.store.folder))
+        text = ending(analysis)
+        assert f"({said})" in text.splitlines()[1] and set(analysis.summary["n"]) == {count}
+        assert "(n " not in text
 
 
 def test_folds_are_one_cross_validation_a_seed(tmp_path: Path) -> None:

@@ -5,17 +5,26 @@ import math
 import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 
 import pandas as pd
 
 from mvsa_tune.config import Config, flag
+from mvsa_tune.data.dataset import DEFAULT_DATA
 from mvsa_tune.formats import short
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.report.leaderboard import confirmed_analysis
 from mvsa_tune.results.schema import FAILED, FINISHED, RANKED_BY, STOPPED
+from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, share_of_others
 
 WIDTH, LINES = 100, 25
+# The flags that say how data and encoders are read, with their defaults.
+READ: dict[str, str | None] = dict.fromkeys(
+    ("layout", "labels", "merge", "encoding", "cache", "plugin", "weights", "skip_bad")
+)
+READ["text"] = "reference"
 
 
 def ending(analysis: Analysis) -> str:
@@ -31,24 +40,60 @@ def ending(analysis: Analysis) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def flags_of(config: Config, others: Sequence[Config] = (), always: Sequence[str] = ()) -> str:
-    """Return the flags that ask for a configuration, and for no other.
+def command_for(config: Config, store: Store, searched: Store) -> list[str]:
+    """Return the command that trains one configuration of a sweep alone, in lines that a shell takes.
+
+    Args:
+        config: the configuration.
+        store: of the sweep that has trained it: its data, split and seeds.
+        searched: where that sweep's `sweep.yaml` is; a search's, if `store` is that of its finalists.
+    """
+    import yaml  # the help need not wait for it
+
+    manifest, file = store.manifest, searched.folder / "sweep.yaml"
+    asked = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None) or {}
+    groups = [["--demo"]] if asked.get("demo") else []
+    if not groups and Path(manifest.data) != DEFAULT_DATA:
+        groups += [["--data", manifest.data]]
+    for name, default in READ.items():
+        if (value := asked.get(name, default)) != default:
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            groups.append([flag(name), *map(str, values)])
+    default_split = PROTOCOLS["reference"].split_for(
+        Path(manifest.data), manifest.label_counts, finetuned=config.finetuned
+    )
+    if manifest.split != default_split:
+        groups.append(["--split", asked.get("split") or manifest.split.replace("files:", f"files:{manifest.data}/")])
+    seeds = list(dict.fromkeys(replicate.seed for replicate in store.replicates(config.id)))
+    counted = seeds == list(range(42, 42 + len(seeds)))  # as `--seeds` counts them
+    groups.append(["--seeds", str(len(seeds))] if counted else ["--seed-list", *map(str, seeds)])
+    lines = [f"mvsa-tune {'finetune' if config.finetuned else 'grid'}"]
+    for group in map(shlex.join, [*groups, *flags_of(config, store.configs())]):
+        if len(lines[-1]) + len(group) > WIDTH - 12:  # beside the indentation and a backslash
+            lines[-1] += " \\"
+            lines.append(group)
+        else:
+            lines[-1] += f" {group}"
+    return lines
+
+
+def flags_of(config: Config, others: Sequence[Config] = ()) -> list[list[str]]:
+    """Return the flags that ask for a configuration, and for no other, each with its value.
 
     With one modality a pair has to name an encoder of the other one all the same: one of the `others`, if possible.
-    Fields that have their default are left out, but for those in `always`.
+    Fields that have their default are left out.
     """
-    named = {"D", "lr", "batch_size", *always}
     image, text = (
         getattr(config, name) or next((v for other in others if (v := getattr(other, name))), None)
         for name in ("image_encoder", "text_encoder")
     )
-    words = ["--pairs", shlex.quote(f"{image or text}+{text or image}")]
+    groups = [["--pairs", f"{image or text}+{text or image}"]]
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        if item.metadata and (item.name in named or value != item.default):
+        if item.metadata and (item.name in ("D", "lr", "batch_size") or value != item.default):
             exact = short(value) == str(value) or type(value)(short(value)) == value
-            words += [flag(item.name), short(value) if exact else repr(value)]
-    return " ".join(words)
+            groups.append([flag(item.name), short(value) if exact else repr(value)])
+    return groups
 
 
 def _answer(analysis: Analysis, confirmed: Analysis | None) -> list[str]:
@@ -67,7 +112,6 @@ def _answer(analysis: Analysis, confirmed: Analysis | None) -> list[str]:
     verdict = f"{share_of_others(rivals, compared)} may be the best as well"
     if not rivals:
         verdict = f"better than {'the other one' if compared == 1 else f'each of the other {compared}'}"
-    protocol = PROTOCOLS[analysis.store.manifest.protocol].fields
     lines = [
         f"Best {of}: {best.config.name}" if others else f"The only one trained to its end: {best.config.name}",
         f"  {accuracy}",
@@ -78,10 +122,10 @@ def _answer(analysis: Analysis, confirmed: Analysis | None) -> list[str]:
             if others
             else []
         ),
-        f"  again: {flags_of(best.config, analysis.store.configs(), list(protocol))}",
     ]
     wrapped = (textwrap.wrap(line, WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False) for line in lines)
-    return [part for line in wrapped for part in line]
+    first, *more = command_for(best.config, headline.store, analysis.store)
+    return [*chain.from_iterable(wrapped), f"  again: {first}", *(f"{' ' * 9}{line}" for line in more)]
 
 
 def _table(analysis: Analysis, search: Analysis | None, rows: int) -> list[str]:

@@ -1,19 +1,25 @@
 """The end of a sweep in the terminal: the answer, short, and flags that repeat it."""
 
 import json
-import shlex
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
-from mvsa_tune.config import Config
-from mvsa_tune.report.ending import ending, flags_of
+from conftest import make_set
+from mvsa_tune.config import Config, Replicate
+from mvsa_tune.data.dataset import read_dataset
+from mvsa_tune.report.ending import command_for, ending, flags_of
 from mvsa_tune.results.schema import read_rows, write_rows
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import analyse, share_of_others
-from mvsa_tune.sweeps import FINETUNE, GRID
+from mvsa_tune.sweeps import FINETUNE, GRID, SWEEPS
+from mvsa_tune.tune.plan import make_plan
+from test_store import sweep
 
 BOTH = Config(image_encoder="eye", text_encoder="hf:my folder/bert@mean")
 CONFIGS = {
@@ -30,7 +36,52 @@ def test_the_flags_of_a_configuration_ask_for_it_and_nothing_else(case: str) -> 
     config = CONFIGS[case]
     sweep = FINETUNE if config.finetuned else GRID
     for others in ([BOTH], []):
-        assert sweep.requested(sweep.parse(shlex.split(flags_of(config, others)))) == [config]
+        assert sweep.requested(sweep.parse([word for group in flags_of(config, others) for word in group])) == [config]
+
+
+def command(text: str) -> list[str]:
+    """Return the words that a shell takes from the command after *again*."""
+    lines = text[text.index("again: ") :].removeprefix("again: ").splitlines()
+    end = next(number for number, line in enumerate(lines) if not line.endswith(" \\"))
+    assert all(line.split()[0].startswith("--") for line in lines[1 : end + 1])
+    printed = subprocess.run(
+        ["sh", "-c", r"printf '%s\0' " + "\n".join(lines[: end + 1])], capture_output=True, text=True
+    )
+    return printed.stdout.split("\0")[:-1]
+
+
+def test_the_command_at_the_end_trains_the_best_alone_on_the_same_data_and_seeds(swept: Path) -> None:
+    store = Store(swept)
+    analysis = analyse(store)
+    program, kind, *flags = command(ending(analysis))
+    assert (program, kind) == ("mvsa-tune", "grid")
+    options = GRID.parse(flags)
+    plan = make_plan(options, GRID.requested(options))
+    assert list(plan.configs) == [analysis.ranked[0].config]
+    assert plan.replicates == store.manifest.replicates and plan.split.name == store.manifest.split
+    assert plan.dataset.fingerprint == store.manifest.data_fingerprint
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_the_command_has_what_reads_the_data_and_breaks_between_flags_alone(case: str, tmp_path: Path) -> None:
+    config, folds = CONFIGS[case], (0, 1)
+    replicates = tuple(Replicate(seed, fold) for seed in (3, 50) for fold in folds)
+    manifest = sweep(read_dataset(make_set(tmp_path / "my set")), configs=(config,), replicates=replicates)
+    manifest = replace(manifest, split="kfold:2", data=str(tmp_path / "my set"))
+    store = SimpleNamespace(folder=tmp_path, manifest=manifest, replicates=lambda trial: replicates)
+    store.configs = lambda: [config]
+    weights = {"weights": ["eye=/w 1", "ear=/w 2"], "text": "raw"} if config.finetuned else {"cache": "my caches"}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"labels": "a,b", "split": "kfold:2", "lr": 7, **weights}))
+    lines = command_for(config, store, store)
+    assert all(len(line) <= 91 or str(tmp_path) in line for line in lines)
+    _, kind, *flags = command("again: " + "\n".join(lines))
+    options = SWEEPS[kind].parse(flags)
+    assert SWEEPS[kind].requested(options) == [config]
+    assert (options.split, options.seed_list, options.labels) == ("kfold:2", [3, 50], "a,b")
+    assert options.data == tmp_path / "my set"
+    assert [getattr(options, name) for name in weights] == [
+        Path(value) if name == "cache" else value for name, value in weights.items()
+    ]
 
 
 def test_the_answer_is_short_and_first(swept: Path) -> None:

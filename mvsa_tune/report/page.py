@@ -48,6 +48,7 @@ HEADINGS = {
 }  # fmt: skip
 GRID_ALONE = ("questions", "tables", "grids", "budget")
 SEARCH_ALONE = ("finalists", "leaderboard", "progress", "slices", "parallel")
+OPTIONAL = ("slices", "parallel", "grids", "importance", "budget")  # left out where there is nothing to draw
 # Whether the same command gives the same numbers.
 SAME = "The same command on the same data gives the same numbers."
 SAME_BUT_STOPS = (
@@ -126,7 +127,7 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
     store, confirmed = analysis.store, confirmed_analysis(analysis.store)
     search = bool(store.manifest.space)
     absent = {*(GRID_ALONE if search else SEARCH_ALONE), *(() if confirmed else ["finalists"])}
-    absent |= {"parallel"} - {section for section, of in drawn.items() if of}
+    absent |= {key for key in OPTIONAL if not drawn.get(key)} | ({"questions"} if not analysis.questions else set())
     script = resources.files("mvsa_tune.report").joinpath("report.js").read_text(encoding="utf-8")
     commands = list(filter(None, store.rows()["command"].unique()))
     repeats = SAME_ALONE if search else SAME if all("--scheduler none" in c for c in commands) else SAME_BUT_STOPS

@@ -29,13 +29,6 @@ REFERENCE_BATCH_SIZE = {False: 512, True: 64}
 REFERENCE_SPLIT = {False: "reference", True: "reference-finetune"}
 CLIPS = ("clip-vit-b-32", "clip-vit-l-14")  # table 3 does not say which CLIP: it stands for both
 OTHERS = 5  # the table of configurations that the reference does not have
-# By table, what adds configurations to it.
-WOULD_ADD = {
-    1: "`--ablation 0 --batch-size 512`",
-    2: "a third pair in `--pairs`",
-    3: "`--batch-size 32`",
-    4: "`--ablation 1 2`",
-}
 # Below the tables that have published fine-tuned rows.
 OTHER_SAMPLES = (
     "Published frozen and fine-tuned rows are not on the same samples. The former were scored on the split "
@@ -160,7 +153,7 @@ def _behind_best(trials: Collection[str], analysis: Analysis) -> dict[str, dict[
 
 
 def tables(analysis: Analysis) -> list[Table]:
-    """Return a sweep's tables as texts; one without rows says what would add some."""
+    """Return a sweep's tables that have rows, as texts."""
     rows = table_rows(analysis)
     published = bool(rows["published"].any())
     pairs, sizes = ("CLIP ViT-L/14", "batch size 32") if published else ("further pairs", "other batch sizes")
@@ -180,10 +173,6 @@ def tables(analysis: Analysis) -> list[Table]:
             header = [name for name in cells[0] if name != "note" or any(row["note"] for row in cells)]
             note = OTHER_SAMPLES if any(row["published_split"] == REFERENCE_SPLIT[True] for row in records) else ""
             made.append(Table(title, header, [[row[name] for name in header] for row in cells], note))
-        elif table != OTHERS:
-            made.append(
-                Table(title, (), (), f"No such configuration in this sweep; {WOULD_ADD[table]} would add some.")
-            )
     return made
 
 

@@ -150,10 +150,15 @@ def _table(analysis: Analysis, search: Analysis | None, rows: int) -> list[str]:
         if search:
             scores.append(_score(searched.loc[trial], RANKED_BY))
         table.append([str(rank), "=" * (trial in rivals), *scores, str(row["n"]), names[trial]])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+    headed = _aligned([[table[0][0], "may be best" * bool(rivals), *table[0][2:]], *table[1:]])
+    lines = headed if max(map(len, headed)) <= WIDTH else _aligned(table)
     more = len(analysis.ranked) - len(best)
     return [_cut(line) for line in lines] + ([f"and {more} more in tables.md"] if more else [])
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
 
 
 def _score(row: "pd.Series[float]", name: str) -> str:

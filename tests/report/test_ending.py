@@ -93,6 +93,8 @@ def test_the_answer_is_short_and_first(swept: Path) -> None:
     assert f"{best.values.mean():.3f}, 95 % {best.cross_fitted.low:.3f} to {best.cross_fitted.high:.3f}" in lines[1]
     marked = [line for line in lines if line[:1].isdigit() and " = " in line[:6]]
     assert len(marked) == len(analysis.may_be_best())
+    (header,) = (line for line in lines if "best epoch" in line)
+    assert header.split()[:3] == ["may", "be", "best"] and all(line[header.index("may")] == "=" for line in marked)
     assert len(lines) <= 25 and all(len(line) <= 100 or str(swept) in line for line in lines)
     assert "|" not in text and "#" not in text and "stopped" not in text
     assert f"tensorboard --logdir {swept / 'tensorboard'}" in lines[-1]

@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         options = SWEEPS[name].parse(flags, f"{PROGRAM} {name}")
     elif name in COMMANDS:
         run, functions = COMMANDS[name]
-        parser = Parser(prog=f"{PROGRAM} {name}", description=run.__doc__)
+        parser = Parser(prog=f"{PROGRAM} {name}", description=run.__doc__, allow_abbrev=False)
         for add_flags in functions:
             add_flags(parser)
         options = parser.parse_args(flags)

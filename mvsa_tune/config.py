@@ -295,11 +295,7 @@ class Asha:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises InputError, takes no abbreviated flags, and has groups."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.allow_abbrev = False
+    """An argument parser that raises InputError, and has groups."""
 
     def group(self, title: str) -> argparse._ArgumentGroup:
         """Return the group of flags with this title, which stand together in the help; a new one comes last."""

@@ -177,7 +177,8 @@ def grid(*arguments: object, cwd: Path, kind: Sweep = GRID, report: bool = False
 
     if not ray.is_initialized():
         machine.settle()
-        ray.init(address="local", num_cpus=machine.cpu_count(), include_dashboard=False, log_to_driver=False)
+        # One CPU: a sweep then has one worker, whose start takes longer than its trials.
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     flags = [*map(str, arguments), *([] if report else ["--no-report"])]
     before = Path.cwd()
     os.chdir(cwd)

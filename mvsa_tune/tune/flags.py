@@ -42,6 +42,7 @@ def sweep_parser(
         description="\n".join([description, *(f"    {program} {flags}" for flags in examples)]),
         formatter_class=CommonFlags,
         add_help=False,
+        allow_abbrev=False,
     )
     _add_data(parser, finetuning=finetuning)
     parser.group(SWEPT)

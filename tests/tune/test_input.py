@@ -114,7 +114,7 @@ SPOILT = {
         lambda f: (f / "train.txt").write_text("../../etc/passwd,neutral\n"),
         "may not leave the data folder",
     ),
-    "no picture": (lambda f: (f / "data" / "100.jpg").unlink(), "have no picture"),
+    "no picture": (lambda f: (f / "data" / "100.jpg").unlink(), "has no picture"),
     "cache of other texts": (
         lambda f: (f / "data" / "100.txt").write_text("new"),
         "made from other texts or pictures",

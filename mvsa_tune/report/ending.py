@@ -14,7 +14,7 @@ from mvsa_tune.config import Config, flag
 from mvsa_tune.data.dataset import DEFAULT_DATA
 from mvsa_tune.formats import short
 from mvsa_tune.protocols import PROTOCOLS
-from mvsa_tune.report.leaderboard import confirmed_analysis
+from mvsa_tune.report.leaderboard import confirmed_analysis, short_names
 from mvsa_tune.results.schema import FAILED, FINISHED, RANKED_BY, STOPPED
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, share_of_others
@@ -133,7 +133,7 @@ def _table(analysis: Analysis, search: Analysis | None, rows: int) -> list[str]:
     best = analysis.ranked[:rows]
     if len(best) < 2:
         return []
-    rivals, names = {scored.config.id for scored in analysis.may_be_best()}, _short_names([s.config for s in best])
+    rivals, names = {scored.config.id for scored in analysis.may_be_best()}, short_names([s.config for s in best])
     summary, searched = (
         a.summary.set_index("trial_id") if a else pd.DataFrame(columns=[f"{RANKED_BY}_mean"])
         for a in (analysis, search)
@@ -164,13 +164,6 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
 def _score(row: "pd.Series[float]", name: str) -> str:
     mean = float(row[f"{name}_mean"])
     return "–" if math.isnan(mean) else f"{mean:.3f}"
-
-
-def _short_names(configs: Sequence[Config]) -> dict[str, str]:
-    """Return the configurations' names by id, without the words that all of them share."""
-    words = {config.id: config.name.split() for config in configs}
-    shared = set.intersection(*map(set, words.values()))
-    return {trial: " ".join(word for word in name if word not in shared) for trial, name in words.items()}
 
 
 def _unfinished(analysis: Analysis) -> list[str]:

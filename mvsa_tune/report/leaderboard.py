@@ -1,5 +1,6 @@
 """The pages of a search: its trials, ranked, and its finalists, trained again on fresh seeds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -160,3 +161,10 @@ def trial_table(analysis: Analysis, most: int | None = None) -> Table:
         body.append([*cells, "" if row["finished"] else str(row["status"])][: None if len(others) else -1])
     header = ["rank", headers[0], *fields.values(), *headers[1:], "n", "trial", *(["note"] if len(others) else [])]
     return Table(title, header, body)
+
+
+def short_names(configs: Sequence[Config]) -> dict[str, str]:
+    """Return each configuration's name by its id, without the words that all of them share."""
+    words = {config.id: config.name.split() for config in configs}
+    shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
+    return {trial: " ".join([word for word in name if word not in shared] or name) for trial, name in words.items()}

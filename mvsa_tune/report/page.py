@@ -13,7 +13,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample
 from mvsa_tune.data.images import UnreadablePictureError, open_picture
 from mvsa_tune.files import write_text_whole, write_whole
@@ -25,6 +24,7 @@ from mvsa_tune.report.leaderboard import (
     confirmed_analysis,
     dimensions,
     finalist_table,
+    short_names,
     trial_counts,
     trial_table,
     trials,
@@ -113,13 +113,6 @@ def drawings(analysis: Analysis) -> dict[str, list[Plot]]:
     drawn["slices"] = search_plots.slices(ended, varied, LOG)
     drawn["parallel"] = [search_plots.parallel(ended, varied, LOG)] if varied else []
     return drawn
-
-
-def short_names(configs: Sequence[Config]) -> dict[str, str]:
-    """Return each configuration's name by its id, without the words that all of them share."""
-    words = {config.id: config.name.split() for config in configs}
-    shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
-    return {trial: " ".join([word for word in name if word not in shared] or name) for trial, name in words.items()}
 
 
 def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mapping[str, Sample] | None) -> str:

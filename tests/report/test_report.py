@@ -20,7 +20,7 @@ from mvsa_tune import cli
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Sample, read_dataset
 from mvsa_tune.report.drawing import scale, wrapped
-from mvsa_tune.report.leaderboard import dimensions, trials
+from mvsa_tune.report.leaderboard import dimensions, short_names, trials
 from mvsa_tune.report.page import (
     COLOURS,
     SAME,
@@ -28,7 +28,6 @@ from mvsa_tune.report.page import (
     SAME_BUT_STOPS,
     drawings,
     inlined,
-    short_names,
     shown_sample,
     write_report,
 )

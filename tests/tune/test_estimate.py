@@ -17,12 +17,12 @@ from mvsa_tune.config import Config, Replicate, product
 from mvsa_tune.data.dataset import Dataset, read_dataset
 from mvsa_tune.data.splits import Split, reference_split
 from mvsa_tune.embeddings.cache import default_folder, find_caches
+from mvsa_tune.formats import clock
 from mvsa_tune.machine import cpu_count, keep_freed_memory
 from mvsa_tune.models.heads import HEADS
 from mvsa_tune.training.trainer import Samples, StackTrainer
 from mvsa_tune.tune.estimate import estimate, relative_work
 from mvsa_tune.tune.plan import Plan
-from mvsa_tune.tune.sweep import clock
 
 
 def make(dataset: Dataset, configs: list[Config]) -> Plan:

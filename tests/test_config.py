@@ -107,7 +107,7 @@ def test_axes_are_flags_that_take_several_values() -> None:
     options = GRID.parse(["--D", "1", "2", "--lr", "0.1", "0.2", "--dropout", "0", "0.5", "--seeds", "3"])
     assert {"D", "lr", "batch_size", "ablation", "head", "dropout"} < set(AXES)
     assert len(GRID.requested(options)) == 8
-    assert options.seeds == 3
+    assert options.seeds == (3, 3)
 
 
 @pytest.mark.parametrize(

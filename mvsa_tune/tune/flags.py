@@ -14,6 +14,7 @@ from mvsa_tune.data.demo import PAIRS as DEMO_PAIRS
 from mvsa_tune.data.splits import split_usage
 from mvsa_tune.data.text import NORMALISERS
 from mvsa_tune.protocols import PROTOCOLS
+from mvsa_tune.tune.seeds import SeedCounts
 from mvsa_tune.tune.space import FIXED, PAIR, Space
 from mvsa_tune.tune.sweep_file import arguments_of as arguments_of
 from mvsa_tune.tune.sweep_file import read_sweep_file, sweep_file
@@ -76,8 +77,9 @@ def _add_data(parser: Parser, *, finetuning: bool) -> None:
 
 def _add_training(parser: Parser, *, seeds: int) -> None:
     add = parser.group("training").add_argument
-    seeds_help = f"train N seeds: 42, 43, … (default {seeds})"
-    add("--seeds", type=int, default=seeds, metavar="N", action=_Count, help=seeds_help)
+    seeds_help = f"train N seeds: 42, 43, …; A..B: A, and up to B where they decide (default {seeds})"
+    default = SeedCounts(seeds, seeds)
+    add("--seeds", type=SeedCounts.parse, default=default, metavar="N", action=_Count, help=seeds_help)
     add("--seed-list", type=int, nargs="+", metavar="SEED", help="train these seeds instead")
     protocol_help = f"whose defaults to take: {', '.join(PROTOCOLS)} (default reference)"
     add("--protocol", choices=list(PROTOCOLS), default="reference", help=protocol_help, metavar="NAME")
@@ -193,7 +195,7 @@ def parse_sweep(
     protocol = PROTOCOLS[parser.parse_args(arguments).protocol]
     parser.set_defaults(**{name: [value] if name in AXES else value for name, value in protocol.fields.items()})
     if protocol.seeds:
-        parser.set_defaults(seeds=protocol.seeds)
+        parser.set_defaults(seeds=SeedCounts(protocol.seeds, protocol.seeds))
     options = parser.parse_args(arguments)
     if options.demo:
         if options.data not in (DEFAULT_DATA, DEMO_DATA):

@@ -27,6 +27,7 @@ from mvsa_tune.files import is_file_name
 from mvsa_tune.machine import gpu_count
 from mvsa_tune.protocols import PROTOCOLS
 from mvsa_tune.training.task import Task
+from mvsa_tune.tune.seeds import SeedCounts
 from mvsa_tune.tune.space import PAIR, Search, corners
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Plan:
         dataset: the samples.
         split: the rows of each part, samples that cannot be read left out.
         replicates: seeds and folds of each trial.
+        further: those that configurations get beside, where they decide which one is the best.
         configs: the configurations of a grid, in order; of a search, the corners of its space, for estimates.
         placement: CPUs, GPUs and memory of a trial.
         caches: the embedding caches, by encoder and modality.
@@ -92,6 +94,7 @@ class Plan:
     costs: Mapping[str, Cost] = field(default_factory=dict)
     asha: Asha | None = None
     max_failures: int = 1
+    further: tuple[Replicate, ...] = ()
     search: Search | None = None
     protocol: str = "reference"
 
@@ -177,19 +180,21 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
     dataset = read_data(options)
     if (dataset.dropped or dataset.notes) and not (options.quiet or options.dry_run):
         print("\n".join(dataset.description()))
-    seeds = options.seed_list or range(42, 42 + options.seeds)
+    seeds = options.seed_list or range(42, 42 + options.seeds.last)
     protocol = PROTOCOLS[options.protocol]
     options.split = options.split or protocol.split_for(options.data, dataset.label_counts, finetuned=bool(finetuning))
     split, replicates = split_and_replicates(options.split, dataset, seeds)
+    first = replicates if options.seed_list else _first_replicates(options.seeds, split, replicates, search)
     plan = Plan(
         dataset,
         split,
-        replicates,
+        first,
         tuple(configs),
         placement,
         finetuning=finetuning,
         asha=asha,
         max_failures=options.max_failures,
+        further=replicates[len(first) :],
         search=search,
         protocol=options.protocol,
     )
@@ -224,6 +229,20 @@ def split_and_replicates(text: str, dataset: Dataset, seeds: Sequence[int]) -> t
             "1,000 at most"
         )
     return split, replicates
+
+
+def _first_replicates(
+    seeds: SeedCounts, split: Split, replicates: tuple[Replicate, ...], search: Search | None
+) -> tuple[Replicate, ...]:
+    """Return the replicates that each configuration begins with; InputError if it cannot get further ones later."""
+    if seeds.first < seeds.last and search:
+        raise InputError(f"--seeds {seeds}: a search trains its finalists on --confirm-seeds; give one number")
+    if seeds.first < seeds.last and split.by_seed:
+        raise InputError(
+            f"--seeds {seeds} with --split {split.name}: each seed draws other samples, so configurations with more "
+            "seeds cannot be compared with others; give one number, or another split"
+        )
+    return replicates[: seeds.first * len(split.folds_of(replicates[0].seed))]
 
 
 def without(split: Split, dataset: Dataset, skipped: Collection[str]) -> Split:

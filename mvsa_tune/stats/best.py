@@ -10,6 +10,10 @@ as a normal deviate; the greatest is compared with the greatest of normal errors
 configuration is taken out only if it alone is behind some other by Student's t as well. p of a configuration is the
 largest p up to its step. `bench/power.py` measures error rates and power, `bench/LOG.md` what was tried beside it.
 
+Where some configurations have more seeds than others, those that did badly may have got none for that reason
+(`allocation.py`), and the mean of all is too low. Then each one's greatest distance behind another is compared with the
+greatest distance between the best and any other of normal errors.
+
 **Intervals** of the distances from the best are simultaneous, and hold although the best was chosen for its score. The
 interval of a configuration in the set reaches 0, that of one outside does not go below it.
 """
@@ -46,6 +50,9 @@ def p_of_best(errors: Errors, draws: NDArray[np.float32] | None = None) -> Array
     K, mean = len(errors.means), errors.means
     rivals = np.where(mean[:, None] > mean, deviates(errors.p_of_pairs), 0.0)
     behind = rivals.max(axis=0)  # its strongest rival, as a normal deviate
+    if np.ptp(errors.seeds):
+        greatest = np.sort(_greatest_from_best(errors, np.arange(K), draws))
+        return (1 + len(greatest) - np.searchsorted(greatest, behind)) / (1 + len(greatest))
     order = np.lexsort((-mean, behind))
     ordered, errors_drawn = errors[order], draws[order]
     total = np.cumsum(errors_drawn, axis=0, dtype=np.float64).astype(np.float32)
@@ -68,10 +75,16 @@ def critical(errors: Errors, may_be_best: NDArray[np.intp], draws: NDArray[np.fl
 
     The best is that of the draw, as if all that may be the best were equally good: it is chosen for its error.
     """
+    greatest = _greatest_from_best(errors, may_be_best, draws)
+    return max(float(np.quantile(greatest, 1 - ALPHA)), float(stats.norm.isf(ALPHA / 2)))
+
+
+def _greatest_from_best(errors: Errors, may_be_best: NDArray[np.intp], draws: NDArray[np.float32]) -> Array:
+    """Return the greatest standardised error between the best of each draw and any other, `(draws,)`."""
     error = errors.pairs[1].astype(np.float32)
     best = may_be_best[draws[may_be_best].argmax(axis=0)]
     standardised = np.abs(draws[best, np.arange(draws.shape[1])] - draws) / np.maximum(error[best].T, 1e-12)
-    return max(float(np.quantile(standardised.max(axis=0), 1 - ALPHA)), float(stats.norm.isf(ALPHA / 2)))
+    return standardised.max(axis=0)
 
 
 def deviates(p: Array) -> Array:

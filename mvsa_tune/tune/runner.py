@@ -294,9 +294,10 @@ def _work(plan: Plan, configs: list[Config]) -> Mapping[str, float]:
 
 
 def _seconds(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> float:
-    """Return what training these trials takes, from the command to its end; 0 for a search."""
-    share = {trial.config.id: len(trial.replicates) / len(plan.replicates) for trial in todo}
-    return whole_seconds(plan, [costs[name] * part for name, part in share.items()]) if not plan.search else 0.0
+    """Return what training these trials takes, from the command to its end; 0 for a search and for rounds of seeds."""
+    if plan.search or (plan.further and all(trial.is_addition for trial in todo)):
+        return 0.0
+    return whole_seconds(plan, [costs[t.config.id] * len(t.replicates) / len(plan.replicates) for t in todo])
 
 
 def _ray(run: Run) -> AbstractContextManager[None]:

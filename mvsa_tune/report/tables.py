@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,6 @@ from mvsa_tune.data.splits import read_split, unvalidated
 from mvsa_tune.errors import some
 from mvsa_tune.formats import Table, markdown_section, short
 from mvsa_tune.protocols import PROTOCOLS, REFERENCE_COUNTS
-from mvsa_tune.results.manifest import SweepManifest
 from mvsa_tune.results.schema import FINISHED, SCORES, STOPPED, Column
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, verdict
@@ -227,7 +226,7 @@ def tables_markdown(analysis: Analysis) -> str:
         tested=any(column.tested for column in shown_scores(analysis.summary)),
         by_loss=any(config.select == "loss" for config in configs),
         epochs=", ".join(map(str, sorted({config.epochs for config in configs}))),
-        seeds=_seeds(manifest),
+        seeds=_seeds(store),
         stopped=int(analysis.summary["status"].str.startswith(STOPPED).sum()),
         skipped=some(list(manifest.skipped)),
         warning=split_warning(store),
@@ -244,9 +243,10 @@ def split_warning(store: Store) -> str:
     return f"Warning: {note}." if note else ""
 
 
-def _seeds(manifest: SweepManifest) -> str:
-    """Return which seeds and folds a sweep has, as a sentence."""
-    folds = Counter(replicate.seed for replicate in manifest.replicates)
+def _seeds(store: Store) -> str:
+    """Return which seeds and folds a sweep has trained, as a sentence."""
+    manifest, trained = store.manifest, set(chain.from_iterable(store.statuses().values()))
+    folds = Counter(r.seed for r in manifest.replicates if r in trained or not trained)
     most = max(folds.values())
     each = f", each on {'' if set(folds.values()) == {most} else 'up to '}{most} folds" if most > 1 else ""
     return f"Seeds of the sweep: {', '.join(map(str, folds))}{each}; split: {manifest.split}."

@@ -46,6 +46,8 @@ def test_the_seeds_trained_are_those_that_decide_after_a_kill_too(demo: Dataset,
     assert "\nseeds: 2..20\n" in (some.folder / "sweep.yaml").read_text()
     table = pd.read_csv(some.folder / "tables.csv").set_index("trial_id")
     assert table["n"].to_dict() == wanted
+    most = 42 + max(wanted.values())
+    assert f"Seeds of the sweep: {', '.join(map(str, range(42, most)))}; " in (some.folder / "tables.md").read_text()
 
     # Killed: the last seed of one of them is not there.
     shutil.copytree(tmp_path / "some", tmp_path / "killed")

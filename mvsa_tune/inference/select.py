@@ -8,7 +8,6 @@ A sweep over frozen encoders keeps no weights: its heads are trained again, in s
 
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,8 @@ def sweep_caches(store: Store, config: Config, dataset: Dataset, cache: Path | N
     Raises:
         InputError: a cache is missing or has changed since.
     """
-    folder = cache or _swept_cache(store) or default_folder(dataset.folder)
+    swept = Path(str(store.settings().get("cache") or ""))
+    folder = cache or (swept if swept.name and swept.is_dir() else default_folder(dataset.folder))
     caches = {}
     for modality, encoder in config.encoders.items():
         vectors = open_cache(dataset, folder, encoder, modality)
@@ -58,18 +58,6 @@ def sweep_caches(store: Store, config: Config, dataset: Dataset, cache: Path | N
             )
         caches[encoder, modality] = vectors
     return caches
-
-
-def _swept_cache(store: Store) -> Path | None:
-    """Return the `--cache` of the sweep, as its `sweep.yaml` has it; None without, or if that folder is gone."""
-    import yaml
-
-    for folder in (store.folder, store.folder.parent):  # a search's finalists are in its folder
-        with suppress(OSError, ValueError, yaml.YAMLError):
-            values = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
-            cache = values.get("cache") if isinstance(values, dict) else None
-            return Path(str(cache)) if cache and Path(str(cache)).is_dir() else None
-    return None
 
 
 def recipe(store: Store, config: Config, *, refit: bool) -> tuple[dict[str, Any], dict[str, Any]]:

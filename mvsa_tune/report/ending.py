@@ -40,18 +40,9 @@ def ending(analysis: Analysis) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def command_for(config: Config, store: Store, searched: Store) -> list[str]:
-    """Return the command that trains one configuration of a sweep alone, in lines that a shell takes.
-
-    Args:
-        config: the configuration.
-        store: of the sweep that has trained it: its data, split and seeds.
-        searched: where that sweep's `sweep.yaml` is; a search's, if `store` is that of its finalists.
-    """
-    import yaml  # the help need not wait for it
-
-    manifest, file = store.manifest, searched.folder / "sweep.yaml"
-    asked = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None) or {}
+def command_for(config: Config, store: Store) -> list[str]:
+    """Return the command that trains one configuration of a sweep alone, in lines that a shell takes."""
+    manifest, asked = store.manifest, store.settings()
     groups = [["--demo"]] if asked.get("demo") else []
     if not groups and Path(manifest.data) != DEFAULT_DATA:
         groups += [["--data", manifest.data]]
@@ -124,7 +115,7 @@ def _answer(analysis: Analysis, confirmed: Analysis | None) -> list[str]:
         ),
     ]
     wrapped = (textwrap.wrap(line, WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False) for line in lines)
-    first, *more = command_for(best.config, headline.store, analysis.store)
+    first, *more = command_for(best.config, headline.store)
     return [*chain.from_iterable(wrapped), f"  again: {first}", *(f"{' ' * 9}{line}" for line in more)]
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from mvsa_tune.data.dataset import Sample
 from mvsa_tune.data.images import UnreadablePictureError, open_picture
+from mvsa_tune.errors import counted
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import Table
 from mvsa_tune.report import drawing, plots, search_plots
@@ -154,7 +155,7 @@ def page(analysis: Analysis, drawn: Mapping[str, Sequence[Plot]], samples: Mappi
             "undrawn": max(0, len(analysis.ranked) - plots.MOST_LINES),
             "stopped": int(analysis.summary["status"].str.startswith(STOPPED).sum()),
             "common_seeds": analysis.common_seeds,
-            "replicates": len(best.best),
+            "replicates": counted(len(best.best), "replicate"),
             "classes": _classes(analysis, best),
             "misclassified": _misclassified(analysis, best, samples),
             "with_samples": samples is not None,

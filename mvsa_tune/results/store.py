@@ -259,6 +259,16 @@ class Store:
                 )
         return frame.astype({"seed": int, "fold": int})
 
+    def settings(self) -> dict[str, Any]:
+        """Return the flags of the folder's last command, from `sweep.yaml`; empty where that is missing or damaged."""
+        import yaml  # the help need not wait for it
+
+        for folder in (self.folder, self.folder.parent):  # a search's finalists are in its folder
+            with suppress(OSError, ValueError, yaml.YAMLError):
+                values = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+                return values if isinstance(values, dict) else {}
+        return {}
+
     def samples(self) -> pd.DataFrame:
         """Return `guid`, `label` and `encoding` of each labelled sample, by its row number."""
         return pd.read_csv(self.folder / "samples.csv", dtype={"guid": str}, keep_default_na=False)

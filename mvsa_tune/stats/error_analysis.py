@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mvsa_tune.config import MODALITIES, Config
+from mvsa_tune.errors import counted
 from mvsa_tune.files import write_text_whole, write_whole
 from mvsa_tune.formats import markdown
 from mvsa_tune.results.store import Store
@@ -35,9 +36,10 @@ def write_errors(store: Store, config: Config, texts: Mapping[str, str] | None =
     each = f" in all, {' to '.join(f'{size:,}' for size in sizes[:: len(sizes) - 1 or 1])} of them for each replicate"
     page = "\n".join(
         [
-            f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n{len(result.rows)} replicates, each at "
-            f"its best epoch, on {len(samples):,} validation samples{each if sizes[-1] < len(samples) else ''}. The "
-            "epoch was chosen on these samples, so the scores are biased upwards.\n",
+            f"# {store.folder.name}: errors of {config.id}\n\n{config.name}\n\n"
+            f"{counted(len(result.rows), 'replicate')}, each at its best epoch, on {len(samples):,} validation samples"
+            f"{each if sizes[-1] < len(samples) else ''}. The epoch was chosen on these samples, so the scores are "
+            "biased upwards.\n",
             f"## By class\n\n{_by_class(result, labels, classes)}",
             f"## Most often wrong\n\n{_listed(samples[samples['wrong'] > 0], texts)}",
             f"## Most disputed among the replicates\n\n{_listed(disputed(samples), texts)}",

@@ -69,10 +69,10 @@ def test_the_command_has_what_reads_the_data_and_breaks_between_flags_alone(case
     manifest = sweep(read_dataset(make_set(tmp_path / "my set")), configs=(config,), replicates=replicates)
     manifest = replace(manifest, split="kfold:2", data=str(tmp_path / "my set"))
     store = SimpleNamespace(folder=tmp_path, manifest=manifest, replicates=lambda trial: replicates)
-    store.configs = lambda: [config]
+    store.configs, store.settings = lambda: [config], Store(tmp_path).settings
     weights = {"weights": ["eye=/w 1", "ear=/w 2"], "text": "raw"} if config.finetuned else {"cache": "my caches"}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"labels": "a,b", "split": "kfold:2", "lr": 7, **weights}))
-    lines = command_for(config, store, store)
+    lines = command_for(config, store)
     assert all(len(line) <= 91 or str(tmp_path) in line for line in lines)
     _, kind, *flags = command("again: " + "\n".join(lines))
     options = SWEEPS[kind].parse(flags)
@@ -82,6 +82,8 @@ def test_the_command_has_what_reads_the_data_and_breaks_between_flags_alone(case
     assert [getattr(options, name) for name in weights] == [
         Path(value) if name == "cache" else value for name, value in weights.items()
     ]
+    (tmp_path / "sweep.yaml").write_text("not: [YAML")  # damaged: what it had is left out
+    assert "a,b" not in " ".join(command_for(config, store))
 
 
 def test_the_answer_is_short_and_first(swept: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from io import StringIO
+from itertools import chain, islice
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -40,12 +41,24 @@ ROOT = Path(__file__).parents[1]
 TAGS = ("negative", "neutral", "positive")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark the tests that run a sweep, themselves or in a fixture, with `ray`."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> Iterator[None]:
+    """Mark the tests that run a sweep, themselves or in a fixture, with `ray`, and let every process begin with some.
+
+    They are the longest, and would otherwise come last: `--dist worksteal` gives each process an equal slice of the
+    list, and one that is done takes from the end of another's. Tests of a file stay together, for their fixtures.
+    """
     for item in items:
         fixtures = [definitions[-1].func for definitions in item._fixtureinfo.name2fixturedefs.values()]
         if any(map(runs_a_sweep, [item.function, *fixtures])):
             item.add_marker("ray")
+    yield  # those that -m leaves out are taken out
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    sweeps = [item for item in items if item.get_closest_marker("ray")]
+    others = iter([item for item in items if not item.get_closest_marker("ray")])
+    files = list(dict.fromkeys(item.path for item in sweeps))
+    slices = [[item for item in sweeps if files.index(item.path) % count == number] for number in range(count)]
+    items[:] = [*chain(*([*part, *islice(others, len(items) // count - len(part))] for part in slices)), *others]
 
 
 def runs_a_sweep(function: Callable[..., Any]) -> bool:
@@ -131,6 +144,13 @@ def made_once(make: Callable[[Path], object], name: str, tmp_path_factory: pytes
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The demo set, embedded; all tests read it."""
     return read_dataset(made_once(embedded_demo_set, "demo", tmp_path_factory))
+
+
+@pytest.fixture
+def pairs(demo: Dataset, tmp_path: Path) -> Dataset:
+    """The demo set, not embedded, to change as one likes: a copy takes a fifth of the time of making it."""
+    shutil.copytree(demo.folder, tmp_path / "set", ignore=shutil.ignore_patterns("embeddings"))
+    return read_dataset(tmp_path / "set")
 
 
 def embedded_demo_set(folder: Path) -> None:

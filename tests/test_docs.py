@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
@@ -16,8 +15,7 @@ import pytest
 from conftest import ROOT, grid
 from mvsa_tune import cli
 from mvsa_tune.commands import COMMANDS
-from mvsa_tune.data.dataset import read_dataset
-from mvsa_tune.data.demo import make_demo_set
+from mvsa_tune.data.dataset import Dataset
 from mvsa_tune.errors import InputError
 
 READMES = ("README.md", "README.zh.md")
@@ -165,15 +163,13 @@ def test_the_plug_in_of_the_manual_works(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def tweets(tmp_path: Path) -> Iterator[Path]:
+def tweets(pairs: Dataset, tmp_path: Path) -> Path:
     """A CSV of the demo set's pairs, in a folder of its own, like a user's."""
-    make_demo_set(tmp_path / "data" / "demo")
-    dataset = read_dataset(tmp_path / "data" / "demo")
-    rows = [(sample.guid, sample.picture.relative_to(tmp_path), sample.text) for sample in dataset.samples]
+    rows = [(sample.guid, sample.picture.relative_to(tmp_path), sample.text) for sample in pairs.samples]
     table = pd.DataFrame(rows, columns=["id", "image", "text"])
-    table["label"] = pd.Series([dataset.classes[label] for label in dataset.labels])
+    table["label"] = pd.Series([pairs.classes[label] for label in pairs.labels])
     table.to_csv(tmp_path / "tweets.csv", index=False)
-    yield tmp_path
+    return tmp_path
 
 
 def test_the_five_lines_and_the_tutorial_do_what_they_say(tweets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ from mvsa_tune import plugins
 from mvsa_tune.cli import main
 from mvsa_tune.config import Config
 from mvsa_tune.data.dataset import Dataset
-from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.embeddings import embed as embedding
 from mvsa_tune.embeddings.cache import default_folder, how_to_make, open_vectors
 from mvsa_tune.embeddings.embed import embed
@@ -181,11 +180,10 @@ def test_workers_that_embed_run_the_files_too(
 
 
 def test_a_sweep_trains_and_predicts_with_what_comes_from_outside(
-    package: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: Path, file: Path, pairs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")]))
-    make_demo_set(tmp_path / "set")
-    flags = ["--data", tmp_path / "set", "--pairs", "package-pixels+file-words", "--embed", "--plugin", file]
+    flags = ["--data", pairs.folder, "--pairs", "package-pixels+file-words", "--embed", "--plugin", file]
     heads = ["concat", "package-concat", "file-concat"]
     done = run_command(*flags, "--head", *heads, "--D", 4, "--epochs", 2, "--seeds", 2, "--name", "x", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -198,14 +196,18 @@ def test_a_sweep_trains_and_predicts_with_what_comes_from_outside(
     assert len(rows) == 6 and numbers["package-concat"] == numbers["file-concat"] == numbers["concat"]
 
     chosen = next(row["trial_id"] for row in rows if row["head"] == "file-concat")
-    label = [sys.executable, "-m", "mvsa_tune", "predict", str(results), "--config", chosen]
-    known = [sys.executable, "-m", "mvsa_tune", "encoders", "--data", str(tmp_path / "set"), "--plugin", str(file)]
-    told = [run(command, tmp_path) for command in ([*label, "--plugin", str(file)], label, known)]
-    assert told[0].returncode == 0 and "samples labelled" in told[0].stdout, told[0].stderr
-    assert told[1].returncode == 2 and "--head file-concat: must be one of" in told[1].stderr
-    assert all(name in told[2].stdout for name in ("package-pixels", "file-words"))
-
-
-def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    label, plugin = ["predict", str(results), "--config", chosen], ["--plugin", str(file)]
+    commands = [label, [*label, *plugin], ["encoders", "--data", str(pairs.folder), *plugin]]
+    code = f"from mvsa_tune.cli import main; print([main(command) for command in {commands}])"
     path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=cwd, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout.endswith("[2, 0, 0]\n"), ended.stderr
+    assert "--head file-concat: must be one of" in ended.stderr and "samples labelled" in ended.stdout
+    assert all(name in ended.stdout for name in ("package-pixels", "file-words"))

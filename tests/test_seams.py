@@ -76,10 +76,9 @@ def test_each_change_touches_as_many_files_as_promised() -> None:
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """A copy of the package and the sweeps with every change made."""
+    """A copy of the package with every change made."""
     copy = tmp_path / "copy"
-    for name in ("mvsa_tune", "sweeps"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "mvsa_tune", copy / "mvsa_tune", ignore=shutil.ignore_patterns("__pycache__"))
     for edits in SEAMS.values():
         for file, before, after in edits:
             path = copy / "mvsa_tune" / file
@@ -90,14 +89,19 @@ def changed(tmp_path: Path) -> Path:
 
 
 def test_a_folder_goes_on_with_every_change_and_nothing_is_trained_again(tiny: Path, changed: Path) -> None:
-    def run(*flags: object, script: str = "grid.py") -> str:
-        command = [sys.executable, str(changed / "sweeps" / script), "--data", tiny, *flags, "--no-report"]
+    def run(*sweeps: tuple[object, ...]) -> list[str]:
+        """Run sweeps with the changed package, all in one process; return what each prints."""
+        calls = [[str(word) for word in (*words, "--data", tiny, "--no-report")] for words in sweeps]
+        code = (
+            f"from mvsa_tune.sweeps import SWEEPS\nfor kind, *flags in {calls}:\n"
+            "    assert SWEEPS[kind].main(flags) == 0\n    print('# the next')"
+        )
         environment = {**os.environ, "PYTHONPATH": str(changed)}
         ended = subprocess.run(
-            list(map(str, command)), cwd=tiny.parent, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code], cwd=tiny.parent, env=environment, capture_output=True, text=True, check=False
         )
         assert ended.returncode == 0, ended.stderr
-        return ended.stdout
+        return ended.stdout.split("# the next")
 
     add_cache(read_dataset(tiny), "small-pixels", "image", width=192)
     sweep = ["--D", 4, "--lr", 0.01, "--batch-size", 8, "--epochs", 3, "--seeds", 2, "--scheduler", "none"]
@@ -106,8 +110,15 @@ def test_a_folder_goes_on_with_every_change_and_nothing_is_trained_again(tiny: P
     folder = tiny.parent / "results" / "kept"
     before = pd.read_csv(folder / "trials.csv")
 
-    assert "1 of 1 configurations are recorded" in run("--pairs", "eye+ear", *sweep, "--name", "kept")
-    run("--pairs", "small-pixels+ear", *sweep, "--clip", 0, 0.5, "--head", "joined", "--name", "kept")
+    same, _, halves, search, _ = run(
+        ("grid", "--pairs", "eye+ear", *sweep, "--name", "kept"),
+        ("grid", "--pairs", "small-pixels+ear", *sweep, "--clip", 0, 0.5, "--head", "joined", "--name", "kept"),
+        ("grid", "--pairs", "eye+ear", *sweep, "--split", "halves", "--dry-run"),
+        ("search", "--pairs", "eye+ear", "--lr", 0.01, "--dry-run"),
+    )
+    assert "1 of 1 configurations are recorded" in same
+    assert "halves: 20 samples to train, 20 to validate" in halves
+    assert re.search(r"clip +0 2\b", search)
     rows = pd.read_csv(folder / "trials.csv")
     pd.testing.assert_frame_equal(rows[before.columns].iloc[:2], before)
     assert set(rows["clip"]) == {0.0, 0.5} and rows["trial_id"].nunique() == 3
@@ -121,8 +132,3 @@ def test_a_folder_goes_on_with_every_change_and_nothing_is_trained_again(tiny: P
     assert tables["val_loss_least_mean"].notna().sum() == 2
     text = (folder / "tables.md").read_text()
     assert "least loss" in text and "clip=0.5" in text
-
-    text = run("--pairs", "eye+ear", *sweep, "--split", "halves", "--dry-run")
-    assert "halves: 20 samples to train, 20 to validate" in text
-    search = run("--pairs", "eye+ear", "--lr", 0.01, "--dry-run", script="search.py")
-    assert re.search(r"clip +0 2\b", search)

@@ -22,18 +22,17 @@ HEAVY = {
 }
 
 
-def imported(code: str, cwd: Path) -> set[str]:
-    """Return the heavy libraries that a fresh process has imported after it ran `code`, even if that failed."""
-    lines = ("import contextlib, sys", "with contextlib.suppress(SystemExit):", f"    {code}")
-    whole = "\n".join([*lines, "print(*sys.modules, file=sys.stderr)"])
+def imported(cwd: Path, *statements: str) -> set[str]:
+    """Return the heavy libraries that a fresh process has imported after these statements, each of which may exit."""
+    lines = [f"with contextlib.suppress(SystemExit):\n    {statement}" for statement in statements]
+    whole = "\n".join(["import contextlib, sys", *lines, "print(*sys.modules, file=sys.stderr)"])
     ended = subprocess.run([sys.executable, "-c", whole], cwd=cwd, capture_output=True, text=True, check=True)
     return HEAVY & set(ended.stderr.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("name", SWEEPS)
-@pytest.mark.parametrize("flags", [["--help"], ["--data", "nowhere"]])
-def test_help_and_input_errors_of_a_sweep_import_nothing_heavy(name: str, flags: list[str], tmp_path: Path) -> None:
-    assert not imported(f"from mvsa_tune.sweeps import SWEEPS; SWEEPS[{name!r}].main({flags})", tmp_path)
+def test_help_and_input_errors_of_a_sweep_import_nothing_heavy(tmp_path: Path) -> None:
+    calls = [f"SWEEPS[{name!r}].main({flags})" for name in SWEEPS for flags in (["--help"], ["--data", "nowhere"])]
+    assert not imported(tmp_path, "from mvsa_tune.sweeps import SWEEPS", *calls)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -47,19 +46,19 @@ def test_a_plan_is_outlined_before_anything_heavy_is_imported(name: str, tiny: P
     assert all(f"\n{word} " in ended.stdout for word in ("trials", "stopping", "machine"))
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["embed", "--help"], ["audit", "--data", "nowhere"]])
-def test_help_and_input_errors_of_the_other_commands_import_nothing_heavy(flags: list[str], tmp_path: Path) -> None:
-    assert not imported(f"from mvsa_tune.cli import main; main({flags})", tmp_path)
+def test_help_and_input_errors_of_the_other_commands_import_nothing_heavy(tmp_path: Path) -> None:
+    calls = [f"main({flags})" for flags in (["--help"], ["embed", "--help"], ["audit", "--data", "nowhere"])]
+    assert not imported(tmp_path, "from mvsa_tune.cli import main", *calls)
 
 
 def test_heads_are_named_and_checked_without_torch(tmp_path: Path) -> None:
     code = "from mvsa_tune.config import Config; from mvsa_tune.models.heads import HEADS"
-    assert not imported(f"{code}; Config(head='gated'); assert HEADS", tmp_path)
+    assert not imported(tmp_path, f"{code}; Config(head='gated'); assert HEADS")
 
 
 def test_a_sweep_starts_without_what_only_training_and_tables_need(tmp_path: Path) -> None:
-    assert imported("import mvsa_tune.tune.runner", tmp_path) <= {"ray", "pandas", "pyarrow"}
+    assert imported(tmp_path, "import mvsa_tune.tune.runner") <= {"ray", "pandas", "pyarrow"}
 
 
 def test_labels_are_predicted_without_ray(tmp_path: Path) -> None:
-    assert "ray" not in imported("import mvsa_tune.inference.predict", tmp_path)
+    assert "ray" not in imported(tmp_path, "import mvsa_tune.inference.predict")

@@ -25,13 +25,11 @@ def test_the_demo_set_is_the_same_every_time(demo: Dataset, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_a_set_whose_writing_was_interrupted_is_written_again(tmp_path: Path) -> None:
-    make_demo_set(tmp_path)
-    whole = read_dataset(tmp_path).fingerprint
-    (tmp_path / "train.txt").unlink()
-    next((tmp_path / "data").glob("*.jpg")).unlink()
-    make_demo_set(tmp_path)
-    assert read_dataset(tmp_path).fingerprint == whole
+def test_a_set_whose_writing_was_interrupted_is_written_again(pairs: Dataset) -> None:
+    (pairs.folder / "train.txt").unlink()
+    next((pairs.folder / "data").glob("*.jpg")).unlink()
+    make_demo_set(pairs.folder)
+    assert read_dataset(pairs.folder).fingerprint == pairs.fingerprint
 
 
 def test_the_demo_set_is_a_few_hundred_pairs_of_three_classes(demo: Dataset) -> None:

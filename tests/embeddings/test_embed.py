@@ -12,7 +12,6 @@ from PIL import Image
 from conftest import ROOT, encode_pixels, encode_words, grid
 from mvsa_tune.cli import main
 from mvsa_tune.data.dataset import Dataset, read_dataset
-from mvsa_tune.data.demo import make_demo_set
 from mvsa_tune.data.text import normalise
 from mvsa_tune.embeddings import embed as embedding
 from mvsa_tune.embeddings.cache import cached_encoders, default_folder, open_cache
@@ -26,12 +25,6 @@ from mvsa_tune.sweeps import GRID
 from tiny_models import text_model
 
 QUIET = Settings(quiet=True)
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Dataset:
-    make_demo_set(tmp_path / "set")
-    return read_dataset(tmp_path / "set")
 
 
 def stored(dataset: Dataset, encoder: str, modality: str) -> np.ndarray:

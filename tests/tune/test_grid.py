@@ -151,7 +151,6 @@ def test_a_trial_that_fails_keeps_a_row_that_says_why(tiny: Path) -> None:
     assert len(rows(folder)) == 4
 
 
-@pytest.mark.ray
 def test_a_trial_whose_data_goes_away_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin = sweep.Store.begin
 
@@ -161,15 +160,17 @@ def test_a_trial_whose_data_goes_away_says_so(tiny: Path, monkeypatch: pytest.Mo
         return told
 
     monkeypatch.setattr(sweep.Store, "begin", begin_and_lose_the_cache)
-    code = GRID.main(["--data", str(tiny), "--pairs", "eye+ear", "--results", str(tiny / "results"), *FEW])
-    assert code == 1
-    folder = tiny / "results" / "grid"
+    done = grid("--data", tiny, "--pairs", "eye+ear", *FEW, cwd=tiny.parent)
+    assert done.returncode == 1, done.stderr
+    folder = tiny.parent / "results" / "grid"
     assert "No such file or directory" in rows(folder)["status"][0]
     told = next((folder / "failures").iterdir()).read_text()
     assert "trainable.py" in told and "\x1b" not in told
 
 
-def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: Path) -> None:
+def test_interrupting_keeps_what_is_finished_the_same_command_goes_on_and_nothing_listens_beyond_localhost(
+    tiny: Path,
+) -> None:
     """By Slurm's warning to a whole process group: Tune has a handler for that signal, and Ray's servers are in it."""
     long = [
         "--data",
@@ -198,9 +199,11 @@ def test_interrupting_keeps_what_is_finished_and_the_same_command_goes_on(tiny: 
     )
     trials = tiny.parent / "results" / "grid" / "trials.csv"
     deadline = time.monotonic() + 120
+    listened: set[str] = set()  # to these addresses
     while not trials.exists() or trials.read_text().count("\n") < 5:
         assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+        listened |= listening(process.pid)
+    assert listened and all(ipaddress.ip_address(address).is_loopback for address in listened)
     started = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGUSR1)
     out, err = process.communicate(timeout=60)
@@ -260,27 +263,6 @@ def test_git_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest.code_version.cache_clear()
 
 
-@pytest.mark.ray
-def test_nothing_listens_beyond_localhost(tiny: Path) -> None:
-    """Of the sweep's own processes: others on the machine may listen where they like."""
-    command = [
-        sys.executable,
-        str(ROOT / "sweeps" / "grid.py"),
-        "--data",
-        str(tiny),
-        "--pairs",
-        "eye+ear",
-        "--no-report",
-    ]
-    process = subprocess.Popen([*command, *FEW, "--epochs", "100"], cwd=tiny.parent, stdout=subprocess.DEVNULL)
-    seen: set[str] = set()
-    while process.poll() is None:
-        seen |= listening(process.pid)
-        time.sleep(0.3)
-    assert process.returncode == 0 and list((tiny.parent / "results").glob("*/trials.csv"))
-    assert seen and all(ipaddress.ip_address(address).is_loopback for address in seen)
-
-
 def listening(pid: int) -> set[str]:
     """Local addresses of the TCP sockets that a process and all that come from it listen on."""
     found = set()
@@ -298,7 +280,7 @@ def listening(pid: int) -> set[str]:
 
 
 def test_the_demo_goes_from_nothing_to_tables_between_chance_and_perfect(tmp_path: Path) -> None:
-    done = run_command("--demo", "--epochs", "40", "--seeds", "2", "--scheduler", "none", cwd=tmp_path)
+    done = grid("--demo", "--epochs", 40, "--seeds", 2, "--scheduler", "none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "results" / "demo" / "tables.md").read_text()
     assert "demo set" in text.splitlines()[0] and "published" not in text.replace("publish no", "")

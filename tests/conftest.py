@@ -34,8 +34,9 @@ from mvsa_tune.sweeps import GRID, Sweep
 from mvsa_tune.training.result import TrialResult
 from tiny_models import text_model
 
-# Two threads that wait for each other on a busy machine take ten times as long as one.
+# Two threads that wait for each other on a busy machine take ten times as long as one: here, and in what tests start.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parents[1]
 TAGS = ("negative", "neutral", "positive")

@@ -194,12 +194,12 @@ ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
 gc.disable()  # by itself it would free what Tune has reserved, some time
 threading.Thread(target=interrupt).start()
 try:
-    sweep(name="stopped", D=[16, 32, 64, 128, 256, 512], epochs=100)
+    sweep(name="stopped", D=[16, 32, 64], epochs=40)
 except KeyboardInterrupt as stopped:
     assert "kept in results/stopped" in str(stopped)
 else:
     raise AssertionError("Ctrl-C was lost")
-assert 0 < len(load_results("results/stopped").trials) < 54
+assert 0 < len(load_results("results/stopped").trials) < 27
 for _ in range(100):
     time.sleep(0 if free() else 0.1)
 assert free() == 1

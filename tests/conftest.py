@@ -18,7 +18,6 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from sklearn.metrics import confusion_matrix
 
 from mvsa_tune import machine
 from mvsa_tune.data.dataset import Dataset, read_dataset
@@ -176,6 +175,8 @@ def result_of(
 
     `labels` are by row number, of three classes.
     """
+    from sklearn.metrics import confusion_matrix  # a second, for which `make check` would wait before it starts
+
     counts = [
         [confusion_matrix(labels[r], classes, labels=range(3)) for r, classes in zip(rows, epoch, strict=True)]
         for epoch in predicted

@@ -146,22 +146,6 @@ def test_the_manual_is_built_strictly_and_loads_nothing_from_outside(tmp_path: P
         assert not re.search(r"(?:url\(|@import )[\"']?https?:", style.read_text(encoding="utf-8")), style.name
 
 
-def test_the_plug_in_of_the_manual_works(tmp_path: Path) -> None:
-    (example,) = blocks(read("docs/plugins.md"), "python")
-    (tmp_path / "mine.py").write_text(example, encoding="utf-8")
-    use = (
-        "from pathlib import Path; from mvsa_tune.plugins import load_plugins; load_plugins([Path('mine.py')])\n"
-        "import torch; from PIL import Image\n"
-        "from mvsa_tune.encoders.registry import ENCODERS; from mvsa_tune.models.heads import count_parameters\n"
-        "tower = ENCODERS['tiny-pixels'].load('image', None, torch.device('cpu'))\n"
-        "print(tower.encode([tower.prepare(Image.new('RGB', (20, 9)))]).shape)\n"
-        "plain, concat = (count_parameters(name, {'image': 5, 'text': 4}, 8, 3) for name in ('plain', 'concat'))\n"
-        "print(plain == concat)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", use], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert ended.stdout.split("\n")[:2] == ["torch.Size([1, 192])", "True"], ended.stderr
-
-
 @pytest.fixture
 def tweets(pairs: Dataset, tmp_path: Path) -> Path:
     """A CSV of the demo set's pairs, in a folder of its own, like a user's."""

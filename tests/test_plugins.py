@@ -137,9 +137,11 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
     try:
         load_plugins([tmp_path / "mine.py"])
         tower = load("tiny-pixels", "image")
-        assert tower.encode([tower.prepare(Image.new("RGB", (20, 30), "white"))]).eq(1).all() and tower.width == 192
+        vectors = tower.encode([tower.prepare(Image.new("RGB", (20, 30), "white"))])
+        assert vectors.shape == (1, tower.width) == (1, 192) and vectors.eq(1).all()
         assert Config(head="plain").head == "plain"
-        assert count_parameters("plain", {"image": 4}, 8, 3) == count_parameters("concat", {"image": 4}, 8, 3)
+        for widths in ({"image": 4}, {"image": 5, "text": 4}):
+            assert count_parameters("plain", widths, 8, 3) == count_parameters("concat", widths, 8, 3)
     finally:
         forget()
 

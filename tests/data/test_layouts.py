@@ -152,6 +152,7 @@ def test_the_real_set_has_the_references_layout(real: Path) -> None:
     assert dataset.content_fingerprint == "563419f78952317dfa343016c7fbfa364d7c9516084aded8660c8edf2c997410"
 
 
+@pytest.mark.long
 def test_the_real_set_is_the_same_data_in_every_layout(real: Path, tmp_path: Path) -> None:
     reference = read_dataset(real)
     for name in ("table", "paths", "cheema", "release"):

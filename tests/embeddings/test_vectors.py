@@ -140,6 +140,7 @@ def test_vectors_are_not_taken_under_a_name_they_cannot_have(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_real_vectors_come_in_unchanged(real: Path, tmp_path: Path) -> None:
     source = real / "embeddings"
     place = ["--data", str(real), "--cache", str(tmp_path), "--ids", str(source / "ids.txt")]

@@ -111,7 +111,12 @@ def test_what_prevents_an_export_is_one_message(
 
 
 @pytest.mark.parametrize("name", ["concat-shared-norm", "cross-attention"])
-def test_the_references_other_heads_predict_from_their_file_as_they_were_trained(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("onnx", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_references_other_heads_predict_from_their_file_as_they_were_trained(
+    name: str, onnx: bool, tmp_path: Path
+) -> None:
+    if onnx:
+        pytest.importorskip("onnxscript")
     config, replicates, data = replace(CONFIG, head=name), [Replicate(1), Replicate(2)], samples()
     state, result = replay(trainer(config, replicates, data))
     about = {"config": asdict(config), "labels": ["a", "b", "c"], "widths": WIDTHS, "replicates": [{}, {}]}
@@ -119,7 +124,7 @@ def test_the_references_other_heads_predict_from_their_file_as_they_were_trained
     head = load_head(tmp_path)
     vectors = {modality: rows.numpy()[result.rows[0]] for modality, rows in data.vectors.items()}
     np.testing.assert_array_equal(head.votes(vectors).argmax(axis=2), result.best)
-    if importlib.util.find_spec("onnxscript"):
+    if onnx:
         assert write_onnx(head, tmp_path / "head.onnx") <= 1e-5
 
 

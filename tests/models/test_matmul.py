@@ -26,6 +26,7 @@ def test_products_of_strided_matrices_are_those_of_float64(outputs: int, terms: 
     torch.testing.assert_close(multiply(left, right).double(), exact, **NEAR)
 
 
+@pytest.mark.long
 def test_the_library_is_chosen_by_the_instructions_of_the_cpu() -> None:
     code = "import torch; from mvsa_tune.models.matmul import library; print(library(torch.device('cpu')))"
     for capability in ("avx2", "default"):

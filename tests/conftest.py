@@ -1,5 +1,6 @@
 """Sets to test on: a few made-up pairs, the demo set, and the real one where MVSA_REAL_DATA names it."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -36,6 +37,8 @@ from tiny_models import text_model
 # Two threads that wait for each other on a busy machine take ten times as long as one: here, and in what tests start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Imports leave no garbage to collect, and what they made need not be looked through afterwards.
+gc.disable()
 
 ROOT = Path(__file__).parents[1]
 TAGS = ("negative", "neutral", "positive")
@@ -53,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> Iterator[None
         if any(map(runs_a_sweep, [item.function, *fixtures])):
             item.add_marker("ray")
     yield  # those that -m leaves out are taken out
+    gc.freeze()
+    gc.enable()
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     sweeps = [item for item in items if item.get_closest_marker("ray")]
     others = iter([item for item in items if not item.get_closest_marker("ray")])

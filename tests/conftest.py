@@ -63,7 +63,10 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> Iterator[None
     others = iter([item for item in items if not item.get_closest_marker("ray")])
     files = list(dict.fromkeys(item.path for item in sweeps))
     slices = [[item for item in sweeps if files.index(item.path) % count == number] for number in range(count)]
-    items[:] = [*chain(*([*part, *islice(others, len(items) // count - len(part))] for part in slices)), *others]
+    items[:] = [
+        *chain(*([*part, *islice(others, max(0, len(items) // count - len(part)))] for part in slices)),
+        *others,
+    ]
 
 
 def runs_a_sweep(function: Callable[..., Any]) -> bool:

@@ -203,6 +203,7 @@ def test_interrupting_keeps_what_is_finished_the_same_command_goes_on_and_nothin
     while not trials.exists() or trials.read_text().count("\n") < 5:
         assert time.monotonic() < deadline and process.poll() is None
         listened |= listening(process.pid)
+        time.sleep(0.1)
     assert listened and all(ipaddress.ip_address(address).is_loopback for address in listened)
     started = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGUSR1)

@@ -75,7 +75,7 @@ def _scale(config: Config, plan: Plan, step: Step) -> Cost:
     else:
         scored = min(max(largest_fold(split.validation), largest_fold(split.test)), EVALUATION_BLOCK)
         samples = max(samples, scored / 2)
-        memory = len(folds) * (4 * (step.weights + 3 * step.trained) + 2 * samples * step.kept_bytes)
+        memory = plan.largest_stack * (4 * (step.weights + 3 * step.trained) + 2 * samples * step.kept_bytes)
     train = sum(len(split.train[fold]) for fold in folds)
     score = sum(len(split.validation[fold]) + len(split.test[fold]) for fold in folds)
     seconds = config.epochs * (train * step.train_seconds + score * step.score_seconds)

@@ -1,5 +1,6 @@
 """A plan: what a sweep will run, made of its flags and checked before anything starts."""
 
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Collection, Mapping, Sequence
@@ -112,6 +113,11 @@ class Plan:
     def runnable(self) -> list[Config]:
         """The configurations that can run."""
         return [config for config in self.configs if config.id not in self.not_run]
+
+    @property
+    def largest_stack(self) -> int:
+        """Replicates of the largest stack; a round adds half of the seeds there are, so at most a third of the last."""
+        return max(len(self.replicates), math.ceil((len(self.replicates) + len(self.further)) / 3))
 
     @property
     def memory(self) -> int:

@@ -1,6 +1,7 @@
 """`--seeds FIRST..LAST`: every configuration gets the first seeds, those between which seeds decide get more."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -88,5 +89,6 @@ def test_the_plan_says_how_many_seeds_each_begins_with(demo: Dataset, capsys: py
     plan = make_plan(options, GRID.requested(options))
     assert len(plan.replicates) == 2 * 3 and len(plan.further) == 2 * 3
     assert {replicate.seed for replicate in plan.further} == {44, 45}
+    assert plan.largest_stack == 2 * 3 and replace(plan, further=plan.further * 5).largest_stack == 12
     assert GRID.main([*flags, "--dry-run"]) == 0
     assert "each with 6 replicates (seeds 42, 43 on 3 folds), and up to 4 seeds where they" in capsys.readouterr().out

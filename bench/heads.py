@@ -8,7 +8,8 @@ script    a script for each training, as the reference did: vectors from JSON, a
           each D is measured, and counted for every learning rate and seed. `batched`: its data set hands out
           minibatches, not samples
 products  the matrix products alone of the same shapes (float32 or bf16), with torch's `bmm` and with oneDNN's linear
-          layer, against our training loop in the same process, with one thread: the limit
+          layer, against our training loop in the same process, in turn, in CPU time of one thread. *The least* adds
+          what no loop can do without: rows gathered, dropout masks, AdamW
 
 The vectors are the real set's of MobileNetV2 and MiniLM if MVSA_REAL_DATA names its folder, else random ones of the
 same shapes. --skip leaves out what need not be measured again.
@@ -22,22 +23,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from mvsa_tune.config import Config
 from mvsa_tune.machine import keep_freed_memory
+from mvsa_tune.models.layers import StackedDropout
+from mvsa_tune.models.matmul import multiply_each
+from mvsa_tune.training.optimizer import StackedAdamW
 from mvsa_tune.training.trainer import minibatches
-from stacks import epoch_seconds, make_stack
+from stacks import CPU, make_stack
 from workload import SWEEPS, make_set, set_flags, work_folder
 
 RIVALS = Path(__file__).with_name("rivals.py")
-Multiply = Callable[..., torch.Tensor]  # two stacks of matrices → their products
+Multiply = Callable[..., Iterable[torch.Tensor]]  # two stacks of matrices → their products
 
 
 @dataclass(frozen=True)
@@ -88,23 +93,13 @@ def scripts(work: Work, folder: Path, batched: bool) -> float:
     return total * len(work.lr) * len(work.seeds)
 
 
-def onednn(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return `left @ right`, of a stack, by oneDNN."""
-    linear = torch.ops.mkldnn._linear_pointwise
-    return torch.stack(
-        [linear(a, b.t(), None, "none", [], "") for a, b in zip(left.unbind(), right.unbind(), strict=True)]
-    )
+def onednn(left: torch.Tensor, right: torch.Tensor) -> list[torch.Tensor]:
+    """Return the products `left @ right` of a stack, by oneDNN."""
+    return multiply_each(left.unbind(), right.mT.unbind())
 
 
-def products(
-    work: Work,
-    D: int,
-    widths: list[int],
-    count: int,
-    dtype: torch.dtype,
-    multiply: Multiply,
-) -> float:
-    """Time the matrix products of an epoch of a stack on `count` samples, scoring included."""
+def products(work: Work, D: int, widths: list[int], count: int, dtype: torch.dtype, multiply: Multiply) -> float:
+    """Return the CPU seconds of the matrix products of an epoch of a stack on `count` samples, scoring included."""
     R, train = len(work.seeds), count * 9 // 10
     sizes = [batch.stop - batch.start for batch in minibatches(train, work.batch_size)]
     operands: dict[int, list[torch.Tensor]] = {}
@@ -113,7 +108,7 @@ def products(
         weights = [torch.randn(R, D, width).to(dtype) for width in widths]
         last = [torch.randn(R, *shape).to(dtype) for shape in ((4, len(widths) * D), (len(widths) * D, size))]
         operands[size] = [*inputs, *weights, *last, torch.randn(R, D, size).to(dtype), last[1][:, :4]]
-    started = time.perf_counter()
+    started = time.process_time()
     for size in [*sizes, None]:  # None: the validation samples, without gradients
         *both, classifier, units, gradient, logits = operands[size or count - train]
         inputs, weights = both[: len(widths)], both[len(widths) :]
@@ -125,11 +120,34 @@ def products(
         if size:
             multiply(logits, units.transpose(1, 2))
             multiply(classifier.transpose(1, 2), logits)
-    return time.perf_counter() - started
+    return time.process_time() - started
+
+
+def least(work: Work, D: int, vectors: list[torch.Tensor], dtype: torch.dtype, multiply: Multiply) -> float:
+    """Return the CPU seconds of what no training epoch can do without: rows gathered, products, masks, AdamW."""
+    R, train = len(work.seeds), len(vectors[0]) * 9 // 10
+    weights = [nn.Parameter(torch.randn(R, D, tensor.shape[1])) for tensor in vectors]
+    optimizer, dropout = StackedAdamW(weights, weight_decay=0.0), StackedDropout(0.2)
+    dropout.generators = [torch.Generator() for _ in range(R)]
+    order = torch.stack([torch.randperm(train) for _ in range(R)])
+    vectors, units = [tensor.to(dtype) for tensor in vectors], torch.randn(R, D, work.batch_size).to(dtype)
+    started = time.process_time()
+    for batch in minibatches(train, work.batch_size):
+        rows = order[:, batch]
+        dropout.mask(torch.Size([R, len(vectors) * D, rows.shape[1]]), CPU)
+        for weight, tensor in zip(weights, vectors, strict=True):
+            x = tensor.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+            multiply(weight.detach().to(dtype), x.transpose(1, 2))
+            gradients = multiply(units[:, :, : rows.shape[1]].contiguous(), x)
+            weight.slices.gradients[:] = [gradient.to(weight.dtype) for gradient in gradients]  # type: ignore[attr-defined]
+        optimizer.step([1e-4] * R)
+    for weight, tensor in zip(weights, vectors, strict=True):
+        multiply(weight.detach().to(dtype), tensor[train:].expand(R, -1, -1).transpose(1, 2))
+    return time.process_time() - started
 
 
 def compare_products(work: Work, folder: Path, precision: str, rounds: int) -> None:
-    """Print the time of our training loop beside that of its matrix products alone, measured in turn."""
+    """Print the CPU time of our training loop beside that of its matrix products alone, measured in turn."""
     torch.set_num_threads(1)
     keep_freed_memory()
     vectors = {m: torch.from_numpy(np.load(folder / f"{m}.npy", allow_pickle=False)) for m in ("image", "text")}
@@ -141,22 +159,24 @@ def compare_products(work: Work, folder: Path, precision: str, rounds: int) -> N
         trainer = make_stack(vectors, len(work.seeds), config, labels=labels)
         trainer.advance(2)
         loop: list[float] = []
-        bare: dict[str, list[float]] = {"bmm": [], "oneDNN": []}
-        ways: dict[str, Multiply] = {"bmm": torch.bmm, "oneDNN": onednn}
-        time_products = partial(products, work, D, widths, len(labels), dtype)
-        for multiply in ways.values():
-            time_products(multiply)
+        libraries: dict[str, Multiply] = {"bmm": torch.bmm, "oneDNN": onednn}
+        ways: dict[str, Callable[[], float]] = {}
+        for name, multiply in libraries.items():
+            ways[f"products by {name}"] = partial(products, work, D, widths, len(labels), dtype, multiply)
+            ways[f"the least by {name}"] = partial(least, work, D, list(vectors.values()), dtype, multiply)
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for way in ways.values():
+            way()
         for _ in range(rounds * 4):
-            loop.append(epoch_seconds(trainer))
-            for name, multiply in ways.items():
-                bare[name].append(time_products(multiply))
+            started = time.process_time()
+            trainer.advance(trainer.epoch + 1)
+            loop.append(time.process_time() - started)
+            for name, way in ways.items():
+                times[name].append(way())
         ours = statistics.median(loop)
-        medians = {name: statistics.median(times) for name, times in bare.items()}
-        texts = [f"{name} {1000 * median:.0f} ms ({median / ours:.0%} of our time)" for name, median in medians.items()]
-        print(
-            f"an epoch of {len(work.seeds)} replicates, D {D}: ours {1000 * ours:.0f} ms; bare products: "
-            + ", ".join(texts)
-        )
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        texts = [f"{name} {1000 * median:.0f} ms (ours / it {ours / median:.2f})" for name, median in medians.items()]
+        print(f"an epoch of {len(work.seeds)} replicates, D {D}: ours {1000 * ours:.0f} ms; {', '.join(texts)}")
 
 
 def report(work: Work, times: dict[str, list[float]]) -> None:

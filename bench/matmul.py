@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mvsa_tune.formats import markdown
+from mvsa_tune.machine import keep_freed_memory
 from mvsa_tune.models.matmul import BLAS, HAS_ONEDNN, multiply_each
 
 REPLICATES, SECONDS, ROUNDS = 5, 0.05, 7
@@ -44,6 +45,7 @@ def gigaflops(multiply: Callable[[Tensor, Tensor], Tensor], left: Tensor, right:
 def main() -> None:
     """Print a table of shapes, and the library that wins over all of them."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a trial does
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {BLAS: by_blas}
     if HAS_ONEDNN:
         ways["oneDNN"] = by_onednn

@@ -81,7 +81,7 @@ class Sweep:
         )
         seeds = np.full(len(made.truth), self.R)
         if self.first:
-            seeds = allocate(list(made.correct.mean(axis=2)), self.first, self.R).seeds
+            seeds = allocate(list(made.correct.mean(axis=2)), self.first, self.R)
         return [of[:count].astype(float) for of, count in zip(made.correct, seeds, strict=True)], made.truth
 
     def known(self, rng: np.random.Generator) -> float:

@@ -24,6 +24,7 @@ from mvsa_tune.stats.allocation import allocate
 from mvsa_tune.stats.analysis import analyse
 from mvsa_tune.stats.summary import summarise
 from mvsa_tune.sweeps import GRID
+from mvsa_tune.tune.seeds import SeedCounts
 from simulated import TRUTH, case
 
 GAPS = {
@@ -42,7 +43,7 @@ def figures(accuracy: NDArray[np.float64], finished: Sequence[int], first: int) 
         first: the seeds that all have.
     """
     K, last = accuracy.shape
-    seeds = allocate(list(accuracy[finished]), first, last).seeds
+    seeds = allocate(list(accuracy[finished]), first, last)
     winner = finished[int(np.argmax([accuracy[k, :n].mean() for k, n in zip(finished, seeds, strict=True)]))]
     best = int(accuracy.mean(axis=1).argmax())
     return {
@@ -69,7 +70,8 @@ def simulated(first: int, last: int, sweeps: int, repetitions: int) -> Iterator[
 def real(options: argparse.Namespace, rest: Sequence[str], first: int, last: int) -> Iterator[dict[str, object]]:
     """Yield the figures of each repetition on a real grid, without and with ASHA."""
     shared = [*rest, "--results", str(options.results), "--quiet"]
-    GRID.main([*shared, "--scheduler", "none", "--seeds", str(last), "--name", f"{options.name}-full"])
+    if GRID.main([*shared, "--scheduler", "none", "--seeds", str(last), "--name", f"{options.name}-full"]):
+        raise SystemExit("the full grid has not finished")
     full = Store(options.results / f"{options.name}-full")
     scored = analyse(full).scored
     trials = [config.id for config in full.configs()]
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--sweeps", type=int, default=20, help="simulated sweeps in each repetition")
     options, rest = parser.parse_known_args()
-    first, last = map(int, options.seeds.split(".."))
+    first, last = SeedCounts.parse(options.seeds)
     lines = (
         real(options, rest, first, last)
         if options.name

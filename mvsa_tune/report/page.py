@@ -171,7 +171,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         for name, interval in (("Best epoch", best.best), ("Last epoch", best.last))
         if interval
     ]
-    if winner:
+    if winner and winner.index == 0:  # with unequal seeds another one may lead on those that all have
         facts.append(("Corrected for selection", f"{winner.corrected:.3f}"))
         facts.append(("Lead over the mean of all", f"{100 * winner.lead:.1f} points"))
         facts.append(("Lead expected by chance", f"{100 * winner.luck:.1f} points"))

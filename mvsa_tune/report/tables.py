@@ -249,7 +249,9 @@ def _seeds(store: Store) -> str:
     folds = Counter(r.seed for r in manifest.replicates if r in trained or not trained)
     most = max(folds.values())
     each = f", each on {'' if set(folds.values()) == {most} else 'up to '}{most} folds" if most > 1 else ""
-    return f"Seeds of the sweep: {', '.join(map(str, folds))}{each}; split: {manifest.split}."
+    asked = str(store.settings().get("seeds", ""))
+    why = f" (--seeds {asked}: more where they decide which one is the best)" if ".." in asked else ""
+    return f"Seeds of the sweep: {', '.join(map(str, folds))}{each}{why}; split: {manifest.split}."
 
 
 def render(template: str, **values: object) -> str:

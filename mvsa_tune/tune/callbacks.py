@@ -85,8 +85,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if trial_result.diverged.any():
             self.diverged[started.config.id] = trial_result  # the trial raises next; there may be no other result of it
         elif result.get("done"):
-            self._record(started, trial_result)
-            self.progress.finish(started.config, trial_result)
+            self.progress.finish(started.config, self._record(started, trial_result))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a trial failed and is tried again."""
@@ -122,7 +121,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def _log(self, config: Config) -> TrialLog:
         return self.logs.setdefault(config.id, TrialLog(self.store.folder / "tensorboard", config, self.hparams))
 
-    def _record(self, trial: Trial, result: TrialResult) -> None:
+    def _record(self, trial: Trial, result: TrialResult) -> TrialResult:
+        """Record a result; return it joined with what was recorded of other replicates."""
         config = trial.config
         with self._noting_problems():
             # The rows come last: they say that the rest is there.
@@ -133,6 +133,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             if result.epochs == config.epochs and not result.diverged.any():
                 Checkpoints(self.store.folder, config).finish()
         self._mirror()
+        return joined
 
     def _provenance(self, config: Config) -> dict[str, str]:
         return provenance(self.plan.split.name, self.plan.dataset.fingerprint, self.plan.origins(config))

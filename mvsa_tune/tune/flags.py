@@ -77,7 +77,7 @@ def _add_data(parser: Parser, *, finetuning: bool) -> None:
 
 def _add_training(parser: Parser, *, seeds: int) -> None:
     add = parser.group("training").add_argument
-    seeds_help = f"train N seeds: 42, 43, …; A..B: A, and up to B where they decide (default {seeds})"
+    seeds_help = f"train N seeds: 42, 43, …; FIRST..LAST: more where they decide (default {seeds})"
     default = SeedCounts(seeds, seeds)
     add("--seeds", type=SeedCounts.parse, default=default, metavar="N", action=_Count, help=seeds_help)
     add("--seed-list", type=int, nargs="+", metavar="SEED", help="train these seeds instead")

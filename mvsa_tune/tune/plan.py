@@ -65,7 +65,7 @@ class Plan:
         dataset: the samples.
         split: the rows of each part, samples that cannot be read left out.
         replicates: seeds and folds of each trial.
-        further: those that configurations get beside, where they decide which one is the best.
+        further: more of them, for configurations between which they decide, in order.
         configs: the configurations of a grid, in order; of a search, the corners of its space, for estimates.
         placement: CPUs, GPUs and memory of a trial.
         caches: the embedding caches, by encoder and modality.
@@ -190,6 +190,8 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
     protocol = PROTOCOLS[options.protocol]
     options.split = options.split or protocol.split_for(options.data, dataset.label_counts, finetuned=bool(finetuning))
     split, replicates = split_and_replicates(options.split, dataset, seeds)
+    if options.seed_list and options.seeds.first < options.seeds.last:
+        raise InputError(f"--seed-list with --seeds {options.seeds}: give one of them")
     first = replicates if options.seed_list else _first_replicates(options.seeds, split, replicates, search)
     plan = Plan(
         dataset,

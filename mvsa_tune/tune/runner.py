@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from mvsa_tune import NUMERICS_VERSION
 from mvsa_tune.cluster.nodes import check_nodes
-from mvsa_tune.cluster.session import is_in_use, joined_ray, local_ray
+from mvsa_tune.cluster.session import joined_ray, local_ray
 from mvsa_tune.config import Config
 from mvsa_tune.errors import InputError
 from mvsa_tune.files import write_text_whole
@@ -32,7 +32,7 @@ from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan, whole_seconds
 from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
-from mvsa_tune.tune.todo import first_trials, further_trials, is_left, recorded
+from mvsa_tune.tune.todo import expected, first_trials, further_trials, is_left, ordered, recorded
 from mvsa_tune.tune.trainable import Trial, TrialTrainable
 
 if TYPE_CHECKING:
@@ -75,22 +75,22 @@ def run_sweep(
     try:
         if settings:
             write_text_whole(folder / "sweep.yaml", settings)
-        with ExitStack() as kept:
-            return _run(Run(plan, store, mirror, log, quiet, kept))
+        return _run(Run(plan, store, mirror, log, quiet))
     finally:
         store.end()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """The run of a plan in a results folder: the arguments of `run_sweep`, and what stays open between rounds."""
+    """The run of a plan in a results folder: the arguments of `run_sweep`, and the Ray that is kept for its rounds."""
 
     plan: Plan
     store: Store
     mirror: Mirror | None
     log: str | None
     quiet: bool
-    kept: ExitStack
+    kept: ExitStack = field(default_factory=ExitStack)
+    has_ray: bool = False
 
 
 def _run(run: Run) -> int:
@@ -101,9 +101,8 @@ def _run(run: Run) -> int:
         added = sum(trial.is_addition for trial in todo)
         rest = f"; {len(todo)} to train" + (f", {added} of them further seeds or folds" if added else "")
         print(f"{recorded(plan, store, todo)} recorded in {store.folder}{'' if plan.search else rest}")
-    interrupted = _train(run, todo)
-    while plan.further and not interrupted and (todo := further_trials(plan, store, quiet=run.quiet)):
-        interrupted = _train(run, todo)
+    with run.kept:
+        interrupted = _train_rounds(run, todo)
     from mvsa_tune.report.write import write_results  # SciPy and statsmodels take a while to import
 
     analysis, _ = write_results(store)
@@ -112,6 +111,19 @@ def _run(run: Run) -> int:
         print(f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here.")
         return INTERRUPTED
     return SOME_FAILED if analysis.summary["status"].str.startswith(FAILED).any() else DONE
+
+
+def _train_rounds(run: Run, todo: list[Trial]) -> bool:
+    """Train these trials, then those of further seeds, round by round; return whether that was interrupted."""
+    interrupted = _train(run, todo)
+    try:
+        while run.plan.further and not interrupted:
+            if not (todo := further_trials(run.plan, run.store, quiet=run.quiet)):
+                break
+            interrupted = _train(run, todo)
+    except KeyboardInterrupt:
+        return True
+    return interrupted
 
 
 def _train(run: Run, todo: list[Trial]) -> bool:
@@ -159,7 +171,7 @@ def _fit(run: Run, todo: list[Trial], *, retries_lost: bool) -> tuple[bool, set[
     task = plan.task(store.folder)
     scores = store.scores() if plan.asha or plan.search else {}
     searcher = _searcher(plan, store, scores)
-    progress = Progress(_expected(plan, todo, store), quiet=run.quiet)
+    progress = Progress(expected(plan, todo, store), quiet=run.quiet)
     recorder = Recorder(store, plan, progress, run.mirror, retries_lost=retries_lost)
     try:
         _propose_ahead(plan)
@@ -172,7 +184,7 @@ def _fit(run: Run, todo: list[Trial], *, retries_lost: bool) -> tuple[bool, set[
                     tune.with_parameters(TrialTrainable, task=_for_nodes(plan, task)),
                     {"CPU": plan.placement.cpus, "GPU": plan.placement.gpus, "memory": _declared(plan)},
                 ),
-                param_space=None if searcher else {"trial": tune.grid_search(_ordered(plan, todo, costs.result()))},
+                param_space=None if searcher else {"trial": tune.grid_search(ordered(plan, todo, costs.result()))},
                 tune_config=tune.TuneConfig(
                     num_samples=-1 if searcher else 1,
                     scheduler=make_scheduler(plan.asha, plan.epochs, _rungs(plan, task, todo, store, scores)),
@@ -242,14 +254,6 @@ def _rungs(
     return recorded | task.scores_gone_past([trial.config for trial in todo if not trial.is_addition])
 
 
-def _expected(plan: Plan, todo: list[Trial], store: Store) -> int | None:
-    """Return how many trials there will be, where that is known."""
-    if plan.search is None:
-        return len(todo)
-    trials = plan.search.budget.trials
-    return None if trials is None else trials - len(store.configs())
-
-
 def _searcher(plan: Plan, store: Store, scores: Mapping[str, NDArray[np.float64]]) -> Searcher | None:
     if plan.search is None:
         return None
@@ -261,18 +265,6 @@ def _searcher(plan: Plan, store: Store, scores: Mapping[str, NDArray[np.float64]
         for config in store.configs()
     ]
     return TpeSearcher(plan.search, recorded, plan.replicates)
-
-
-def _ordered(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> list[str]:
-    """Return the trials in the order in which they start: the longest first, so that none is left alone at the end.
-
-    With ASHA by id, which is as good as random: it compares what comes later with what came before.
-    """
-
-    def key(trial: Trial) -> tuple[float, str]:
-        return (0.0 if plan.asha else -costs[trial.config.id] * len(trial.replicates), trial.config.id)
-
-    return [trial.to_tune()["trial"] for trial in sorted(todo, key=key)]
 
 
 def _for_nodes(plan: Plan, task: "Task | FinetuneTask") -> "Task | FinetuneTask":
@@ -301,13 +293,16 @@ def _seconds(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> float
 
 
 def _ray(run: Run) -> AbstractContextManager[None]:
-    """Return the Ray to train in; one that starts now is kept where further seeds may follow."""
+    """Return the Ray to train in; where further seeds may follow, it is kept for them."""
+    if run.has_ray:
+        return nullcontext()
     placement = run.plan.placement
     ray = joined_ray(placement.address) if placement.address else local_ray(placement.cpus * placement.concurrent)
-    if run.plan.further and not is_in_use():
-        run.kept.enter_context(ray)
-        return nullcontext()
-    return ray
+    if not run.plan.further:
+        return ray
+    run.kept.enter_context(ray)
+    run.has_ray = True
+    return nullcontext()
 
 
 def _propose_ahead(plan: Plan) -> None:

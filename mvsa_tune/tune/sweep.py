@@ -45,7 +45,7 @@ def _unvalidated(plan: Plan) -> list[str]:
 def _machine(plan: Plan) -> str:
     place = plan.placement
     share = f"{place.cpus} CPU thread{'s' * (place.cpus > 1)}{f' and {place.gpus:g} GPU' if place.gpus else ''} each"
-    where = f"{len(place.nodes)} nodes" if place.nodes else "machine"
+    where = counted(len(place.nodes), "node") if place.nodes else "machine"
     return f"{where:<10}{place.concurrent} trial{'s' * (place.concurrent > 1)} at once on {place.device}, {share}"
 
 
@@ -88,9 +88,9 @@ def _trials(plan: Plan) -> list[str]:
     names = ", ".join(dict.fromkeys(str(replicate.seed) for replicate in plan.replicates))
     folds = "" if plan.split.by_seed or len(plan.split.train) == 1 else f" on {len(plan.split.train)} folds"
     several = len(plan.replicates) > 1
-    seeds = f"{len(plan.replicates)} replicate{'s' * several} (seed{'s' * (',' in names)} {names}{folds})"
-    if plan.further:
-        seeds += f", and up to {len({r.seed for r in (*plan.replicates, *plan.further)})} seeds where they decide"
+    last = len({replicate.seed for replicate in (*plan.replicates, *plan.further)})
+    more = f"; up to {last} where they decide" if plan.further else ""
+    seeds = f"{len(plan.replicates)} replicate{'s' * several} (seed{'s' * (',' in names)} {names}{folds}{more})"
     if plan.search is None:
         count = len(plan.configs)
         configs = "1 configuration with" if count == 1 else f"{count} configurations, each with"

@@ -29,31 +29,38 @@ def first_trials(plan: Plan, statuses: Mapping[str, Mapping[Replicate, str]]) ->
 def further_trials(plan: Plan, store: Store, *, quiet: bool) -> list[Trial]:
     """Return the trials of further seeds, for the configurations between which they decide; say how many and why.
 
-    Configurations that were stopped or have failed get none.
+    All that the folder ranks is compared, but only the plan's configurations are trained. What was stopped or has
+    failed is not ranked.
     """
-    from mvsa_tune.stats.allocation import allocate  # these import SciPy
+    from mvsa_tune.stats.allocation import allocate, expected_losses  # SciPy takes a while to import
     from mvsa_tune.stats.analysis import analyse
 
-    replicates = (*plan.replicates, *plan.further)
-    seeds, first = (list(dict.fromkeys(r.seed for r in of)) for of in (replicates, plan.replicates))
-    finished = {scored.config.id: scored for scored in analyse(store).ranked}
-    among = [finished[config.id] for config in plan.runnable if config.id in finished]
-    accuracies = []
-    for scored in among:
+    analysis, replicates = analyse(store), (*plan.replicates, *plan.further)
+    seeds, first = list(dict.fromkeys(r.seed for r in replicates)), len({r.seed for r in plan.replicates})
+    runnable = {config.id for config in plan.runnable}
+    among, accuracies = [], []
+    for scored in sorted(analysis.ranked, key=lambda scored: scored.config.id):
         by_seed = dict(zip(scored.seeds, scored.values.mean(axis=1), strict=True))
-        accuracies.append(np.array([by_seed[seed] for seed in takewhile(by_seed.__contains__, seeds)]))
-    if not among:
+        of_seeds = [by_seed[seed] for seed in takewhile(by_seed.__contains__, seeds)]
+        if len(of_seeds) >= first:
+            among.append(scored.config)
+            accuracies.append(np.array(of_seeds))
+    if len(among) < 2:
         return []
-    allocation, statuses, trials = allocate(accuracies, len(first), len(seeds)), store.statuses(), []
-    for scored, count in zip(among, allocation.seeds, strict=True):
+    limits = [len(seeds) if c.id in runnable else len(of) for c, of in zip(among, accuracies, strict=True)]
+    statuses, trials = store.statuses(), []
+    for config, count in zip(among, allocate(accuracies, first, len(seeds), limits), strict=True):
         wanted = [replicate for replicate in replicates if replicate.seed in seeds[:count]]
-        if lacking := missing(statuses[scored.config.id], wanted, stopped_counts=True):
-            trials.append(Trial(scored.config, lacking, is_addition=True))
+        if config.id in runnable and (lacking := missing(statuses[config.id], wanted, stopped_counts=True)):
+            trials.append(Trial(config, lacking, is_addition=True))
+    loss, goal = expected_losses(accuracies, len(seeds))
     if not quiet:
-        loss = f"taking the best now would lose {100 * allocation.regret:.2f} points on average"
-        goal = f"the goal is {100 * allocation.goal:.2f}"
-        more = f"{len(trials)} of {len(among)} configurations get more" if trials else "no more are needed"
-        print(f"Seeds: {loss}, {goal}: {more}", flush=True)
+        enough = "enough" if loss.sum() <= goal else "no more are allowed"
+        more = f"{len(trials)} of {len(among)} get more" if trials else enough
+        out = len(analysis.summary) - len(among)
+        left_out = f"; {out} did not finish" if out else ""
+        text = f"choosing now loses {100 * loss.sum():.2f} points on average (goal {100 * goal:.2f})"
+        print(f"Seeds     {text}: {more}{left_out}", flush=True)
     return trials
 
 
@@ -68,4 +75,25 @@ def recorded(plan: Plan, store: Store, todo: list[Trial]) -> str:
     """Write how many configurations have all that the plan asks for."""
     if plan.search:
         return f"{len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))} configurations are"
-    return f"{len(plan.runnable) - len(todo)} of {len(plan.configs)} configurations are"
+    are = "are, with their first seeds," if plan.further else "are"
+    return f"{len(plan.runnable) - len(todo)} of {len(plan.configs)} configurations {are}"
+
+
+def expected(plan: Plan, todo: list[Trial], store: Store) -> int | None:
+    """Return how many trials there will be, where that is known."""
+    if plan.search is None:
+        return len(todo)
+    trials = plan.search.budget.trials
+    return None if trials is None else trials - len(store.configs())
+
+
+def ordered(plan: Plan, todo: list[Trial], costs: Mapping[str, float]) -> list[str]:
+    """Return the trials in the order in which they start: the longest first, so that none is left alone at the end.
+
+    With ASHA by id, which is as good as random: it compares what comes later with what came before.
+    """
+
+    def key(trial: Trial) -> tuple[float, str]:
+        return (0.0 if plan.asha else -costs[trial.config.id] * len(trial.replicates), trial.config.id)
+
+    return [trial.to_tune()["trial"] for trial in sorted(todo, key=key)]

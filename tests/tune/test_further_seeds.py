@@ -1,5 +1,6 @@
 """`--seeds FIRST..LAST`: every configuration gets the first seeds, those between which seeds decide get more."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mvsa_tune.stats.allocation import allocate
 from mvsa_tune.stats.analysis import analyse
 from mvsa_tune.sweeps import GRID, SEARCH
 from mvsa_tune.tune.plan import make_plan
+from mvsa_tune.tune.todo import further_trials
 
 FLAGS = ("--pairs", "demo-pixels+demo-words", "--D", 8, 16, "--lr", 0.01, "--batch-size", 64, "--ablation", 0, 1)
 EXACT = ["trial_id", "seed", "fold", "status", "val_acc_best", "val_loss_last", "val_acc_cross"]
@@ -34,8 +36,8 @@ def test_the_seeds_trained_are_those_that_decide_after_a_kill_too(demo: Dataset,
     flags = ["--scheduler", "none", "--quiet"]
     whole, _ = sweep(demo, tmp_path / "whole", *flags, "--seeds", 20)
     accuracies = {s.config.id: s.values.mean(axis=1) for s in analyse(whole).ranked}
-    trials = [config.id for config in whole.configs()]
-    wanted = dict(zip(trials, allocate([accuracies[trial] for trial in trials], 2, 20).seeds, strict=True))
+    trials = sorted(accuracies)
+    wanted = dict(zip(trials, allocate([accuracies[trial] for trial in trials], 2, 20), strict=True))
     assert 2 in wanted.values() and len(set(wanted.values())) > 1
     expected = numbers(whole)
     expected = expected[expected["seed"] < 42 + expected["trial_id"].map(wanted)].reset_index(drop=True)
@@ -43,12 +45,17 @@ def test_the_seeds_trained_are_those_that_decide_after_a_kill_too(demo: Dataset,
     (tmp_path / "some").mkdir()
     some, shown = sweep(demo, tmp_path / "some", "--scheduler", "none", "--seeds", "2..20")
     pd.testing.assert_frame_equal(numbers(some), expected, check_exact=True)
-    assert "Seeds: taking the best now would lose" in shown and "no more are needed" in shown
+    assert "Seeds     choosing now loses" in shown and "): enough" in shown
+    joined = re.findall(r"\(n (\d+)\)", shown)  # of further seeds the mean over all
+    assert {int(n) for n in joined} == set(range(2, 1 + max(wanted.values())))
     assert "\nseeds: 2..20\n" in (some.folder / "sweep.yaml").read_text()
     table = pd.read_csv(some.folder / "tables.csv").set_index("trial_id")
     assert table["n"].to_dict() == wanted
     most = 42 + max(wanted.values())
-    assert f"Seeds of the sweep: {', '.join(map(str, range(42, most)))}; " in (some.folder / "tables.md").read_text()
+    assert (
+        f"Seeds of the sweep: {', '.join(map(str, range(42, most)))} (--seeds 2..20: "
+        in (some.folder / "tables.md").read_text()
+    )
 
     # Killed: the last seed of one of them is not there.
     shutil.copytree(tmp_path / "some", tmp_path / "killed")
@@ -83,6 +90,24 @@ def test_further_seeds_need_the_same_samples_and_a_grid(demo: Dataset, capsys: p
     assert "--confirm-seeds" in capsys.readouterr().err
 
 
+def test_all_that_the_folder_ranks_is_compared_and_the_commands_configurations_get_more(
+    demo: Dataset, swept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", str(demo.folder), "--pairs", "demo-pixels+demo-words", "--D", "4", "--lr", "0.01"]
+    options = GRID.parse([*flags, "--batch-size", "32", "--epochs", "6", "--seeds", "2..400"])
+    plan = make_plan(options, GRID.requested(options))
+    store = Store(swept)
+    trials = further_trials(plan, store, quiet=False)
+    assert len(store.recorded()) == 6 and " of 6 get more" in capsys.readouterr().out
+    assert [(trial.config.D, trial.config.ablation, trial.is_addition) for trial in trials] == [(4, 0, True)]
+    assert {r.seed for r in trials[0].replicates} == set(range(45, 45 + len(trials[0].replicates)))
+
+
+def test_a_list_of_seeds_and_a_range_of_counts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert GRID.main(["--demo", "--seeds", "2..5", "--seed-list", "1", "2", "--dry-run"]) == 2
+    assert "--seed-list with --seeds 2..5: give one of them" in capsys.readouterr().err
+
+
 def test_the_plan_says_how_many_seeds_each_begins_with(demo: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--data", str(demo.folder), "--pairs", "demo-pixels+demo-words", "--seeds", "2..4", "--split", "kfold:3"]
     options = GRID.parse(flags)
@@ -91,4 +116,4 @@ def test_the_plan_says_how_many_seeds_each_begins_with(demo: Dataset, capsys: py
     assert {replicate.seed for replicate in plan.further} == {44, 45}
     assert plan.largest_stack == 2 * 3 and replace(plan, further=plan.further * 5).largest_stack == 12
     assert GRID.main([*flags, "--dry-run"]) == 0
-    assert "each with 6 replicates (seeds 42, 43 on 3 folds), and up to 4 seeds where they" in capsys.readouterr().out
+    assert "each with 6 replicates (seeds 42, 43 on 3 folds; up to 4 where they decide)" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 import chaos
 from conftest import run_command
@@ -91,6 +92,7 @@ def test_a_sweep_whose_first_node_dies_and_whose_second_one_joins_late_and_sees_
 
 
 def test_an_address_where_no_cluster_answers_is_one_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ray.shutdown()  # the one that other tests share, if there is one, would be refused first
     for address, message in (
         ("127.0.0.1:9", "no Ray cluster answers there"),
         ("ray://host:10001", "give the head node's HOST:PORT"),

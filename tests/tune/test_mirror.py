@@ -166,9 +166,10 @@ def test_a_sweep_is_copied_after_each_trial_and_goes_on_from_the_copy_on_a_new_d
     there, copied = tmp_path / "shared" / "small" / "trials.csv", []
     record = Recorder._record
 
-    def noted(self: Recorder, *arguments: object) -> None:
-        record(self, *arguments)  # type: ignore[arg-type]
+    def noted(self: Recorder, *arguments: object) -> object:
+        result = record(self, *arguments)  # type: ignore[arg-type]
         copied.append(len(read_rows(there)[0]))
+        return result
 
     monkeypatch.setattr(Recorder, "_record", noted)
     same = [*flags, "--D", 4, 8, "--results", tmp_path / "new"]

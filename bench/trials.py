@@ -22,7 +22,8 @@ def watch(folder: Path, moments: dict[int, tuple[float, float]], over: threading
     """Note time and this process's memory in MB as rows appear, by their number."""
     process = psutil.Process()
     while not over.wait(0.1):
-        moments[rows(folder)] = (time.perf_counter(), process.memory_info().rss / 1e6)
+        # The first moment of each number: the last one's goes on through tables and report.
+        moments.setdefault(rows(folder), (time.perf_counter(), process.memory_info().rss / 1e6))
 
 
 def main() -> None:

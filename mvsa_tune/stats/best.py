@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from mvsa_tune.stats.differences import ALPHA, MCNEMAR, Difference, Errors, student
+from mvsa_tune.stats.differences import ALPHA, MCNEMAR, TINY, Difference, Errors, student
 from mvsa_tune.stats.intervals import Array
 
 DRAWS = 4_000
@@ -83,8 +83,10 @@ def _greatest_from_best(errors: Errors, may_be_best: NDArray[np.intp], draws: ND
     """Return the greatest standardised error between the best of each draw and any other, `(draws,)`."""
     error = errors.pairs[1].astype(np.float32)
     best = may_be_best[draws[may_be_best].argmax(axis=0)]
-    standardised = np.abs(draws[best, np.arange(draws.shape[1])] - draws) / np.maximum(error[best].T, 1e-12)
-    return standardised.max(axis=0)
+    error_from_best = error[best].T
+    differs = error_from_best**2 > TINY  # from itself, and from one that answers alike, there is only rounding
+    distance = np.abs(draws[best, np.arange(draws.shape[1])] - draws)
+    return np.divide(distance, error_from_best, out=np.zeros_like(distance), where=differs).max(axis=0)
 
 
 def deviates(p: Array) -> Array:

@@ -81,3 +81,13 @@ def test_in_a_simulated_sweep_the_best_third_at_the_rung_finishes() -> None:
     assert made.truth.tolist() == [0.9, 0.9] and made.correct.shape == (2, 3, 400)
     means = made.correct.mean(axis=1)
     assert abs(means.mean() - 0.9) < 0.05 and np.corrcoef(means)[0, 1] > 0.5
+
+
+def test_twins_with_the_same_answers_widen_no_interval() -> None:
+    values = list(case(np.random.default_rng(0), np.linspace(0.8, 0.6, 20), 1, 400).correct.astype(float))
+    values.sort(key=lambda of: -of.mean())
+    alone = behind_best(errors(values))
+    beside = behind_best(errors([of for of in values for _ in range(2)]))
+    assert [(d.mean, d.low, d.high) for d in beside[:2]] == [(0, 0, 0)] * 2
+    for single, twin in zip(alone, beside[::2], strict=True):
+        assert (twin.low, twin.high) == pytest.approx((single.low, single.high), abs=0.01)

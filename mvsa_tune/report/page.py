@@ -225,7 +225,7 @@ def _provenance(analysis: Analysis) -> list[tuple[str, str]]:
         *manifest.reading.items(),
         *((name, text) for name, (_, text) in manifest.facts().items()),
     ]
-    facts += manifest.extent().items()
+    facts += analysis.store.trained.extent().items()
     facts += [
         (f"{name} of the rows", "; ".join(filter(None, rows[name].unique())) or "none yet") for name in PROVENANCE
     ]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -245,8 +245,8 @@ def split_warning(store: Store) -> str:
 
 def _seeds(store: Store) -> str:
     """Return which seeds and folds a sweep has trained, as a sentence."""
-    manifest, trained = store.manifest, set(chain.from_iterable(store.statuses().values()))
-    folds = Counter(r.seed for r in manifest.replicates if r in trained or not trained)
+    manifest = store.trained
+    folds = Counter(replicate.seed for replicate in manifest.replicates)
     most = max(folds.values())
     each = f", each on {'' if set(folds.values()) == {most} else 'up to '}{most} folds" if most > 1 else ""
     asked = str(store.settings().get("seeds", ""))

@@ -13,7 +13,7 @@ import shutil
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -228,6 +228,13 @@ class Store:
         if split is None or split.fold_digests != dict(self.manifest.folds):
             raise InputError(f"{self.folder}/split.npz is missing or damaged: the same sweep, run again, writes it")
         return split
+
+    @property
+    def trained(self) -> SweepManifest:
+        """The manifest, of the replicates only that some trial has; with `--seeds 3..20` more may be allowed."""
+        known = {key_of(row)[1] for row in self._rows()}
+        replicates = tuple(replicate for replicate in self.manifest.replicates if replicate in known)
+        return replace(self.manifest, replicates=replicates or self.manifest.replicates)
 
     @property
     def _replicate_order(self) -> dict[Replicate, int]:

@@ -117,7 +117,7 @@ def compare(first: Store, second: Store) -> str:
     table = markdown_section(Table("Configurations", header, body, note))
     facts = "".join(
         f"- {line.replace(' there,', f' in {names[0]},').removesuffix(' now')} in {names[1]}\n"
-        for line in first.manifest.differences(second.manifest)
+        for line in first.trained.differences(second.trained)
     )
     differ = f"They differ in:\n\n{facts}" if facts else "Their data, split, seeds, vectors and code are the same.\n"
     return "\n".join([f"# {' and '.join(names)}\n", differ, table])

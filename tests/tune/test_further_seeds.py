@@ -57,6 +57,8 @@ def test_the_seeds_trained_are_those_that_decide_after_a_kill_too(demo: Dataset,
         in (some.folder / "tables.md").read_text()
     )
 
+    assert len(some.trained.replicates) == max(wanted.values()) and len(some.manifest.replicates) == 20
+
     # Killed: the last seed of one of them is not there.
     shutil.copytree(tmp_path / "some", tmp_path / "killed")
     path = tmp_path / "killed" / "results" / "seeds" / "trials.csv"

@@ -88,9 +88,10 @@ def _trials(plan: Plan) -> list[str]:
     names = ", ".join(dict.fromkeys(str(replicate.seed) for replicate in plan.replicates))
     folds = "" if plan.split.by_seed or len(plan.split.train) == 1 else f" on {len(plan.split.train)} folds"
     several = len(plan.replicates) > 1
-    last = len({replicate.seed for replicate in (*plan.replicates, *plan.further)})
-    more = f"; up to {last} where they decide" if plan.further else ""
-    seeds = f"{len(plan.replicates)} replicate{'s' * several} (seed{'s' * (',' in names)} {names}{folds}{more})"
+    seeds = f"{len(plan.replicates)} replicate{'s' * several} (seed{'s' * (',' in names)} {names}{folds})"
+    if plan.further:
+        first, last = (len({r.seed for r in of}) for of in (plan.replicates, (*plan.replicates, *plan.further)))
+        seeds = f"{first} to {last} seeds{folds}, where they decide"
     if plan.search is None:
         count = len(plan.configs)
         configs = "1 configuration with" if count == 1 else f"{count} configurations, each with"

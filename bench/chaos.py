@@ -1,6 +1,7 @@
 """Kill a sweep at random moments and start it again, until it ends; then compare it with one that was left alone.
 
     python bench/chaos.py                       20 kills without a scheduler: the numbers must be the same
+    python bench/chaos.py --seeds 2..20         the same with rounds of further seeds
     python bench/chaos.py --scheduler asha      20 kills with ASHA: every rung must agree with all that is recorded
 
 The kills are, in turn: the driver (kill -9), a worker, all of Ray, the driver (Ctrl-C). About ten minutes on 2 cores.
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ KINDS = ("driver", "worker", "ray", "ctrl-c")
 EPOCHS = 60
 FLAGS = (
     *("--demo", "--D", *range(8, 72, 4), "--lr", 1e-4, 1e-3, 3e-3),
-    *("--batch-size", 64, "--seeds", 3, "--epochs", EPOCHS, "--quiet"),
+    *("--batch-size", 64, "--epochs", EPOCHS, "--quiet"),
 )
 
 
@@ -74,12 +76,12 @@ def kill(process: subprocess.Popen[str], kind: str) -> int:
     return len(victims)
 
 
-def disturb(folder: Path, scheduler: str, kills: int, rng: random.Random) -> Counter[str]:
+def disturb(folder: Path, flags: Sequence[object], kills: int, rng: random.Random) -> Counter[str]:
     """Run the sweep to its end through kills; return how many there were of each kind."""
     results = folder / "results" / "chaos"
     done: Counter[str] = Counter()
     while True:
-        process = start(folder, *FLAGS, "--scheduler", scheduler, "--name", "chaos")
+        process = start(folder, *flags, "--name", "chaos")
         deadline = time.monotonic() + 600
         while process.poll() is None:
             wait(process, results, rng)
@@ -122,16 +124,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--scheduler", choices=["asha", "none"], default="none")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", default="3", help="of the sweep; 2..20 for rounds of further seeds")
+    parser.add_argument("--seed", type=int, default=0, help="of the kills")
     options = parser.parse_args()
     # Ctrl-C is ignored in the background, and the sweeps would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print("undisturbed, every trial to its end")
-        start(folder, *FLAGS, "--scheduler", "none", "--name", "calm").communicate()
+        flags = [*FLAGS, "--seeds", options.seeds, "--scheduler"]
+        start(folder, *flags, "none", "--name", "calm").communicate()
         print(f"disturbed, scheduler {options.scheduler}")
-        kills = disturb(folder, options.scheduler, options.kills, random.Random(options.seed))
+        kills = disturb(folder, [*flags, options.scheduler], options.kills, random.Random(options.seed))
         print(f"{kills.total()} kills: {dict(kills)}")
         assert kills.total() == options.kills, "the sweep ended too soon"
         disturbed, undisturbed = (Store(folder / "results" / name) for name in ("chaos", "calm"))

@@ -115,9 +115,19 @@ class Plan:
         return [config for config in self.configs if config.id not in self.not_run]
 
     @property
+    def all_replicates(self) -> tuple[Replicate, ...]:
+        """The first and the further replicates, in the order in which they are trained."""
+        return self.replicates + self.further
+
+    @property
+    def seed_counts(self) -> SeedCounts:
+        """How many seeds each configuration begins with, and how many it has at most."""
+        return SeedCounts(*(len({replicate.seed for replicate in of}) for of in (self.replicates, self.all_replicates)))
+
+    @property
     def largest_stack(self) -> int:
         """Replicates of the largest stack; a round adds half of the seeds there are, so at most a third of the last."""
-        return max(len(self.replicates), math.ceil((len(self.replicates) + len(self.further)) / 3))
+        return max(len(self.replicates), math.ceil(len(self.all_replicates) / 3))
 
     @property
     def memory(self) -> int:
@@ -171,6 +181,8 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
     """
     search = requested if isinstance(requested, Search) else None
     configs = corners(requested) if isinstance(requested, Search) else requested
+    if search and options.seeds.first < options.seeds.last:
+        raise InputError(f"--seeds {options.seeds}: a search trains its finalists on --confirm-seeds; give one number")
     if not is_file_name(options.name):
         raise InputError(f"--name {options.name}: it names a folder in --results, so write no path")
     if not 0 <= options.max_failures <= 100:
@@ -190,9 +202,7 @@ def make_plan(options: Namespace, requested: Sequence[Config] | Search) -> Plan:
     protocol = PROTOCOLS[options.protocol]
     options.split = options.split or protocol.split_for(options.data, dataset.label_counts, finetuned=bool(finetuning))
     split, replicates = split_and_replicates(options.split, dataset, seeds)
-    if options.seed_list and options.seeds.first < options.seeds.last:
-        raise InputError(f"--seed-list with --seeds {options.seeds}: give one of them")
-    first = replicates if options.seed_list else _first_replicates(options.seeds, split, replicates, search)
+    first = _first_replicates(options, split, replicates)
     plan = Plan(
         dataset,
         split,
@@ -239,13 +249,14 @@ def split_and_replicates(text: str, dataset: Dataset, seeds: Sequence[int]) -> t
     return split, replicates
 
 
-def _first_replicates(
-    seeds: SeedCounts, split: Split, replicates: tuple[Replicate, ...], search: Search | None
-) -> tuple[Replicate, ...]:
+def _first_replicates(options: Namespace, split: Split, replicates: tuple[Replicate, ...]) -> tuple[Replicate, ...]:
     """Return the replicates that each configuration begins with; InputError if it cannot get further ones later."""
-    if seeds.first < seeds.last and search:
-        raise InputError(f"--seeds {seeds}: a search trains its finalists on --confirm-seeds; give one number")
-    if seeds.first < seeds.last and split.by_seed:
+    seeds: SeedCounts = options.seeds
+    if seeds.first == seeds.last:
+        return replicates
+    if options.seed_list:
+        raise InputError(f"--seed-list with --seeds {seeds}: give one of them")
+    if split.by_seed:
         raise InputError(
             f"--seeds {seeds} with --split {split.name}: each seed draws other samples, so configurations with more "
             "seeds cannot be compared with others; give one number, or another split"

@@ -32,7 +32,7 @@ from mvsa_tune.tune.mirror import Mirror
 from mvsa_tune.tune.plan import Plan, whole_seconds
 from mvsa_tune.tune.progress import Progress
 from mvsa_tune.tune.scheduler import make_scheduler
-from mvsa_tune.tune.todo import expected, first_trials, further_trials, is_left, ordered, recorded
+from mvsa_tune.tune.todo import count_recorded, expected, first_trials, further_trials, is_left, ordered
 from mvsa_tune.tune.trainable import Trial, TrialTrainable
 
 if TYPE_CHECKING:
@@ -100,14 +100,14 @@ def _run(run: Run) -> int:
     if statuses and not run.quiet:
         added = sum(trial.is_addition for trial in todo)
         rest = f"; {len(todo)} to train" + (f", {added} of them further seeds or folds" if added else "")
-        print(f"{recorded(plan, store, todo)} recorded in {store.folder}{'' if plan.search else rest}")
+        print(f"{count_recorded(plan, store, todo)} recorded in {store.folder}{'' if plan.search else rest}")
     with run.kept:
         interrupted = _train_rounds(run, todo)
     from mvsa_tune.report.write import write_results  # SciPy and statsmodels take a while to import
 
     analysis, _ = write_results(store)
     if interrupted:
-        done = recorded(plan, store, [] if plan.search else first_trials(plan, store.statuses()))
+        done = count_recorded(plan, store, [] if plan.search else first_trials(plan, store.statuses()))
         print(f"Stopped: {done} done; {store.folder}/tables.md holds what is done. The same command goes on from here.")
         return INTERRUPTED
     return SOME_FAILED if analysis.summary["status"].str.startswith(FAILED).any() else DONE
@@ -154,7 +154,7 @@ def _describe(plan: Plan, demo: bool) -> SweepManifest:
         split=plan.split.name,
         folds=plan.split.fold_digests,
         protocol=plan.protocol,
-        replicates=(*plan.replicates, *plan.further),
+        replicates=plan.all_replicates,
         configs=() if plan.search else plan.configs,
         space=space | fixed,
         not_run=dict(plan.not_run),

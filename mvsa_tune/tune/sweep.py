@@ -90,7 +90,7 @@ def _trials(plan: Plan) -> list[str]:
     several = len(plan.replicates) > 1
     seeds = f"{len(plan.replicates)} replicate{'s' * several} (seed{'s' * (',' in names)} {names}{folds})"
     if plan.further:
-        first, last = (len({r.seed for r in of}) for of in (plan.replicates, (*plan.replicates, *plan.further)))
+        first, last = plan.seed_counts
         seeds = f"{first} to {last} seeds{folds}, where they decide"
     if plan.search is None:
         count = len(plan.configs)
@@ -194,8 +194,13 @@ def _power(plan: Plan, like: Path | None) -> list[str]:
     if known is None:
         raise InputError(f"--like {like}: it needs two finished configurations on the same validation samples")
     samples = sum(len(rows) for rows in plan.split.validation.values())
-    seeds, labelled = len({replicate.seed for replicate in plan.replicates}), len(plan.dataset.labels)
-    power = replace(known, seeds=seeds, samples=samples, labelled=labelled, comparisons=len(plan.configs) - 1)
+    power = replace(
+        known,
+        seeds=plan.seed_counts.first,
+        samples=samples,
+        labelled=len(plan.dataset.labels),
+        comparisons=len(plan.configs) - 1,
+    )
     source = f"by the variances of {like}" if like else "by typical variances; --like results/NAME takes a sweep's own"
     return [f"power     {power.sees()} ({source})", f"          {power.takes(0.01)}"]
 

@@ -35,8 +35,8 @@ def further_trials(plan: Plan, store: Store, *, quiet: bool) -> list[Trial]:
     from mvsa_tune.stats.allocation import allocate, expected_losses  # SciPy takes a while to import
     from mvsa_tune.stats.analysis import analyse
 
-    analysis, replicates = analyse(store), (*plan.replicates, *plan.further)
-    seeds, first = list(dict.fromkeys(r.seed for r in replicates)), len({r.seed for r in plan.replicates})
+    analysis, (first, last) = analyse(store), plan.seed_counts
+    seeds = list(dict.fromkeys(replicate.seed for replicate in plan.all_replicates))
     runnable = {config.id for config in plan.runnable}
     among, accuracies = [], []
     for scored in sorted(analysis.ranked, key=lambda scored: scored.config.id):
@@ -47,14 +47,14 @@ def further_trials(plan: Plan, store: Store, *, quiet: bool) -> list[Trial]:
             accuracies.append(np.array(of_seeds))
     if len(among) < 2:
         return []
-    limits = [len(seeds) if c.id in runnable else len(of) for c, of in zip(among, accuracies, strict=True)]
+    limits = [last if c.id in runnable else len(of) for c, of in zip(among, accuracies, strict=True)]
     statuses, trials = store.statuses(), []
-    for config, count in zip(among, allocate(accuracies, first, len(seeds), limits), strict=True):
-        wanted = [replicate for replicate in replicates if replicate.seed in seeds[:count]]
+    for config, count in zip(among, allocate(accuracies, first, last, limits), strict=True):
+        wanted = [replicate for replicate in plan.all_replicates if replicate.seed in seeds[:count]]
         if config.id in runnable and (lacking := missing(statuses[config.id], wanted, stopped_counts=True)):
             trials.append(Trial(config, lacking, is_addition=True))
-    loss, goal = expected_losses(accuracies, len(seeds))
     if not quiet:
+        loss, goal = expected_losses(accuracies, last)
         enough = "enough" if loss.sum() <= goal else "no more are allowed"
         more = f"{len(trials)} of {len(among)} get more" if trials else enough
         out = len(analysis.summary) - len(among)
@@ -71,7 +71,7 @@ def is_left(plan: Plan, todo: list[Trial], store: Store) -> bool:
     return bool(todo)
 
 
-def recorded(plan: Plan, store: Store, todo: list[Trial]) -> str:
+def count_recorded(plan: Plan, store: Store, todo: list[Trial]) -> str:
     """Write how many configurations have all that the plan asks for."""
     if plan.search:
         return f"{len(store.recorded((FINISHED, STOPPED) if plan.asha else (FINISHED,)))} configurations are"

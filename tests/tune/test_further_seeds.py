@@ -10,6 +10,7 @@ import pytest
 
 from conftest import grid
 from mvsa_tune.data.dataset import Dataset
+from mvsa_tune.results.schema import read_rows, write_rows
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.allocation import allocate
 from mvsa_tune.stats.analysis import analyse
@@ -56,15 +57,14 @@ def test_the_seeds_trained_are_those_that_decide_after_a_kill_too(demo: Dataset,
         f"Seeds of the sweep: {', '.join(map(str, range(42, most)))} (--seeds 2..20: "
         in (some.folder / "tables.md").read_text()
     )
-
     assert len(some.trained.replicates) == max(wanted.values()) and len(some.manifest.replicates) == 20
 
     # Killed: the last seed of one of them is not there.
     shutil.copytree(tmp_path / "some", tmp_path / "killed")
     path = tmp_path / "killed" / "results" / "seeds" / "trials.csv"
-    *lines, _ = path.read_text().splitlines()
-    last = max(range(1, len(lines)), key=lambda n: int(pd.read_csv(path)["seed"][n - 1]))
-    path.write_text("\n".join([*lines[:last], *lines[last + 1 :], ""]))
+    rows, _ = read_rows(path)
+    rows.remove(max(rows, key=lambda row: int(row["seed"])))
+    write_rows(path, rows)
     killed, _ = sweep(demo, tmp_path / "killed", "--scheduler", "none", "--seeds", "2..20")
     pd.testing.assert_frame_equal(numbers(killed), expected, check_exact=True)
 

@@ -88,12 +88,12 @@ def test_curves_end_in_the_recorded_scores(results: api.Results) -> None:
 def test_differences_are_those_of_the_means_whatever_names_the_baseline(results: api.Results) -> None:
     means = dict(results.summary[["trial_id", "val_acc_cross_mean"]].to_numpy())
     names = {config.name: config.id for config in results.store.configs()}
-    for number, row in enumerate([None, *results.summary.iloc]):
+    for row in [None, *results.summary.iloc]:
         baseline = results.best if row is None else row
         compared = [results.compare(row)]
         if row is not None:
             config = next(config for config in results.store.configs() if config.id == row["trial_id"])
-            compared.append(results.compare((config, config.id, config.name)[number % 3]))
+            compared += [results.compare(which) for which in (config, config.id, config.name)]
         for frame in compared:
             assert len(frame) == 5 and frame.equals(compared[0])
             expected = [means[names[name]] - means[baseline["trial_id"]] for name in frame["configuration"]]

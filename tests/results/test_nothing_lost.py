@@ -75,7 +75,8 @@ def test_a_disk_that_fills_up_then_asha_then_every_trial_to_its_end(
     assert before.merge(store.rows(), how="inner").shape == before.shape
     summary = pd.read_csv(store.folder / "summary.csv")
     assert summary["status"].str.startswith("stopped at epoch").sum() == len(stopped)
-    assert f"{len(stopped)} of 8 configurations w" in asha.stdout and "stopped early" in asha.stdout
+    verb = "was" if len(stopped) == 1 else "were"
+    assert f"{len(stopped)} of 8 configurations {verb} stopped early" in asha.stdout
 
     # and the same command without a scheduler trains the stopped ones to their end
     whole = grid(*flags, "--scheduler", "none", cwd=tiny.parent)

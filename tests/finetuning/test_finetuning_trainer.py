@@ -17,7 +17,7 @@ from mvsa_tune.encoders.demo import load_convolutions, load_tokens
 from mvsa_tune.finetuning.model import PreparedSamples
 from mvsa_tune.finetuning.trainer import FinetuneTask, ReplicateTrainer, parts
 from mvsa_tune.training.trainer import Samples, StackTrainer, generators, minibatches, normalised
-from test_training import Reference, copy_weights
+from small_stacks import Reference, copy_weights
 
 CPU = torch.device("cpu")
 COUNT, TRAIN = 100, 70

@@ -28,7 +28,7 @@ from mvsa_tune.models.layers import initialise
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.intervals import wilson
 from mvsa_tune.stats.summary import choose
-from test_training import CONFIG, WIDTHS, samples, trainer
+from small_stacks import CONFIG, WIDTHS, samples, trainer
 
 THREE_LINES = """
 import sys, numpy

@@ -1,53 +1,33 @@
-import base64
 import dataclasses
-import hashlib
-import io
-import json
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from conftest import ROOT, make_set
+from conftest import make_set
 from mvsa_tune import cli
-from mvsa_tune.config import Config
-from mvsa_tune.data.dataset import Sample, read_dataset
-from mvsa_tune.report.drawing import scale, wrapped
-from mvsa_tune.report.leaderboard import dimensions, short_names, trials
+from mvsa_tune.data.dataset import read_dataset
 from mvsa_tune.report.page import (
     COLOURS,
     SAME,
-    SAME_ALONE,
     SAME_BUT_STOPS,
     drawings,
-    inlined,
-    shown_sample,
     write_report,
 )
 from mvsa_tune.report.page import page as page_of
-from mvsa_tune.report.plots import budget, grids
-from mvsa_tune.report.search_plots import slices
 from mvsa_tune.results.store import Store
 from mvsa_tune.stats.analysis import Analysis, analyse
+from pages import CHROMIUM, Tags, leaving, widths
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
-    "--allow-file-access-from-files",
-)  # fmt: skip
 HEADINGS = (
     "The answer", "Questions", "Tables", "Learning curves", "Accuracy by configuration", "D × lr",
     "Importance of each hyperparameter", "Expected accuracy of the best by budget", "Scores of the best by class",
     "Samples most often misclassified", "How to reproduce",
 )  # fmt: skip
+
+
 NEEDS_MORE = (
     "Questions", "D × lr", "Importance of each hyperparameter", "Expected accuracy of the best by budget",
 )  # fmt: skip
@@ -65,39 +45,6 @@ def copied(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(copied: Path) -> str:
     return (copied / "report.html").read_text(encoding="utf-8")
-
-
-class Tags(HTMLParser):
-    """Every tag of a page with its attributes, and its words."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-
-
-def leaving(page: str) -> Iterator[str]:
-    """What in a page points out of it, or would run in it besides the one script that its policy allows."""
-    script = (ROOT / "mvsa_tune" / "report" / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    if f"script-src 'sha256-{digest}'" in page:
-        page = page.replace(f"<script>{script}</script>", "", 1)
-    for tag, attributes in Tags(page).tags:
-        if tag in ("script", "link", "iframe", "object", "embed", "base", "form"):
-            yield tag
-        for name, value in attributes.items():
-            if name.startswith("on"):
-                yield name
-            inside = (value or "").startswith(("#", "data:image/jpeg;base64,"))
-            if name in ("src", "href", "xlink:href", "action", "srcset", "data", "poster") and not inside:
-                yield f"{name}={value}"
 
 
 def test_a_sweep_ends_with_its_report(swept: Path, page: str) -> None:
@@ -231,105 +178,6 @@ def test_a_section_that_would_show_nothing_is_left_out_with_its_heading(copied: 
     assert alone["curves"] and alone["classes"]
 
 
-@pytest.fixture(scope="module")
-def searched(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small sweep as if a search had made it, one trial of it stopped, with its report; confirmed by itself."""
-    folder = tmp_path_factory.mktemp("report") / "searched"
-    shutil.copytree(swept, folder)
-    shutil.copytree(swept, folder / "confirmed")
-    manifest = json.loads((folder / "sweep.json").read_text())
-    space = {"pair": "demo-pixels+demo-words", "D": "4..8", "ablation": "0 1 2"}
-    (folder / "sweep.json").write_text(json.dumps({**manifest, "space": space, "configs": []}))
-    rows = pd.read_csv(folder / "trials.csv", keep_default_na=False)
-    rows.loc[rows["trial_id"] == rows["trial_id"][0], "status"] = "stopped"
-    rows.to_csv(folder / "trials.csv", index=False)
-    write_report(analyse(Store(folder)))
-    return folder
-
-
-def test_the_page_of_a_search_has_its_finalists_and_all_trials(searched: Path) -> None:
-    shown = (searched / "report.html").read_text(encoding="utf-8")
-    headings = re.findall(r'-heading">(.*?)</h2>', shown)
-    assert headings[:6] == [
-        "The answer", "Finalists, on fresh seeds", "Leaderboard", "Best so far", "Accuracy by each setting",
-        "Parallel coordinates",
-    ]  # fmt: skip
-    assert "Table 1" not in shown and SAME_ALONE in Tags(shown).words and SAME not in shown
-    assert not list(leaving(shown))
-    confirmed, store = analyse(Store(searched / "confirmed")), Store(searched)
-    answer = shown.split('id="answer"')[1].split("</section>")[0]
-    assert confirmed.ranked[0].config.name in answer and f"{confirmed.ranked[0].values.mean():.3f}" in answer
-    # All trials with what was searched, the best first; the one that was stopped is last and has no rank.
-    board = shown.split('id="leaderboard"')[1].split("</tbody>")[0]
-    cells = [re.findall(r"<td.*?>(.*?)(?: <span|</td>)", row) for row in board.split("<tr>")[2:]]
-    summary = analyse(store).summary
-    finished = summary[summary["status"] == "finished"].sort_values("val_acc_cross_mean", ascending=False)
-    expected = [(f"{row['val_acc_cross_mean']:.3f}", str(row["D"])) for _, row in finished.iterrows()]
-    assert [row[0] for row in cells] == [*map(str, range(1, len(finished) + 1)), "–"]
-    assert [(row[1], row[3]) for row in cells[:-1]] == expected and cells[-1][-1].startswith("stopped at epoch")
-
-
-def test_a_point_of_a_search_says_which_trial_it_is(searched: Path) -> None:
-    ended = trials(analyse(Store(searched)))
-    drawn = (searched / "plots" / "slice-D.svg").read_text(encoding="utf-8")
-    points = re.findall(r'<use [^>]*y="([\d.]+)"[^>]*><title>trial (\d+), (.*?): ([\d.]+)', drawn)
-    assert len(points) >= ended["finished"].sum() > 2
-    for _, number, name, score in points:
-        row = ended[ended["number"] == int(number)].iloc[0]
-        assert score == f"{row['score']:.3f}" and f"D={row['D']}" in name
-    heights = [float(score) for *_, score in sorted(points, key=lambda point: -float(point[0]))]
-    assert heights == sorted(heights)
-
-
-def test_hostile_names_of_trials_stay_texts(searched: Path) -> None:
-    hostile = "</title><script>alert(1)</script>"
-    ended = trials(analyse(Store(searched))).assign(title=hostile, pair=[hostile, *"abcde"])
-    for plot in slices(ended, dimensions(ended), ()):
-        shown = str(inlined(plot))
-        assert not list(leaving(shown)) and Tags(shown).words.count(hostile) >= 5
-
-
-def test_a_search_without_finished_trials_has_a_page(searched: Path) -> None:
-    whole = analyse(Store(searched))
-    nothing = Analysis(whole.store, whole.summary.assign(status="stopped at epoch 1"), (), (), whole.rows)
-    assert 'id="leaderboard"' in page_of(nothing, drawings(nothing), None)
-
-
-def test_names_leave_out_what_all_share() -> None:
-    configs = [Config(D=D, epochs=20) for D in (8, 16)]
-    assert list(short_names(configs).values()) == ["D=8", "D=16"]
-    assert list(short_names(configs[:1]).values()) == [configs[0].name]
-
-
-def test_axes_and_labels_are_written_as_numbers_and_names_are() -> None:
-    texts = re.findall(r">([^<>]+)</text>", budget(np.linspace(0.5, 0.8, 200)).svg)
-    assert {"1", "10", "100"} <= set(texts) and not [text for text in texts if "$" in text or "\\" in text]
-    position, ticks, labels = scale(np.geomspace(1e-5, 1e-2, 13), log=True)
-    assert np.allclose(position, np.linspace(0, 1, 13)) and np.allclose(ticks, [0, 1 / 3, 2 / 3, 1])
-    assert labels == ["1e-5", "1e-4", "1e-3", "0.01"]
-    position, ticks, labels = scale([512, 32, 32, 64], log=False)
-    assert (list(position), ticks, labels) == ([1, 0, 0, 0.5], [0, 0.5, 1], ["32", "64", "512"])
-    name = "some-long-encoder+another-one D=128 lr=1e-4 bs=32 head=linear dropout=0.136 weight_decay=3.42e-4 epochs=7"
-    assert wrapped(name).replace("\n", " ") == name and max(map(len, wrapped(name).split("\n"))) <= 60
-
-
-def test_a_grid_holds_the_means_of_its_configurations() -> None:
-    class One:
-        def __init__(self, config: Config, right: float) -> None:
-            self.config, self.values = config, np.full((2, 5), right)
-
-    crossed = [One(Config(D=D, lr=lr), D * lr) for D in (8, 16) for lr in (1e-3, 1e-2)]
-    (grid,) = grids(crossed[:3]).values()  # type: ignore[arg-type]
-    assert list(grid.index) == ["8", "16"] and list(grid.columns) == ["1e-3", "0.01"]
-    assert np.allclose(grid, [[0.008, 0.08], [0.016, np.nan]], equal_nan=True)
-    assert not grids(crossed[:2])  # type: ignore[arg-type]
-    # Many values become ranges.
-    rng = np.random.default_rng(0)
-    sampled = [One(Config(D=D, lr=10 ** rng.uniform(-5, -2)), 0.5) for D in (8, 16) * 20]
-    (in_ranges,) = grids(sampled).values()  # type: ignore[arg-type]
-    assert in_ranges.shape == (2, 6) and np.nanmax(np.abs(in_ranges - 0.5)) < 1e-12
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_a_browser_reports_nothing_and_nothing_is_wider_than_its_window(copied: Path, tmp_path: Path) -> None:
     assert cli.main(["report", str(copied), "--samples"]) == 0
@@ -345,78 +193,3 @@ def test_a_browser_reports_nothing_and_nothing_is_wider_than_its_window(copied: 
     page.write_text(page.read_text(encoding="utf-8").replace("<main>", "<main><script>1</script>"), encoding="utf-8")
     with pytest.raises(AssertionError, match="CONSOLE"):
         widths(page, tmp_path)
-
-
-BEHAVIOUR = """
-  const inside = document.querySelector('iframe').contentDocument, seen = [];
-  const table = inside.querySelector('#leaderboard table'), rows = () => [...table.tBodies[0].rows];
-  const column = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent === 'D');
-  const sort = () => table.tHead.rows[0].cells[column].querySelector('button').click();
-  const shown = () => rows().map(row => row.cells[column].textContent).join(' ');
-  sort(); seen.push(shown());
-  sort(); seen.push(shown());
-  const point = inside.querySelector('#slices use[data-text]'), tip = inside.querySelector('.tip');
-  seen.push(tip.hidden);
-  point.dispatchEvent(new inside.defaultView.PointerEvent('pointerover', {bubbles: true, clientX: 9, clientY: 9}));
-  seen.push(tip.hidden, tip.textContent === point.dataset.text, inside.querySelectorAll('#progress .same').length);
-  const long = inside.querySelector('#misclassified'), input = long.querySelector('input');
-  input.value = 'Positive 3'; input.dispatchEvent(new Event('input'));
-  const left = [...long.querySelectorAll('tbody tr')].filter(row => !row.hidden);
-  seen.push(left.length, left.every(row => /positive/.test(row.textContent)), long.querySelector('output').textContent);
-  return seen.join(';');
-"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_tables_are_sorted_and_filtered_and_points_say_what_they_are(searched: Path, tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    shutil.copy(searched / "report.html", page)
-    assert widths(page, tmp_path) == {"1280": [], "390": []}
-    rising, falling, hidden, still, same, marked, left, match, count = in_browser(page, tmp_path, BEHAVIOUR).split(";")
-    assert rising == "4 4 4 8 8 8" and falling == "8 8 8 4 4 4"
-    assert (hidden, still, same) == ("true", "false", "true") and int(marked) == 2  # by trial, and by time
-    assert match == "true" and re.fullmatch(rf" {left} of \d+", count)
-
-
-def in_browser(page: Path, folder: Path, script: str) -> str:
-    """Return what a script returns in a document with the page in two frames; fail on any message of the console."""
-    frames = "".join(
-        f'<iframe src="{page.name}" style="border:0;width:{width}px;height:900px"></iframe>' for width in (1280, 390)
-    )
-    wrapper = folder / "wrapper.html"
-    whole = (
-        f"<!doctype html><title></title>{frames}<script>onload = () => document.title = (() => {{{script}}})()</script>"
-    )
-    wrapper.write_text(whole, encoding="utf-8")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", wrapper.as_uri()]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)  # type: ignore[arg-type]
-    messages = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
-    assert not messages, messages
-    title = re.search(r"<title>(.*?)</title>", ended.stdout)
-    assert title and title.group(1), ended.stdout[:500]
-    return title.group(1)
-
-
-def widths(page: Path, folder: Path) -> dict[str, list[str]]:
-    """Return by width of the window the elements that end beyond it, those in a box that scrolls aside."""
-    script = """
-      return [...document.querySelectorAll('iframe')].map(frame => {
-        const inside = frame.contentDocument, room = frame.clientWidth;
-        const wide = [...inside.body.querySelectorAll('*')].filter(tag => tag.getBoundingClientRect().right > room + 0.5
-          && (!tag.closest('.scroll') || tag.matches('.scroll')));
-        if (inside.documentElement.scrollWidth > room) wide.push(inside.documentElement);
-        return room + ':' + [...new Set(wide.map(tag => tag.tagName))].join(',');
-      }).join(';')
-    """
-    parts = dict(part.split(":") for part in in_browser(page, folder, script).split(";"))
-    return {width: [tag for tag in tags.split(",") if tag] for width, tags in parts.items()}
-
-
-def test_a_large_picture_is_shown_small(tmp_path: Path) -> None:
-    Image.new("RGB", (600, 300), "teal").save(tmp_path / "large.jpg")
-    sample = Sample("7", 0, tmp_path / "large.jpg", "a text", "utf-8")
-    picture, text = shown_sample("7", {"7": sample})
-    (tag,) = (attributes for tag, attributes in Tags(picture).tags if tag == "img")
-    assert (tag["width"], tag["height"], text) == ("128", "64", "a text")
-    with Image.open(io.BytesIO(base64.b64decode((tag["src"] or "").split(",")[1]))) as drawn:
-        assert drawn.size == (128, 64)

@@ -201,6 +201,7 @@ def _fit(run: Run, todo: list[Trial], *, retries_lost: bool) -> tuple[bool, set[
                     verbose=0,
                     progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice shows a notebook an empty cell
                     callbacks=[*([make_logger(run.log, store.folder)] if run.log else []), recorder],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # its rows are what lasts
                     failure_config=tune.FailureConfig(max_failures=plan.max_failures),
                 ),
             )

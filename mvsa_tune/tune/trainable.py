@@ -84,9 +84,6 @@ class TrialTrainable(tune.Trainable):
         self.ends.pop(0)
         return {METRIC: float(result.scores[-1]), RESOURCE: until, RESULT: result, "done": done}
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Do nothing: a trial's rows are what lasts."""
-
 
 @dataclass(frozen=True)
 class Trial:

@@ -1,6 +1,6 @@
 """Measure how often intervals contain the truth, on simulated replicates of known truth.
 
-    python bench/coverage.py [--cases 2000]
+    python bench/interval_coverage.py [--cases 2000]
 
 The replicates are those of `simulated.py`. It prints two tables: intervals of a difference of two configurations, and
 of an accuracy, by method. `power.py` measures comparisons of many configurations.

@@ -78,11 +78,16 @@ class HeadSpec:
 
 def concat(shape: HeadShape) -> "nn.Module":
     """Concatenate the hidden units: the reference's head."""
-    return shape.fusion(lambda head, hidden, inputs: hidden, shape.D * len(shape.widths))
+    from mvsa_tune.models.layers import ConcatHead, StackedTowers
+
+    towers = StackedTowers(shape.replicates, shape.widths, shape.D, shape.dropout)
+    return ConcatHead(towers, shape.linear(shape.D * len(shape.widths), shape.classes))
 
 
 def concat_shared_norm(shape: HeadShape) -> "nn.Module":
     """Concatenate the hidden units, which share one BatchNorm: the head that the reference fine-tunes."""
+    if len(shape.widths) == 1:
+        return concat(shape)
     return shape.fusion(lambda head, hidden, inputs: hidden, shape.D * len(shape.widths), shared_norm=True)
 
 

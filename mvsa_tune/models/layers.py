@@ -102,9 +102,14 @@ class StackedDropout(nn.Module):
         words = torch.empty(len(self.generators), math.ceil(units / 4), dtype=torch.int64, device=device)
         for row, generator in zip(words, self.generators, strict=True):
             row.random_(-(2**63), None, generator=generator)
-        threshold = min(max(round(self.rate * 2**16), 1), 2**16 - 1) - 2**15
+        least = self.threshold - 1
         # The same as a comparison, in a third of the time.
-        return words.view(torch.int16)[:, :units].clamp_(threshold - 1, threshold).sub_(threshold - 1).view(shape)
+        return words.view(torch.int16)[:, :units].clamp_(least, least + 1).sub_(least).view(shape)
+
+    @property
+    def threshold(self) -> int:
+        """The signed 16-bit number below which a random one drops its unit."""
+        return min(max(round(self.rate * 2**16), 1), 2**16 - 1) - 2**15
 
     def forward(self, x: Tensor) -> Tensor:
         """`(R, D, B)` → the same, in training with units dropped and the others scaled up."""
@@ -250,6 +255,18 @@ class Head(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """`{modality: (R, width, B)}` → logits `(R, C, B)`."""
         return self.run(self, inputs)
+
+
+class ConcatHead(Head):
+    """A head with nothing between its hidden layers, `towers`, and its `classifier`."""
+
+    towers: StackedTowers
+    classifier: StackedLinear
+
+    def __init__(self, towers: StackedTowers, classifier: StackedLinear) -> None:
+        super().__init__(
+            lambda head, inputs: head.classifier(head.towers(inputs)), towers=towers, classifier=classifier
+        )
 
 
 def initialise(head: nn.Module, weights: Sequence[torch.Generator], dropout: Sequence[torch.Generator]) -> None:

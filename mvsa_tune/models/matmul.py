@@ -38,9 +38,9 @@ def padded(left: Tensor) -> Tensor:
 
 
 def by_onednn(left: Tensor) -> bool:
-    """Return whether oneDNN multiplies `(R, M, K)` by `(R, N, K)`, which no graph to export may name."""
+    """Return whether oneDNN multiplies `(…, M, K)` by `(…, N, K)`, which no graph to export may name."""
     usable = ONEDNN and not torch.compiler.is_compiling()
-    return usable and left.dtype == torch.float32 and left.device.type == "cpu" and min(left.shape[1:]) >= LEAST
+    return usable and left.dtype == torch.float32 and left.device.type == "cpu" and min(left.shape[-2:]) >= LEAST
 
 
 def multiply_each(left: Iterable[Tensor], right: Iterable[Tensor]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mvsa_tune.config import Config, Replicate
 from mvsa_tune.models.heads import build_head
-from mvsa_tune.models.layers import initialise, run_some
+from mvsa_tune.models.layers import ConcatHead, initialise, run_some
 from mvsa_tune.models.matmul import library
 from mvsa_tune.training.optimizer import StackedAdamW, lr_factor, plateau
 from mvsa_tune.training.result import CURVES, NO_CLASS, NO_ROW, TEST_CURVES, Curves, TrialResult
+
+if TYPE_CHECKING:
+    from mvsa_tune.training.compiled import CompiledHead
 
 Members = slice | list[int]  # replicates of a stack: all of them, or those listed
 ALL = slice(None)
@@ -227,7 +230,7 @@ def epoch_steps(counts: Sequence[int], batch_size: int) -> list[list[tuple[slice
 
 
 class StackTrainer(Trainer):
-    """Trains a configuration's head for R replicates as one batched program."""
+    """Trains a configuration's head for R replicates: as one batched program, or in compiled loops (`compiled`)."""
 
     def __init__(
         self,
@@ -257,12 +260,23 @@ class StackTrainer(Trainer):
         self.vectors = {m: v if 4 * v.numel() > IN_MEMORY else v.to(self.input_dtype) for m, v in vectors.items()}
         self.head.to(self.device, self.dtype)
         self.optimizer = StackedAdamW(self.head.parameters(), config.weight_decay)
+        self.compiled = self._compiled()
+
+    def _compiled(self) -> "CompiledHead | None":
+        """Return what trains the reference's head on a CPU in float32; other trainings are left to autograd."""
+        if not isinstance(self.head, ConcatHead) or self.device.type != "cpu" or self.input_dtype != torch.float32:
+            return None
+        from mvsa_tune.training.compiled import CompiledHead  # Numba takes a while to import
+
+        return CompiledHead(self.head, self.optimizer, list(self.vectors.values()), self.labels, self.config)
 
     def train_epoch(self) -> Tensor:
         """Pass once over the training samples, each replicate in its own order; return the mean losses `(R,)`."""
         self.head.train()
-        # (R, n): the minibatch order of the whole epoch
+        # The minibatch order of the whole epoch
         orders = [r[torch.randperm(len(r), generator=g)] for r, g in zip(self.train_rows, self.order, strict=True)]
+        if self.compiled:
+            return self._train_compiled(self.compiled, orders) / self.counts
         rows = pad_sequence(orders, batch_first=True).to(self.device)
         total = torch.zeros(len(rows), device=self.device)
         for number, step in enumerate(self.steps):
@@ -275,6 +289,15 @@ class StackTrainer(Trainer):
             counts = enumerate(self.step_counts)
             self.optimizer.step([self.rate(r, number, count) if number < count else None for r, count in counts])
         return total / self.counts
+
+    def _train_compiled(self, compiled: "CompiledHead", orders: Sequence[Tensor]) -> Tensor:
+        """Pass once over the training samples, replicate after replicate; return the sums of their losses `(R,)`."""
+        sums = []
+        for r, order in enumerate(orders):
+            batches = [order[batch] for batch in minibatches(len(order), self.config.batch_size)]
+            rates = [self.rate(r, number, len(batches)) for number in range(len(batches))]
+            sums.append(compiled.train(r, batches, rates))
+        return torch.tensor(sums)
 
     def losses(self, rows: Tensor, which: Members = ALL, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """Run the heads of `which` on rows `(R, B)`; return cross-entropies `(R, B)` and logits `(R, C, B)`."""

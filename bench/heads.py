@@ -8,8 +8,7 @@ script    a script for each training, as the reference did: vectors from JSON, a
           each D is measured, and counted for every learning rate and seed. `batched`: its data set hands out
           minibatches, not samples
 products  the matrix products alone of the same shapes (float32 or bf16), with torch's `bmm` and with oneDNN's linear
-          layer, against our training loop in the same process, in turn, in CPU time of one thread. *The least* adds
-          what no loop can do without: rows gathered, dropout masks, AdamW
+          layer, against our training loop in the same process, in turn, in CPU time of one thread
 
 The vectors are the real set's of MobileNetV2 and MiniLM if MVSA_REAL_DATA names its folder, else random ones of the
 same shapes. --skip leaves out what need not be measured again.
@@ -30,15 +29,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from mvsa_tune.config import Config
 from mvsa_tune.machine import keep_freed_memory
-from mvsa_tune.models.layers import StackedDropout
 from mvsa_tune.models.matmul import multiply_each
-from mvsa_tune.training.optimizer import StackedAdamW
 from mvsa_tune.training.trainer import minibatches
-from stacks import CPU, make_stack
+from stacks import make_stack
 from workload import SWEEPS, make_set, set_flags, work_folder
 
 RIVALS = Path(__file__).with_name("rivals.py")
@@ -123,29 +119,6 @@ def products(work: Work, D: int, widths: list[int], count: int, dtype: torch.dty
     return time.process_time() - started
 
 
-def least(work: Work, D: int, vectors: list[torch.Tensor], dtype: torch.dtype, multiply: Multiply) -> float:
-    """Return the CPU seconds of what no training epoch can do without: rows gathered, products, masks, AdamW."""
-    R, train = len(work.seeds), len(vectors[0]) * 9 // 10
-    weights = [nn.Parameter(torch.randn(R, D, tensor.shape[1])) for tensor in vectors]
-    optimizer, dropout = StackedAdamW(weights, weight_decay=0.0), StackedDropout(0.2)
-    dropout.generators = [torch.Generator() for _ in range(R)]
-    order = torch.stack([torch.randperm(train) for _ in range(R)])
-    vectors, units = [tensor.to(dtype) for tensor in vectors], torch.randn(R, D, work.batch_size).to(dtype)
-    started = time.process_time()
-    for batch in minibatches(train, work.batch_size):
-        rows = order[:, batch]
-        dropout.mask(torch.Size([R, len(vectors) * D, rows.shape[1]]), CPU)
-        for weight, tensor in zip(weights, vectors, strict=True):
-            x = tensor.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
-            multiply(weight.detach().to(dtype), x.transpose(1, 2))
-            gradients = multiply(units[:, :, : rows.shape[1]].contiguous(), x)
-            weight.slices.gradients[:] = [gradient.to(weight.dtype) for gradient in gradients]  # type: ignore[attr-defined]
-        optimizer.step([1e-4] * R)
-    for weight, tensor in zip(weights, vectors, strict=True):
-        multiply(weight.detach().to(dtype), tensor[train:].expand(R, -1, -1).transpose(1, 2))
-    return time.process_time() - started
-
-
 def compare_products(work: Work, folder: Path, precision: str, rounds: int) -> None:
     """Print the CPU time of our training loop beside that of its matrix products alone, measured in turn."""
     torch.set_num_threads(1)
@@ -163,7 +136,6 @@ def compare_products(work: Work, folder: Path, precision: str, rounds: int) -> N
         ways: dict[str, Callable[[], float]] = {}
         for name, multiply in libraries.items():
             ways[f"products by {name}"] = partial(products, work, D, widths, len(labels), dtype, multiply)
-            ways[f"the least by {name}"] = partial(least, work, D, list(vectors.values()), dtype, multiply)
         times: dict[str, list[float]] = {name: [] for name in ways}
         for way in ways.values():
             way()

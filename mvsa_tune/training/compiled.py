@@ -28,13 +28,14 @@ class _Tower:
     flat: tuple[Array, Array, Array]  # the weights and their moments
     statistics: tuple[Array, ...]  # see `run_hidden`
     parameters: tuple[Array, ...]  # see `run_back`
-    classifier: tuple[Array, Array, Array]  # the weights that its units have, and their moments
+    offset: int  # where its units begin in the classifier's weights
 
 
 @dataclass(frozen=True)
 class _Replicate:
     towers: list[_Tower]
-    bias: tuple[Array, Array, Array]  # the classifier's, with its moments
+    classifier: tuple[Array, Array, Array]  # its weights and their moments
+    bias: tuple[Array, Array, Array]  # the same of its bias
     dropout: torch.Generator
     steps: Array  # (), those taken
 
@@ -122,12 +123,13 @@ class CompiledHead:
             layer.units.hold(tower.weight, layer.inputs)
             drop = random, self.threshold, scale
             made = layer.out, layer.inverse
-            weights = tower.classifier[0]
-            run_hidden(layer.units.array, tower.statistics, *drop, weights, *made, space.logits)
+            classifier = replicate.classifier[0], tower.offset
+            run_hidden(layer.units.array, tower.statistics, *drop, *classifier, *made, space.logits)
         loss = run_loss(space.logits, rows.numpy(), self.labels, self.smoothing, *replicate.bias, step)
         for tower, layer in layers:
             made = layer.out, layer.inverse
-            run_back(layer.units.array, *made, scale, space.logits, tower.parameters, tower.classifier, step)
+            learned = tower.parameters, replicate.classifier
+            run_back(layer.units.array, *made, scale, space.logits, *learned, tower.offset, step)
             layer.gradient.hold(layer.units.tensor, layer.turned)
             update_all(*tower.flat, layer.gradient.array.reshape(-1), step)
         return float(loss)
@@ -143,17 +145,15 @@ def _replicate(head: ConcatHead, optimizer: StackedAdamW, r: int, generator: tor
         weights, first, second = (t[of_stack][r] for t in (optimizer.weights, optimizer.first, optimizer.second))
         return weights.numpy(), first.numpy(), second.numpy()
 
-    towers, width = [], 0
-    classifier = of(head.classifier.weight)
+    towers: list[_Tower] = []
     tower: Any
     for tower in head.towers.values():
-        norm, (bias, *_) = tower.norm, of(tower.linear.bias)
+        norm, (bias, *_), weights = tower.norm, of(tower.linear.bias), of(tower.linear.weight)
         gains, shifts = of(norm.weight), of(norm.bias)
         statistics = (gains[0], shifts[0], norm.running_mean[r].numpy(), norm.running_var[r].numpy(), bias[:, 0])
-        mine: Any = tuple(values[:, width : width + len(bias)] for values in classifier)
-        weights = of(tower.linear.weight)
+        parameters = (*gains, *shifts, bias[:, 0])
         flat: Any = tuple(values.reshape(-1) for values in weights)
-        towers.append(_Tower(torch.from_numpy(weights[0]), flat, statistics, (*gains, *shifts, bias[:, 0]), mine))
-        width += len(bias)
-    of_classes: Any = tuple(values[:, 0] for values in of(head.classifier.bias))
-    return _Replicate(towers, of_classes, generator, optimizer.steps[r].numpy())
+        offset = len(towers) * len(bias)
+        towers.append(_Tower(torch.from_numpy(weights[0]), flat, statistics, parameters, offset))
+    bias_of_classes: Any = tuple(values[:, 0] for values in of(head.classifier.bias))
+    return _Replicate(towers, of(head.classifier.weight), bias_of_classes, generator, optimizer.steps[r].numpy())

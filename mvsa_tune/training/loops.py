@@ -78,6 +78,7 @@ def run_hidden(
     threshold: int,
     scale: np.float32,
     classifier: Array,
+    offset: int,
     out: Array,
     inverse: Array,
     logits: Array,
@@ -90,7 +91,8 @@ def run_hidden(
         random: a number for each unit.
         threshold: units whose random number is below it are dropped.
         scale: what dropout multiplies kept units by.
-        classifier: its weights `(C, D)`.
+        classifier: its weights, of all modalities' units: `(C, M × D)`.
+        offset: where in them those of these units begin.
         out: for the hidden units `(D, B)`.
         inverse: for BatchNorm's 1 / deviation, `(D,)`.
         logits: of each class and sample.
@@ -118,7 +120,7 @@ def run_hidden(
             # NaN stays. `or` in place of `|` would take ten times as long: it is a branch.
             result[b] = ZERO if (unit <= ZERO) | (numbers[b] < threshold) else unit
         for c in range(len(logits)):
-            weight, logit = classifier[c, d], logits[c]
+            weight, logit = classifier[c, offset + d], logits[c]
             for b in range(B):
                 logit[b] += weight * result[b]
 
@@ -173,6 +175,7 @@ def run_back(
     gradients: Array,
     parameters: tuple[Array, ...],
     classifier: tuple[Array, Array, Array],
+    offset: int,
     step: Step,
 ) -> None:
     """Turn normalised units `(D, B)` into the gradient of the linear layer's product; AdamW changes what is passed.
@@ -185,7 +188,8 @@ def run_back(
         gradients: of the logits, `(C, B)`.
         parameters: BatchNorm's weights and their moments, its biases and theirs, and the linear layer's biases, whose
             gradient is 0: BatchNorm cancels them.
-        classifier: its weights and their moments, `(C, D)`.
+        classifier: its weights and their moments, of all modalities' units: `(C, M × D)`.
+        offset: where in them those of these units begin.
         step: AdamW's.
     """
     gains, gains_first, gains_second, shifts, shifts_first, shifts_second, biases = parameters
@@ -198,12 +202,12 @@ def run_back(
         for b in range(B):
             to_unit[b] = ZERO
         for c in range(len(gradients)):
-            gradient, weight = gradients[c], weights[c, d]
+            gradient, weight = gradients[c], weights[c, offset + d]
             to_weight = ZERO
             for b in range(B):
                 to_unit[b] += weight * gradient[b]
                 to_weight += gradient[b] * result[b]
-            _update(weights[c], first[c], second[c], d, to_weight, step)
+            _update(weights[c], first[c], second[c], offset + d, to_weight, step)
         to_shift = to_gain = ZERO
         for b in range(B):
             to_unit[b] = ZERO if result[b] <= ZERO else to_unit[b]

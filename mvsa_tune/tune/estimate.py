@@ -90,7 +90,13 @@ def _stack_step(config: Config, plan: Plan, widths: Mapping[str, int], size: int
     samples = Samples(vectors, torch.arange(size, device=device) % classes, classes)
     rows = [torch.arange(size)] * len(replicates)
     trainer = StackTrainer(replace(config, batch_size=size), replicates, samples, rows, rows)
-    step = _measure(trainer, trainer.head, len(replicates), size)
+    trainer.train_epoch()  # compiles, where loops are compiled
+
+    def forward() -> Tensor:
+        """Run what keeps tensors for autograd; compiled loops keep less, but scoring needs as much."""
+        return trainer.losses(torch.stack(rows).to(device))[0]
+
+    step = _measure(trainer, trainer.head, len(replicates), size, forward)
     return replace(step, kept_bytes=step.kept_bytes + 4 * sum(widths.values()))  # with the minibatch's vectors
 
 
@@ -101,13 +107,13 @@ def _replicate_step(config: Config, task: FinetuneTask, size: int) -> Step:
     few = Split("few", {replicate.fold: rows}, {replicate.fold: rows}, {replicate.fold: rows[:0]})
     step = replace(config, batch_size=max(2, len(rows)), accumulation=1, epochs=2)
     trainer = ReplicateTrainer(step, replicate, replace(task, split=few))
-    return _measure(trainer, trainer.network, 1, len(rows))
+    return _measure(trainer, trainer.network, 1, len(rows), trainer.train_epoch)
 
 
-def _measure(trainer: Trainer, model: nn.Module, replicates: int, size: int) -> Step:
-    """Train and score an epoch of one minibatch of `size` samples; the first of each is not timed."""
+def _measure(trainer: Trainer, model: nn.Module, replicates: int, size: int, forward: Callable[[], Tensor]) -> Step:
+    """Train and score an epoch of one minibatch of `size` samples; `forward` and the first scoring are not timed."""
     with saved_bytes(model) as count:
-        trainer.train_epoch().cpu()
+        forward().cpu()
         kept = count()
     trainer.evaluate(trainer.validation)
     train, score = _seconds(trainer.train_epoch), _seconds(lambda: trainer.evaluate(trainer.validation)[0])

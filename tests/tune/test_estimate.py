@@ -82,9 +82,9 @@ def test_memory_is_estimated_for_every_head(tiny: Path) -> None:
     some = Config("eye", "ear", D=128)
     configs = [dataclasses.replace(some, head=head) for head in HEADS]
     configs += [dataclasses.replace(some, head=head, precision="bf16") for head in ("co-attention",)]
-    configs += [
-        dataclasses.replace(some, head="merged-attention", batch_size=64)
-    ]  # more are scored than trained on at once
+    # More are scored than trained on at once.
+    configs += [dataclasses.replace(some, head="merged-attention", batch_size=64)]
+    configs += [dataclasses.replace(some, D=1024, batch_size=8)]
     planned = make(read_dataset(tiny), configs[:1])
     split = Split("some", {0: np.arange(1000)}, {0: np.arange(1000, 1400)}, {0: np.arange(0)})
     widths = {("eye", "image"): 640, ("ear", "text"): 192}
